@@ -1,0 +1,259 @@
+r"""`VAESpec`: frozen plain data that fully describe one VAE and its training.
+
+A VAE believes three things: how a latent looks after seeing data (posterior q(z|x)), before (prior p(z)), and how data
+look given a latent (likelihood p(x|z)); the Renyi order alpha says how deviations are judged. The rest of a spec is the
+network and the training.
+
+A pairing is written as a name (all latents alike), one name per latent, or shares: ``{"logistic": 14, "cauchy": 6}``
+counts, ``{"logistic": 0.7, "cauchy": 0.3}`` fractions (rounded by largest remainder). Posterior and prior lists are
+read side by side, so ``posterior={"logistic": 14, "cauchy": 6}, prior={"normal": 14, "cauchy": 6}`` is 14 latents
+logistic|normal and 6 latents cauchy|cauchy.
+
+A spec is checked once, here; it holds no tensors and imports no torch. Not here: what the data are, see `data`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from autovae.finiteness import TAILS, finiteness, why_infinite
+from autovae.tables import lookup, unknown
+
+__all__ = ["LIKELIHOOD_NAMES", "Pair", "VAESpec", "largest_remainder"]
+
+Pair: TypeAlias = tuple[str, str]  # (posterior family, prior family) of one latent
+Belief: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
+
+LIKELIHOOD_NAMES = (
+    "bernoulli",
+    "continuous_bernoulli",
+    "normal",
+    "mse",
+    "beta",
+    "laplace",
+    "logistic",
+    "student_t",
+)
+ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky_relu")
+OBJECTIVES = ("density", "mass")
+
+
+def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole counts that sum to `total`, nearest to the shares: floors first, then the largest remainders."""
+    weight = sum(shares.values())
+    exact = {name: total * share / weight for name, share in shares.items()}
+    counts = {name: math.floor(value + 1e-9) for name, value in exact.items()}
+    order = sorted(exact, key=lambda name: counts[name] - exact[name])
+    for name in order[: total - sum(counts.values())]:
+        counts[name] += 1
+    return {name: count for name, count in counts.items() if count}
+
+
+def _per_latent(belief: Belief, latent_dim: int, what: str) -> tuple[str, ...]:
+    """One family name per latent, from a name, a list or shares."""
+    if isinstance(belief, str):
+        names: tuple[str, ...] = (belief,) * latent_dim
+    elif isinstance(belief, Mapping):
+        values = list(belief.values())
+        if not values or any(not isinstance(v, (int, float)) or isinstance(v, bool) or not v >= 0 for v in values):
+            raise ValueError(f"{what} shares must be numbers >= 0, got {dict(belief)!r}")
+        if all(isinstance(v, int) for v in values):
+            if sum(values) != latent_dim:
+                raise ValueError(
+                    f"{what} shares {dict(belief)!r} count {sum(values)} latents, expected latent_dim = {latent_dim}"
+                )
+        elif not math.isclose(sum(values), 1.0, abs_tol=1e-6):
+            raise ValueError(f"{what} shares {dict(belief)!r} sum to {sum(values):g}, expected 1 (or whole counts)")
+        counts = largest_remainder(belief, latent_dim)
+        names = tuple(name for name, count in counts.items() for _ in range(count))
+    else:
+        names = tuple(belief)
+        if len(names) != latent_dim:
+            raise ValueError(f"{what} names {len(names)} latents, expected latent_dim = {latent_dim}")
+    for name in dict.fromkeys(names):
+        lookup(TAILS, name, f"{what} family")
+    return names
+
+
+def _compact(names: tuple[str, ...]) -> str | tuple[str, ...]:
+    return names[0] if len(set(names)) == 1 else names
+
+
+def _whole(value: Any, name: str, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
+def _positive(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
+
+
+@dataclass(frozen=True)
+class VAESpec:
+    """One VAE and its training, as plain values.
+
+    posterior, prior    families of the latents: a name, one per latent, or shares
+    likelihood          p(x|z), one of LIKELIHOOD_NAMES
+    alpha               Renyi order of the training bound; 1 is the ELBO, 0 the importance-weighted bound
+    samples             latent samples K per data point in training
+    beta                weight of the divergence in the ELBO (1: a bound)
+    scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
+    objective           "density": log p of dequantised data; "mass": log probability of the level's bin
+    latent_dim, hidden, activation, network      the network; `network` names an entry of model.networks.NETWORKS
+    saturate            whether the decoder's first layer is tanh; None decides: a Cauchy posterior at alpha >= 1 needs it
+    epochs, batch_size, learning_rate, seed      the training; `data_seed` orders the minibatches
+    estimator           of the gradient; None takes the right one for the families and alpha
+    allow               "alpha<1" admits pairs that are infinite at alpha = 1
+
+    Raises `ValueError` with what was got, what was expected and what to do.
+    """
+
+    posterior: Any = "normal"
+    prior: Any = "normal"
+    likelihood: str = "bernoulli"
+    alpha: float = 1.0
+    samples: int = 1
+    latent_dim: int = 20
+    hidden: tuple[int, ...] = (400, 400)
+    epochs: int = 100
+    batch_size: int = 1000
+    learning_rate: float = 1e-3
+    seed: int = 0
+    data_seed: int = 0
+    beta: float = 1.0
+    scale: str | float = "global"
+    objective: str = "density"
+    activation: str = "relu"
+    network: str = "mlp"
+    saturate: bool | None = None
+    estimator: str | None = None
+    allow: str = ""
+    pairs: tuple[Pair, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, least in (("latent_dim", 1), ("samples", 1), ("epochs", 1), ("batch_size", 1)):
+            _whole(getattr(self, name), name, least)
+        for name in ("seed", "data_seed"):
+            _whole(getattr(self, name), name, 0)
+        _positive(self.learning_rate, "learning_rate")
+        if isinstance(self.beta, bool) or not isinstance(self.beta, (int, float)) or not 0 <= self.beta < math.inf:
+            raise ValueError(f"beta must be a finite number >= 0, got {self.beta!r}")
+        if isinstance(self.alpha, str):  # JSON has no infinities
+            object.__setattr__(self, "alpha", float(self.alpha))
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)) or math.isnan(self.alpha):
+            raise ValueError(f"alpha must be a number, or -inf or inf, got {self.alpha!r}")
+        hidden = (self.hidden,) if isinstance(self.hidden, int) else tuple(self.hidden)
+        for width in hidden:
+            _whole(width, "every width of hidden", 1)
+        object.__setattr__(self, "hidden", hidden)
+        object.__setattr__(self, "alpha", float(self.alpha))
+        if self.likelihood not in LIKELIHOOD_NAMES:
+            raise ValueError(unknown(self.likelihood, LIKELIHOOD_NAMES, "likelihood"))
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(unknown(self.activation, ACTIVATIONS, "activation"))
+        if self.objective not in OBJECTIVES:
+            raise ValueError(unknown(self.objective, OBJECTIVES, "objective"))
+        if isinstance(self.scale, str) and self.scale not in ("global", "pixel"):
+            raise ValueError(f"scale must be 'global', 'pixel' or a number > 0, got {self.scale!r}")
+        if not isinstance(self.scale, str):
+            _positive(self.scale, "scale")
+        if self.allow not in ("", "alpha<1"):
+            raise ValueError(f"allow must be '' or 'alpha<1', got {self.allow!r}")
+        posterior = _per_latent(self.posterior, self.latent_dim, "posterior")
+        prior = _per_latent(self.prior, self.latent_dim, "prior")
+        object.__setattr__(self, "posterior", _compact(posterior))
+        object.__setattr__(self, "prior", _compact(prior))
+        object.__setattr__(self, "pairs", tuple(zip(posterior, prior, strict=True)))
+        self._check_pairs()
+        self._decide_saturation()
+
+    def _check_pairs(self) -> None:
+        for q, p in dict.fromkeys(self.pairs):
+            if finiteness(q, p) != "infinite":
+                continue
+            if not TAILS[p].whole_line:
+                raise ValueError(
+                    why_infinite(q, p) + " (a posterior that can leave the prior's support has a wrong pathwise "
+                    "gradient, at every alpha)"
+                )
+            if self.alpha >= 1 or self.allow != "alpha<1":
+                raise ValueError(why_infinite(q, p) + "; or train with alpha < 1 and allow = 'alpha<1'")
+
+    def _decide_saturation(self) -> None:
+        """A posterior without a mean makes E log p(x|z) = -inf unless the decoder saturates: KL finite is not enough."""
+        heavy = any(TAILS[q].power <= 1 for q, _ in self.pairs) and self.alpha >= 1
+        if self.saturate is None:
+            object.__setattr__(self, "saturate", heavy)
+        elif heavy and not self.saturate:
+            raise ValueError(
+                "a cauchy posterior at alpha >= 1 needs a decoder whose first layer saturates, else E log p(x|z) is "
+                "-inf: set saturate = True (tanh there), or alpha < 1"
+            )
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the training bound is the ELBO with the divergence in closed form (alpha = 1)."""
+        return self.alpha == 1.0
+
+    @property
+    def pairing(self) -> str:
+        """ "matched", "mismatched" (one pair, two families) or "heterogeneous" (several pairs)."""
+        kinds = set(self.pairs)
+        if len(kinds) > 1:
+            return "heterogeneous"
+        q, p = next(iter(kinds))
+        return "matched" if q == p else "mismatched"
+
+    @property
+    def pair_text(self) -> str:
+        """The pairs in words: ``logistic|normal`` or ``logistic|normal x14 + cauchy|cauchy x6``."""
+        counts = Counter(self.pairs)
+        texts = [f"{q}|{p}" + (f" x{count}" if len(counts) > 1 else "") for (q, p), count in counts.items()]
+        return " + ".join(texts)
+
+    @property
+    def belief(self) -> str:
+        """The belief in words."""
+        return f"{self.pair_text}, {self.likelihood}, alpha {self.alpha:g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` gives the same spec back."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "pairs"}
+        values["hidden"] = list(self.hidden)
+        for name in ("posterior", "prior"):
+            if isinstance(values[name], tuple):
+                values[name] = list(values[name])
+        if math.isinf(self.alpha):
+            values["alpha"] = str(self.alpha)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VAESpec:
+        """The spec of a dictionary; unknown keys are an error that names the nearest known one."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a spec must be a table of settings, got {type(values).__name__}")
+        known = field_names()
+        for key in values:
+            if key not in known:
+                raise ValueError(unknown(key, known, "setting of VAESpec"))
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> VAESpec:
+        """This spec with some values changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+def field_names() -> tuple[str, ...]:
+    """The settings of a spec, in order."""
+    return tuple(f.name for f in dataclasses.fields(VAESpec) if f.init)
+
+
+def distinct(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """The pairs that occur, each once, in order of first occurrence."""
+    return tuple(dict.fromkeys(pairs))

@@ -1,0 +1,82 @@
+"""A spec is checked once at the door, and survives the round trip through plain values."""
+
+import json
+
+import pytest
+
+from autovae.finiteness import TAILS, finite_priors, finiteness
+from autovae.spec import VAESpec, largest_remainder
+
+
+def test_defaults_are_the_reference_experiment():
+    spec = VAESpec()
+    assert spec.pairs == (("normal", "normal"),) * 20
+    assert spec.hidden == (400, 400)
+    assert spec.pairing == "matched"
+
+
+def test_shares_by_count_fraction_and_list_agree():
+    by_count = VAESpec(posterior={"logistic": 14, "cauchy": 6}, prior={"normal": 14, "cauchy": 6})
+    by_share = VAESpec(posterior={"logistic": 0.7, "cauchy": 0.3}, prior={"normal": 0.7, "cauchy": 0.3})
+    by_list = VAESpec(posterior=["logistic"] * 14 + ["cauchy"] * 6, prior=["normal"] * 14 + ["cauchy"] * 6)
+    assert by_count == by_share == by_list
+    assert by_count.pair_text == "logistic|normal x14 + cauchy|cauchy x6"
+    assert by_count.pairing == "heterogeneous"
+
+
+def test_largest_remainder_sums_to_the_total():
+    for total in range(1, 40):
+        counts = largest_remainder({"a": 0.35, "b": 0.35, "c": 0.3}, total)
+        assert sum(counts.values()) == total
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.0, float("inf"), float("-inf"), 0.5])
+def test_round_trip_through_json(alpha):
+    spec = VAESpec(posterior={"logistic": 1, "normal": 2}, latent_dim=3, alpha=alpha, hidden=(7,))
+    again = VAESpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert again.pairs == spec.pairs
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"posterior": "lapalce"}, ["unknown posterior family 'lapalce'", "'laplace'"]),
+        ({"likelihood": "bernouli"}, ["'bernoulli'"]),
+        ({"posterior": "cauchy"}, ["KL(cauchy || normal) is infinite", "E z^2", "alpha < 1"]),
+        ({"prior": "uniform"}, ["KL(normal || uniform) is infinite", "support", "uniform"]),
+        ({"prior": "uniform", "alpha": 0.5, "allow": "alpha<1"}, ["wrong pathwise gradient"]),
+        ({"posterior": "cauchy", "prior": "cauchy", "saturate": False}, ["saturates", "alpha < 1"]),
+        ({"posterior": {"normal": 3}}, ["count 3", "latent_dim = 20"]),
+        ({"posterior": {"normal": 0.3}}, ["sum to 0.3"]),
+        ({"alpha": float("nan")}, ["alpha", "nan"]),
+        ({"samples": 0}, ["samples", ">= 1", "0"]),
+        ({"latent_dim": True}, ["latent_dim"]),
+        ({"learning_rate": -1.0}, ["learning_rate", "-1.0"]),
+        ({"scale": "globl"}, ["'global'", "'globl'"]),
+    ],
+)
+def test_refusals_say_what_was_got_and_what_to_do(settings, words):
+    with pytest.raises(ValueError) as error:
+        VAESpec(**settings)
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_infinite_pairs_are_admitted_below_one_when_the_spec_says_so():
+    spec = VAESpec(posterior="cauchy", alpha=0.5, allow="alpha<1")
+    assert spec.saturate is False
+    assert VAESpec(posterior="cauchy", prior="cauchy").saturate is True
+
+
+def test_unknown_setting_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'latent_dim'"):
+        VAESpec.from_dict({"latent_dims": 3})
+
+
+def test_every_posterior_has_a_finite_prior_and_matched_pairs_are_never_infinite():
+    for family in TAILS:
+        assert finiteness(family, family) != "infinite"
+        assert finite_priors(family)
