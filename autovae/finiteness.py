@@ -3,13 +3,13 @@ r"""When a divergence between two location-scale families is finite: supports an
 For q = loc + scale X and a standard prior p, KL(q || p) = -h(q) + E_q[-log p]. It is finite exactly when
 the support of q lies in the support of p and the tails of q carry the growth of -log p:
 
-| tail of the law        | density            | growth of -log p | E finite under a power tail nu | under an exponential tail |
-|------------------------|--------------------|------------------|--------------------------------|---------------------------|
-| bounded                | 0 past the end     | infinite         | -                              | -                         |
-| double exponential     | exp(-exp abs z)    | exp(abs z)       | never                          | only where scale < 1      |
-| gaussian               | exp(-z^2 / 2)      | z^2              | nu > 2                         | always                    |
-| exponential            | exp(-abs z)        | abs z            | nu > 1                         | always                    |
-| power nu               | abs z^(-nu - 1)    | log abs z        | always                         | always                    |
+| tail of the law    | density       | growth of -log p | finite under power nu | under an exponential tail |
+|--------------------|---------------|------------------|-----------------------|---------------------------|
+| bounded            | 0 past it     | infinite         | -                     | -                         |
+| double exponential | exp(-exp |z|) | exp |z|          | never                 | only where scale < 1      |
+| gaussian           | exp(-z^2 / 2) | z^2              | nu > 2                | always                    |
+| exponential        | exp(-|z|)     | |z|              | nu > 1                | always                    |
+| power nu           | |z|^(-nu - 1) | log |z|          | always                | always                    |
 
 So a table of tails replaces a table of pairs: a family added to TAILS has every cell decided.
 Not here: how a finite divergence is computed, see `beliefs.divergences`.
@@ -91,7 +91,7 @@ def _end(q: Tail, p: Tail) -> str:
 
 
 def finiteness(posterior: str, prior: str) -> str:
-    """Whether KL(posterior || prior) is "finite" everywhere, "conditional" (in a region of loc and scale) or "infinite"."""
+    """KL(posterior || prior) is "finite" everywhere, "conditional" (finite in a region of loc, scale) or "infinite"."""
     q, p = lookup(TAILS, posterior, "family"), lookup(TAILS, prior, "family")
     ends = {_end(q.left, p.left), _end(q.right, p.right)}
     return next(answer for answer in ("infinite", "conditional", "finite") if answer in ends)

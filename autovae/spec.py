@@ -106,7 +106,7 @@ class VAESpec:
     scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
     objective           "density": log p of dequantised data; "mass": log probability of the level's bin
     latent_dim, hidden, activation, network      the network; `network` names an entry of model.networks.NETWORKS
-    saturate            whether the decoder's first layer is tanh; None decides: a Cauchy posterior at alpha >= 1 needs it
+    saturate            whether the decoder's first layer is tanh; None: where a Cauchy posterior at alpha >= 1 needs it
     epochs, batch_size, learning_rate, seed      the training; `data_seed` orders the minibatches
     estimator           of the gradient; None takes the right one for the families and alpha
     allow               "alpha<1" admits pairs that are infinite at alpha = 1
@@ -186,7 +186,7 @@ class VAESpec:
                 raise ValueError(why_infinite(q, p) + "; or train with alpha < 1 and allow = 'alpha<1'")
 
     def _decide_saturation(self) -> None:
-        """A posterior without a mean makes E log p(x|z) = -inf unless the decoder saturates: KL finite is not enough."""
+        """A posterior without a mean makes E log p(x|z) = -inf unless the decoder saturates, finite KL or not."""
         heavy = any(TAILS[q].power <= 1 for q, _ in self.pairs) and self.alpha >= 1
         if self.saturate is None:
             object.__setattr__(self, "saturate", heavy)
