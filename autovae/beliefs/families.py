@@ -1,0 +1,440 @@
+r"""Location-scale families: the ten laws a latent may be believed to follow.
+
+A belief about one latent is a law of z = loc + scale * eps; families differ only in the standard law of eps:
+
+| name        | density of eps             | support     | entropy                        |
+|-------------|----------------------------|-------------|--------------------------------|
+| normal      | exp(-x^2 / 2) / sqrt(2 pi) | line        | log(2 pi e) / 2                |
+| laplace     | exp(-abs x) / 2            | line        | 1 + log 2                      |
+| cauchy      | 1 / (pi (1 + x^2))         | line        | log 4 pi                       |
+| logistic    | sech^2(x / 2) / 4          | line        | 2                              |
+| gumbel      | exp(-x - exp(-x))          | line        | 1 + Euler's gamma              |
+| uniform     | 1 / 2                      | [-1, 1]     | log 2                          |
+| exponential | exp(-x)                    | [0, inf)    | 1                              |
+| hypsecant   | sech(x) / pi               | line        | log 2 pi                       |
+| student_t3  | (1 + x^2 / 3)^-2 ...       | line        | 2 (psi(2) - psi(3/2)) + ...    |
+| student_t5  | (1 + x^2 / 5)^-3 ...       | line        | 3 (psi(3) - psi(5/2)) + ...    |
+
+Each law also knows the monotone map from a standard normal xi to eps and back. Going through icdf(cdf(xi)) overflows
+in float32 at abs(xi) = 5.5, because the upper tail 1 - cdf rounds to 0. Here every map goes through the *smaller tail*
+probability p = ndtr(-abs xi), which float64 carries to abs(xi) = 37, and the two quantiles `lower(p)` and `upper(p)`
+for p <= 1/2. So a law is four small functions of its tails, computed in float64 and returned in the dtype that came.
+
+The quantile of Student's t with nu = 3 is Kepler's equation of eccentricity 1: with x = sqrt(nu) cot(y / 2) the upper
+tail is (y - sin y) / 2 pi; nu = 5 has its sibling (y - 4/3 sin y + 1/6 sin 2y) / 2 pi. A fixed number of Newton steps
+in (log y, log p) solves it; the last two are differentiated, which makes derivatives up to the third exact.
+
+Not here: divergences between families (`divergences`), which pairs are finite (`autovae.finiteness`), mixtures and
+fitted densities (`priors`).
+
+To add one: subclass `Symmetric` (or `ByTails`), write its few functions, add it to FAMILIES and its tails to
+`autovae.finiteness.TAILS`. The tests pick it up from the table.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from autovae.finiteness import TAILS, Tails
+
+__all__ = ["FAMILIES", "ByTails", "LocationScale", "Symmetric"]
+
+EULER = 0.57721566490153286061
+INF, NAN = math.inf, math.nan
+XI_MAX = 37.0  # ndtr(-37) = 6e-300 is the last whole number of deviations that float64 holds as a normal number
+Kind = dict[str, Any]  # dtype, device and generator of a draw
+
+
+def minus_abs(x: Tensor) -> Tensor:
+    """-abs(x) with slope -1 at 0, where the slope of torch.abs is 0 and would zero the gradient of an odd map."""
+    return torch.where(x < 0, x, -x)
+
+
+def log1p_square(x: Tensor) -> Tensor:
+    """log(1 + x^2) for every finite x: the square itself overflows float32 at 2e19, where a Cauchy xi = 9 lies."""
+    large = x.abs() > 1e9
+    near = torch.log1p(torch.where(large, 0.0, x).square())
+    far = 2 * torch.log(torch.where(large, x.abs(), 1.0))
+    return torch.where(large, far, near)
+
+
+class LocationScale(ABC):
+    """The standard law of eps. Instances are constants; all methods act elementwise on tensors."""
+
+    name: str
+    mean: float  # nan where undefined
+    variance: float  # inf where infinite, nan where undefined
+    entropy: float  # nats
+    smooth: bool = True  # False where the support moves with loc and scale: other gradient estimators are then wrong
+
+    @property
+    def tails(self) -> Tails:
+        return TAILS[self.name]
+
+    @abstractmethod
+    def log_prob(self, eps: Tensor) -> Tensor:
+        """Log density, in the dtype that comes; -inf outside the support."""
+
+    @abstractmethod
+    def cdf(self, eps: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def icdf(self, u: Tensor) -> Tensor:
+        """Quantile of u in [0, 1]. For a standard normal source use `from_normal`, which keeps the upper tail."""
+
+    @abstractmethod
+    def from_normal(self, xi: Tensor) -> Tensor:
+        """The increasing map under which xi ~ N(0, 1) becomes this law; constant beyond abs(xi) = 37."""
+
+    @abstractmethod
+    def to_normal(self, eps: Tensor) -> Tensor:
+        """The inverse of `from_normal`, finite for every eps."""
+
+    @abstractmethod
+    def sample(
+        self,
+        shape: tuple[int, ...] | torch.Size,
+        generator: Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor: ...
+
+    def __repr__(self) -> str:
+        return f"<family {self.name}>"
+
+
+class Normal(LocationScale):
+    name = "normal"
+    mean, variance, entropy = 0.0, 1.0, 0.5 * math.log(2 * math.pi * math.e)
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        return -0.5 * eps.square() - 0.5 * math.log(2 * math.pi)
+
+    def cdf(self, eps: Tensor) -> Tensor:
+        return torch.special.ndtr(eps)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return torch.special.ndtri(u)
+
+    def from_normal(self, xi: Tensor) -> Tensor:
+        return xi
+
+    def to_normal(self, eps: Tensor) -> Tensor:
+        return eps
+
+    def sample(
+        self,
+        shape: tuple[int, ...] | torch.Size,
+        generator: Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype, device=device)
+
+
+class ByTails(LocationScale):
+    """A law given by the probabilities and quantiles of its two ends, each accurate where it is small."""
+
+    median: float
+
+    @abstractmethod
+    def below(self, eps: Tensor) -> Tensor:
+        """P(X <= eps) for float64 eps, relatively accurate where it is at most 1/2."""
+
+    @abstractmethod
+    def above(self, eps: Tensor) -> Tensor:
+        """P(X > eps), likewise."""
+
+    @abstractmethod
+    def lower(self, p: Tensor) -> Tensor:
+        """The eps with `below` = p, for 0 < p <= 1/2."""
+
+    @abstractmethod
+    def upper(self, p: Tensor) -> Tensor:
+        """The eps with `above` = p, for 0 < p <= 1/2."""
+
+    @abstractmethod
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        """Draws made of exponentials and normals: never at an infinite point, and cheaper than a quantile."""
+
+    def cdf(self, eps: Tensor) -> Tensor:
+        x = eps.double()
+        return torch.where(x < self.median, self.below(x), 1 - self.above(x)).to(eps.dtype)
+
+    def icdf(self, u: Tensor) -> Tensor:
+        v = u.double()
+        p = torch.where(v < 0.5, v, 1 - v)
+        return torch.where(v < 0.5, self.lower(p), self.upper(p)).to(u.dtype)
+
+    def from_normal(self, xi: Tensor) -> Tensor:
+        x = xi.double().clamp(-XI_MAX, XI_MAX)
+        p = 0.5 * torch.erfc(minus_abs(x) * -math.sqrt(0.5))
+        # Both quantiles are finite for 0 < p <= 1/2, so the one not chosen sends a clean zero back.
+        eps = torch.where(x < 0, self.lower(p), self.upper(p))
+        largest = torch.finfo(xi.dtype).max
+        return eps.clamp(-largest, largest).to(xi.dtype)
+
+    def to_normal(self, eps: Tensor) -> Tensor:
+        x = eps.double()
+        # The end not chosen has p near 1, where ndtri is infinite; 3/4 keeps its derivative finite.
+        below = torch.special.ndtri(self.below(x).clamp(1e-300, 0.75))
+        above = torch.special.ndtri(self.above(x).clamp(1e-300, 0.75))
+        return torch.where(x < self.median, below, -above).to(eps.dtype)
+
+    def sample(
+        self,
+        shape: tuple[int, ...] | torch.Size,
+        generator: Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return self.draw(shape, {"generator": generator, "dtype": dtype, "device": device})
+
+
+class Symmetric(ByTails):
+    """A law even about 0: one tail and one quantile say everything."""
+
+    median = 0.0
+
+    @abstractmethod
+    def tail(self, t: Tensor) -> Tensor:
+        """P(X > t) for t >= 0."""
+
+    def above(self, eps: Tensor) -> Tensor:
+        tail = self.tail(-minus_abs(eps))
+        return torch.where(eps < 0, 1 - tail, tail)
+
+    def below(self, eps: Tensor) -> Tensor:
+        tail = self.tail(-minus_abs(eps))
+        return torch.where(eps < 0, tail, 1 - tail)
+
+    def lower(self, p: Tensor) -> Tensor:
+        return -self.upper(p)
+
+
+def exponential_draw(shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+    eps = torch.empty(shape, dtype=kind["dtype"], device=kind["device"])
+    # Strictly positive by contract of exponential_, so that its logarithm is finite.
+    return eps.exponential_(generator=kind["generator"])
+
+
+class Laplace(Symmetric):
+    name = "laplace"
+    mean, variance, entropy = 0.0, 2.0, 1 + math.log(2)
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        return -eps.abs() - math.log(2)
+
+    def tail(self, t: Tensor) -> Tensor:
+        return 0.5 * torch.exp(-t)
+
+    def upper(self, p: Tensor) -> Tensor:
+        return -torch.log(2 * p)
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        return exponential_draw(shape, kind) - exponential_draw(shape, kind)
+
+
+class Cauchy(Symmetric):
+    name = "cauchy"
+    mean, variance, entropy = NAN, NAN, math.log(4 * math.pi)
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        return -log1p_square(eps) - math.log(math.pi)
+
+    def tail(self, t: Tensor) -> Tensor:
+        return torch.atan2(torch.ones_like(t), t) / math.pi
+
+    def upper(self, p: Tensor) -> Tensor:
+        # Not 1 / tan, whose second derivative at p = 1/2 is 1e16 - 1e16.
+        return torch.cos(math.pi * p) / torch.sin(math.pi * p)
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        return torch.tan(math.pi * (torch.rand(shape, **kind) - 0.5))
+
+
+class Logistic(Symmetric):
+    name = "logistic"
+    mean, variance, entropy = 0.0, math.pi**2 / 3, 2.0
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        t = eps.abs()
+        return -t - 2 * torch.log1p(torch.exp(-t))
+
+    def tail(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(-t)
+
+    def upper(self, p: Tensor) -> Tensor:
+        return torch.log1p(-p) - torch.log(p)
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        return torch.log(exponential_draw(shape, kind)) - torch.log(exponential_draw(shape, kind))
+
+
+class HyperbolicSecant(Symmetric):
+    """The law of log abs(C) and of asinh(C) for a standard Cauchy C."""
+
+    name = "hypsecant"
+    mean, variance, entropy = 0.0, math.pi**2 / 4, math.log(2 * math.pi)
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        t = eps.abs()
+        return -t - torch.log1p(torch.exp(-2 * t)) - math.log(math.pi / 2)
+
+    def tail(self, t: Tensor) -> Tensor:
+        return torch.atan(torch.exp(-t)) * (2 / math.pi)
+
+    def upper(self, p: Tensor) -> Tensor:
+        return -torch.log(torch.tan(0.5 * math.pi * p))
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        return torch.asinh(torch.tan(math.pi * (torch.rand(shape, **kind) - 0.5)))
+
+
+class Gumbel(ByTails):
+    """The law of the largest of many, cdf exp(-exp(-x))."""
+
+    name = "gumbel"
+    mean, variance, entropy = EULER, math.pi**2 / 6, 1 + EULER
+    median = -math.log(math.log(2))
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        return -eps - torch.exp(-eps)
+
+    def below(self, eps: Tensor) -> Tensor:
+        # At -7 the tail is 0 in float64 (exp(-1096)); further out exp(-eps) would overflow and give 0 * inf.
+        return torch.exp(-torch.exp(-eps.clamp(min=-7)))
+
+    def above(self, eps: Tensor) -> Tensor:
+        return -torch.expm1(-torch.exp(-eps.clamp(min=-7)))
+
+    def lower(self, p: Tensor) -> Tensor:
+        return -torch.log(-torch.log(p))
+
+    def upper(self, p: Tensor) -> Tensor:
+        return -torch.log(-torch.log1p(-p))
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        return -torch.log(exponential_draw(shape, kind))
+
+
+class Uniform(Symmetric):
+    """On [-1, 1], so that loc is the centre and scale the half width."""
+
+    name = "uniform"
+    mean, variance, entropy = 0.0, 1 / 3, math.log(2)
+    smooth = False
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        return torch.where(eps.abs() <= 1, 0 * eps - math.log(2), -INF)
+
+    def tail(self, t: Tensor) -> Tensor:
+        return 0.5 * (1 - t).clamp(0, 1)
+
+    def upper(self, p: Tensor) -> Tensor:
+        return 1 - 2 * p
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        return 2 * torch.rand(shape, **kind) - 1
+
+
+class Exponential(ByTails):
+    name = "exponential"
+    mean, variance, entropy = 1.0, 1.0, 1.0
+    median = math.log(2)
+    smooth = False
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        return torch.where(eps >= 0, -eps, -INF)
+
+    def below(self, eps: Tensor) -> Tensor:
+        return -torch.expm1(-eps.clamp(min=0))
+
+    def above(self, eps: Tensor) -> Tensor:
+        return torch.exp(-eps.clamp(min=0))
+
+    def lower(self, p: Tensor) -> Tensor:
+        return -torch.log1p(-p)
+
+    def upper(self, p: Tensor) -> Tensor:
+        return -torch.log(p)
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        return exponential_draw(shape, kind)
+
+
+class StudentT(Symmetric):
+    """Student's t with nu = 3 or 5: power tails with a mean and a variance."""
+
+    mean = 0.0
+
+    def __init__(self, nu: int) -> None:
+        self.nu, self.name, self.variance = nu, f"student_t{nu}", nu / (nu - 2)
+        self.log_norm = 0.5 * math.log(nu * math.pi) + math.lgamma(nu / 2) - math.lgamma((nu + 1) / 2)
+        # psi((nu + 1) / 2) - psi(nu / 2) for odd nu, from psi(1) = -gamma and psi(1/2) = -gamma - 2 log 2.
+        rise = 2 * math.log(2) + sum(1 / k for k in range(1, (nu + 1) // 2)) - sum(2 / k for k in range(1, nu, 2))
+        self.entropy = 0.5 * (nu + 1) * rise + self.log_norm
+        # tail(y) = y^nu P(y^2) / 2 pi by the sine series, which is exact to rounding on all of [0, pi].
+        sines = {3: {1: 1.0}, 5: {1: 4 / 3, 2: -1 / 6}}[nu]
+        self.series = [
+            -((-1) ** k) * sum(c * m ** (2 * k + 1) for m, c in sines.items()) / math.factorial(2 * k + 1)
+            for k in range((nu - 1) // 2, 24)
+        ]
+
+    def kepler(self, y: Tensor) -> Tensor:
+        """y - sin y (nu = 3), y - 4/3 sin y + 1/6 sin 2y (nu = 5): no cancellation for small y."""
+        square = y.square()
+        total = torch.full_like(y, self.series[-1])
+        for coefficient in self.series[-2::-1]:
+            total = total * square + coefficient
+        return total * y**self.nu
+
+    def log_prob(self, eps: Tensor) -> Tensor:
+        return -0.5 * (self.nu + 1) * log1p_square(eps / math.sqrt(self.nu)) - self.log_norm
+
+    def tail(self, t: Tensor) -> Tensor:
+        y = 2 * torch.atan2(torch.full_like(t, math.sqrt(self.nu)), t)
+        return self.kepler(y) / (2 * math.pi)
+
+    def upper(self, p: Tensor) -> Tensor:
+        target = 2 * math.pi * p
+
+        def newton(y: Tensor) -> Tensor:
+            value = self.kepler(y)
+            slope = y * 2 * torch.sin(0.5 * y).square()  # y d/dy of `kepler`
+            if self.nu == 5:
+                slope = slope * (4 / 3) * torch.sin(0.5 * y).square()
+            return y * torch.exp(torch.log(target / value) * value / slope)
+
+        with torch.no_grad():
+            y = (target / self.series[0]) ** (1 / self.nu)
+            for _ in range(4):
+                y = newton(y)
+        y = newton(newton(y.detach()))
+        return math.sqrt(self.nu) * torch.cos(0.5 * y) / torch.sin(0.5 * y)
+
+    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
+        normals = torch.randn((self.nu + 1, *shape), **kind)
+        return normals[0] * torch.rsqrt(normals[1:].square().mean(0))
+
+
+FAMILIES: dict[str, LocationScale] = {
+    family.name: family
+    for family in (
+        Normal(),
+        Laplace(),
+        Cauchy(),
+        Logistic(),
+        Gumbel(),
+        Uniform(),
+        Exponential(),
+        HyperbolicSecant(),
+        StudentT(3),
+        StudentT(5),
+    )
+}
