@@ -61,8 +61,9 @@ class PriorModule(nn.Module):
     """A frozen generator with a standard-normal source: sample, log_prob, decode, and the maps xi <-> z.
 
     `decoder` maps z (batch, latent_dim) to the likelihood's parameters, or to anything where `likelihood` is None.
-    `scale` is the likelihood's scale; data units are unit * x + offset (the standardisation, undone); `shape` is the
-    event shape of x. `card` is plain data about where the module comes from.
+    `scale` is the likelihood's scale in model units, or "pixel" where the decoder gives it: its output is then
+    (params, log scale) side by side and the scale is scale_floor + exp(log scale). Data units are unit * x + offset
+    (the standardisation, undone); `shape` is the event shape of x. `card` is plain data about where the module is from.
     """
 
     scale: Tensor | None
@@ -77,7 +78,8 @@ class PriorModule(nn.Module):
         families: Sequence[str] | Mapping[str, int],
         *,
         likelihood: str | None = None,
-        scale: Tensor | float | None = None,
+        scale: Tensor | float | str | None = None,
+        scale_floor: float = 0.0,
         offset: Tensor | float = 0.0,
         unit: Tensor | float = 1.0,
         shape: Sequence[int] | None = None,
@@ -101,9 +103,13 @@ class PriorModule(nn.Module):
         self.card = dict(card or {})
         self.transport = transport
         reference = _reference(decoder)
-        self.register_buffer("scale", None if scale is None else _like(scale, reference))
-        self.register_buffer("offset", _like(offset, reference))
-        self.register_buffer("unit", _like(unit, reference))
+        if isinstance(scale, str) and scale != "pixel":
+            raise ValueError(f'got scale={scale!r}; expected a number, a tensor, "pixel" or None')
+        self.scale_per_pixel, self.scale_floor = scale == "pixel", float(scale_floor)
+        fixed = None if scale is None or isinstance(scale, str) else _like(scale, reference)
+        self.register_buffer("scale", fixed)
+        self.register_buffer("offset", self._event(_like(offset, reference)))
+        self.register_buffer("unit", self._event(_like(unit, reference)))
         self._counts = {name: self.families.count(name) for name in dict.fromkeys(names)}
         order = torch.tensor([i for name in self._counts for i, other in enumerate(self.families) if other == name])
         ordered = bool((order.diff() > 0).all())
@@ -194,20 +200,46 @@ class PriorModule(nn.Module):
         With a likelihood, the mean of x in data units; for a wrapped generator its output, unchanged.
         """
         self._check_size(z, "z")
-        leading = tuple(z.shape[:-1]) + ((self.objects,) if self.objects > 1 else ())
         flat = z.reshape(-1, len(self.object_families))
-        x = self.decoder(flat)
-        if self.likelihood is not None:
-            x = _likelihoods()[self.likelihood].mean(x, self.scale) * self.unit + self.offset
-        if not isinstance(x, Tensor):
-            if len(leading) != 1:
-                raise ValueError(
-                    f"the generator returned a {type(x).__name__} and z has shape {tuple(z.shape)}; "
-                    "expected z of shape (batch, latent_dim), or wrap the generator so that it returns one tensor"
-                )
-            return x
-        event = self.shape if self.shape is not None else x.shape[1:]
-        return x.reshape(*leading, *event)
+        if self.likelihood is None:
+            x = self.decoder(flat)
+            if not isinstance(x, Tensor):
+                if z.ndim != 2 or self.objects > 1:
+                    raise ValueError(
+                        f"the generator returned a {type(x).__name__} and z has shape {tuple(z.shape)}; expected z of "
+                        "shape (batch, latent_dim), or wrap the generator so that it returns one tensor"
+                    )
+                return x
+            return x.reshape(*self._leading(z), *(self.shape if self.shape is not None else x.shape[1:]))
+        return self._data_units(_likelihoods()[self.likelihood].mean(*self._head(flat)), z)
+
+    def observe(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x given z in data units, (..., latent_dim) -> (..., *shape): the likelihood's noise included."""
+        if self.likelihood is None:
+            raise ValueError("the prior has no likelihood, its generator is deterministic; call decode instead")
+        self._check_size(z, "z")
+        head = self._head(z.reshape(-1, len(self.object_families)))
+        return self._data_units(_likelihoods()[self.likelihood].sample(*head, generator), z)
+
+    def _leading(self, z: Tensor) -> tuple[int, ...]:
+        return tuple(z.shape[:-1]) + ((self.objects,) if self.objects > 1 else ())
+
+    def _event(self, value: Tensor) -> Tensor:
+        """A number per feature in the event shape, where it came flat."""
+        flat = self.shape is not None and value.ndim == 1 and value.numel() == math.prod(self.shape)
+        return value.reshape(self.shape) if flat and self.shape is not None else value
+
+    def _data_units(self, x: Tensor, z: Tensor) -> Tensor:
+        x = x.reshape(*self._leading(z), *(self.shape if self.shape is not None else x.shape[1:]))
+        return x * self.unit + self.offset
+
+    def _head(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Parameters and scale of the likelihood, in model units, for z (batch, latents of one object)."""
+        params = self.decoder(z)
+        if not self.scale_per_pixel:
+            return params, self.scale
+        params, log_scale = params.chunk(2, dim=-1)
+        return params, self.scale_floor + log_scale.clamp(max=10.0).exp()
 
     def forward(self, xi: Tensor) -> Any:
         """x of the source xi."""
@@ -234,7 +266,8 @@ class PriorModule(nn.Module):
             self.decoder,
             self.object_families,
             likelihood=self.likelihood,
-            scale=self.scale,
+            scale="pixel" if self.scale_per_pixel else self.scale,
+            scale_floor=self.scale_floor,
             offset=self.offset,
             unit=self.unit,
             shape=self.shape,
