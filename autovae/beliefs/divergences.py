@@ -1,0 +1,158 @@
+r"""Kullback-Leibler divergences between location-scale families: the table, and the functions that read it.
+
+KL[posterior, prior] says how KL(q || p) is computed, for q the law of loc + scale * eps and p the standard prior. A
+pair that is missing from the table is infinite for every loc and scale, which `autovae.finiteness` derives from tails.
+
+| kind       | computed by                                            | error, float64           |
+|------------|--------------------------------------------------------|--------------------------|
+| elementary | closed form of exp, log, atan, sin                     | 1e-12, in the dtype given (two t cells in float64) |
+| special    | closed form of a special function                      | 1e-10, in float64         |
+| quadrature | a fixed rule whose nodes depend on (loc, scale) smoothly | 1e-10, in float64         |
+| infinite   | -                                                      | exact                    |
+
+(errors relative to max(KL, 1e-3).) A conditional cell, finite only in a region of loc and scale, keeps its kind and
+returns inf outside. By affine invariance a prior at (m, s) is the standard one at ((loc - m) / s, scale / s).
+
+`kl` checks its arguments, which reads them back from the device; `kl_unchecked` is the same without, for training.
+
+Not here: which pairs are finite (`autovae.finiteness`), parametrisations that stay in the region of a conditional
+pair (`pairing`), Rényi divergences (`renyi`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autovae.beliefs import closed_forms as closed
+from autovae.beliefs.closed_forms import Energy, by_log_square, by_moment
+from autovae.beliefs.families import FAMILIES
+from autovae.tables import lookup
+
+__all__ = ["KL", "Cell", "kl", "kl_kind", "kl_unchecked"]
+
+INF = math.inf
+Region = Callable[[Tensor, Tensor], Tensor]  # (mu, sigma) -> where KL is finite
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How one divergence is computed."""
+
+    kind: str  # "elementary", "special" or "quadrature"
+    value: Energy
+    region: Region | None = None
+    safe: tuple[float, float] = (0.0, 1.0)  # a (mu, sigma) inside the region, used outside it before inf is put
+    in_double: bool = True  # computed in float64 whatever comes; else in the dtype given
+
+
+def below_one(mu: Tensor, sigma: Tensor) -> Tensor:
+    """The moment generating function of an exponential tail of rate 1 exists."""
+    return (sigma < 1) & (mu < INF)
+
+
+def inside_unit(mu: Tensor, sigma: Tensor) -> Tensor:
+    return mu.abs() + sigma <= 1
+
+
+def right_of_zero(mu: Tensor, sigma: Tensor) -> Tensor:
+    return mu >= sigma
+
+
+def not_negative(mu: Tensor, sigma: Tensor) -> Tensor:
+    return (mu >= 0) & (sigma < INF)
+
+
+def elementary(value: Energy, region: Region | None = None, safe: tuple[float, float] = (0.0, 1.0)) -> Cell:
+    return Cell("elementary", value, region, safe, in_double=False)
+
+
+KL: dict[tuple[str, str], Cell] = {
+    ("normal", "normal"): elementary(closed.normal_normal),
+    ("laplace", "normal"): elementary(closed.any_normal("laplace")),
+    ("logistic", "normal"): elementary(closed.any_normal("logistic")),
+    ("gumbel", "normal"): elementary(closed.any_normal("gumbel")),
+    ("uniform", "normal"): elementary(closed.any_normal("uniform")),
+    ("exponential", "normal"): elementary(closed.any_normal("exponential")),
+    ("hypsecant", "normal"): elementary(closed.any_normal("hypsecant")),
+    ("student_t3", "normal"): elementary(closed.any_normal("student_t3")),
+    ("student_t5", "normal"): elementary(closed.any_normal("student_t5")),
+    #
+    ("normal", "laplace"): Cell("special", closed.normal_laplace),
+    ("laplace", "laplace"): elementary(closed.laplace_laplace),
+    ("logistic", "laplace"): elementary(closed.logistic_laplace),
+    ("uniform", "laplace"): elementary(closed.uniform_laplace),
+    ("exponential", "laplace"): elementary(closed.exponential_laplace),
+    ("student_t3", "laplace"): elementary(closed.student_laplace(3)),
+    ("student_t5", "laplace"): elementary(closed.student_laplace(5)),
+    #
+    ("cauchy", "cauchy"): elementary(closed.cauchy_cauchy),
+    ("uniform", "cauchy"): elementary(by_log_square("uniform", "cauchy", closed.uniform_log_square)),
+    ("student_t3", "cauchy"): elementary(by_log_square("student_t3", "cauchy", closed.t3_log_square)),
+    ("student_t5", "cauchy"): elementary(by_log_square("student_t5", "cauchy", closed.t5_log_square)),
+    #
+    ("normal", "gumbel"): elementary(by_moment("normal", closed.normal_moment)),
+    ("laplace", "gumbel"): elementary(by_moment("laplace", closed.laplace_moment), below_one, (0.0, 0.5)),
+    ("logistic", "gumbel"): elementary(by_moment("logistic", closed.logistic_moment), below_one, (0.0, 0.5)),
+    ("hypsecant", "gumbel"): elementary(by_moment("hypsecant", closed.hypsecant_moment), below_one, (0.0, 0.5)),
+    ("uniform", "gumbel"): elementary(by_moment("uniform", closed.uniform_moment)),
+    ("exponential", "gumbel"): elementary(by_moment("exponential", closed.exponential_moment)),
+    ("gumbel", "gumbel"): Cell("special", closed.gumbel_gumbel),
+    #
+    ("uniform", "uniform"): elementary(closed.uniform_uniform, inside_unit),
+    ("uniform", "exponential"): elementary(closed.uniform_exponential, right_of_zero, (1.0, 1.0)),
+    ("exponential", "exponential"): elementary(closed.exponential_exponential, not_negative),
+    #
+    ("cauchy", "student_t3"): elementary(by_log_square("cauchy", "student_t3", closed.cauchy_log_square)),
+    ("uniform", "student_t3"): elementary(by_log_square("uniform", "student_t3", closed.uniform_log_square)),
+    ("student_t3", "student_t3"): elementary(closed.t3_t3),
+    ("student_t5", "student_t3"): Cell("elementary", by_log_square("student_t5", "student_t3", closed.t5_log_square)),
+    ("cauchy", "student_t5"): elementary(by_log_square("cauchy", "student_t5", closed.cauchy_log_square)),
+    ("uniform", "student_t5"): elementary(by_log_square("uniform", "student_t5", closed.uniform_log_square)),
+    ("student_t3", "student_t5"): Cell("elementary", by_log_square("student_t3", "student_t5", closed.t3_log_square)),
+    ("student_t5", "student_t5"): elementary(closed.t5_t5),
+}
+
+
+def kl_kind(posterior: str, prior: str) -> str:
+    """How KL(posterior || prior) is computed: "elementary", "special", "quadrature" or "infinite".
+
+    Conditional cells keep their kind. Raises ValueError for an unknown family.
+    """
+    lookup(FAMILIES, posterior, "posterior family")
+    lookup(FAMILIES, prior, "prior family")
+    cell = KL.get((posterior, prior))
+    return cell.kind if cell else "infinite"
+
+
+def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, log_scale: Tensor | None = None) -> Tensor:
+    """`kl` against the standard prior without checks of values: no read-back from the device, no branch on data.
+
+    Pass `log_scale` where it is at hand and its logarithm is saved.
+    """
+    cell = KL.get((posterior, prior))
+    if cell is None:
+        return torch.full_like(loc + scale, INF)
+    dtype = loc.dtype
+    if cell.in_double and dtype != torch.float64:
+        loc, scale, log_scale = loc.double(), scale.double(), None
+    if cell.region is None:
+        return cell.value(loc, scale, torch.log(scale) if log_scale is None else log_scale).to(dtype)
+    finite = cell.region(loc, scale)
+    # Outside the region the formulas may be NaN or infinite with NaN slopes: evaluate them at a safe point instead.
+    mu, sigma = torch.where(finite, loc, cell.safe[0]), torch.where(finite, scale, cell.safe[1])
+    return torch.where(finite, cell.value(mu, sigma, torch.log(sigma)), INF).to(dtype)
+
+
+def kl(posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
+    """KL(q || p) elementwise, of q = the law of loc + scale * eps against the standard prior p.
+
+    Shapes broadcast. Returns inf where the divergence is infinite.
+    """
+    lookup(FAMILIES, posterior, "posterior family")
+    lookup(FAMILIES, prior, "prior family")
+    return kl_unchecked(posterior, prior, torch.as_tensor(loc), torch.as_tensor(scale))
