@@ -4,7 +4,7 @@ With L levels, a stored level v owns the bin [v/L, (v+1)/L] of the unit interval
 
 - the network sees the middle, (v + 1/2)/L (binary: v; real: x);
 - a density trains on the dequantised value (v + u)/L, u uniform on [0, 1) (Uria, Murray and Larochelle, RNADE, 2013);
-  binary and real data stay as they are;
+  real data stay as they are;
 - a score takes the mass of the bin, the end bins reaching to -inf and +inf so that masses sum to one; real data have
   `levels` equal bins over the training range low..high, in model units.
 
@@ -36,29 +36,33 @@ def network_input(x: Tensor, data: Data, mask: Tensor | None = None) -> Tensor:
 
 
 def dequantise(x: Tensor, data: Data, generator: torch.Generator | None = None) -> Tensor:
-    """float32 training target of a density: (v + u)/L inside the bin of each level; binary and real data unchanged."""
+    """float32 training target of a density: (v + u)/L inside the bin of each level; real data unchanged."""
     values = x.to(torch.float32)
-    if data.support != "unit":
+    if data.support == "real":
         return values
     noise = torch.rand(x.shape, generator=generator, device=x.device)
-    return (values + noise) / data.levels
+    margin = data.levels * 2.0**-23  # keeps float32 sums inside the open bin: never 0 or 1, where log densities end
+    return (values + noise.clamp(margin, 1 - margin)) / data.levels
+
+
+def _edges(data: Data, device: torch.device) -> Tensor:
+    """The levels + 1 bin edges in model units, the outer ones infinite."""
+    inner = torch.arange(1, data.levels, dtype=torch.float64, device=device) / data.levels
+    inner = (data.low + inner * (data.high - data.low)).to(torch.float32)
+    return torch.nn.functional.pad(torch.nn.functional.pad(inner, (1, 0), value=-torch.inf), (0, 1), value=torch.inf)
 
 
 def bin_index(x: Tensor, data: Data) -> Tensor:
-    """The bin 0..levels-1 of stored values; real values outside the training range fall into the end bins."""
+    """The bin 0..levels-1 with lower <= x < upper; real values outside the training range fall into the end bins."""
     if data.support != "real":
         return x.to(torch.int64)
-    position = (x - data.low) * (data.levels / (data.high - data.low))
-    return position.floor().clamp(0, data.levels - 1).to(torch.int64)
+    return torch.bucketize(x.to(torch.float32), _edges(data, x.device)[1:-1].contiguous(), right=True)
 
 
 def bin_edges(x: Tensor, data: Data) -> tuple[Tensor, Tensor]:
     """Lower and upper edges (float32, model units) of the bins that hold x; -inf and +inf at the ends."""
     index = bin_index(x, data)
-    width = (data.high - data.low) / data.levels
-    edges = torch.arange(data.levels + 1, dtype=torch.float64, device=x.device) * width + data.low
-    edges[0], edges[-1] = -torch.inf, torch.inf
-    edges = edges.to(torch.float32)
+    edges = _edges(data, x.device)
     return edges[index], edges[index + 1]
 
 

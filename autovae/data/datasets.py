@@ -27,6 +27,7 @@ from autovae.data.errors import DataError
 from autovae.data.sources import Raw, read_array, read_dataset, read_file
 from autovae.data.streams import stream_seed
 from autovae.data.supports import checked_mask, checked_targets, stored
+from autovae.spec import Domain
 from autovae.tables import unknown
 
 __all__ = ["DATASETS", "Data", "DataError", "Split", "catalogue", "load", "names"]
@@ -93,6 +94,11 @@ class Data:
     def dim(self) -> int:
         """Number of entries of one point."""
         return math.prod(self.shape)
+
+    @property
+    def domain(self) -> Domain:
+        """What a model must know of these data."""
+        return Domain(self.shape, self.support, self.levels, self.low, self.high)
 
     @property
     def points(self) -> tuple[int, int, int]:
@@ -169,7 +175,11 @@ def _read_own(source: Any) -> tuple[Raw, str, str]:
     """What the user handed over, with a name and where it came from."""
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
-        if not path.exists():
+        try:
+            exists = str(source) != "" and path.exists()
+        except OSError as error:
+            raise DataError(f"{source}: cannot be looked up ({error.strerror}); expected a name or a path") from None
+        if not exists:
             if isinstance(source, str) and not path.suffix and len(path.parts) <= 1:
                 raise DataError(
                     f"{unknown(source, DATASETS, 'data set')}; or give the path of an .npz file or a folder"

@@ -236,8 +236,8 @@ def read_folder(folder: Path) -> Raw:
     for path, image in zip(paths, images, strict=True):
         if image.shape[-2:] != first:
             raise DataError(
-                f"{path}: got an image of {image.shape[-1]} x {image.shape[-2]} pixels, expected {first[1]} x {first[0]}"
-                f" as {paths[0].name}; resize all images to one size"
+                f"{path}: got an image of {image.shape[-1]} x {image.shape[-2]} pixels, expected "
+                f"{first[1]} x {first[0]} as {paths[0].name}; resize all images to one size"
             )
     y = None
     if all(path.parent.parent == folder for path in paths):

@@ -94,8 +94,9 @@ def checked_targets(y: Any, count: int) -> np.ndarray | None:
 def _checked_levels(levels: Any) -> int | None:
     if levels is None:
         return None
-    if isinstance(levels, bool) or int(levels) != levels or not 2 <= levels <= MAX_LEVELS:
-        raise DataError(f"got levels = {levels}, expected a whole number from 2 to {MAX_LEVELS}")
+    whole = isinstance(levels, int | float | np.integer | np.floating) and not isinstance(levels, bool)
+    if not whole or not 2 <= levels <= MAX_LEVELS or int(levels) != levels:
+        raise DataError(f"got levels = {levels}, expected a whole number from 2 to {MAX_LEVELS}; count the grey levels")
     return int(levels)
 
 
