@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from autovae.finiteness import TAILS, finiteness, why_infinite
 from autovae.tables import lookup, unknown
 
-__all__ = ["LIKELIHOOD_NAMES", "Pair", "VAESpec", "largest_remainder"]
+__all__ = ["LIKELIHOOD_NAMES", "Domain", "Pair", "VAESpec", "largest_remainder"]
 
 Pair: TypeAlias = tuple[str, str]  # (posterior family, prior family) of one latent
 Belief: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
@@ -39,8 +39,47 @@ LIKELIHOOD_NAMES = (
     "logistic",
     "student_t",
 )
+SUPPORTS = ("binary", "unit", "real")
 ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky_relu")
 OBJECTIVES = ("density", "mass")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a model must know of its data: the shape of a point, its support, and the bins its levels own.
+
+    Level v of `levels` owns the bin [low + v w, low + (v + 1) w] of width w = (high - low) / levels, in the units the
+    model sees: low = 0 and high = 1 for binary and unit data, the training range for standardised real data.
+    """
+
+    shape: tuple[int, ...]
+    support: str
+    levels: int
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if self.support not in SUPPORTS:
+            raise ValueError(unknown(self.support, SUPPORTS, "support"))
+        _whole(self.levels, "levels", 2)
+
+    @property
+    def features(self) -> int:
+        """How many numbers a point has."""
+        return math.prod(self.shape)
+
+    @property
+    def bin_width(self) -> float:
+        return (self.high - self.low) / self.levels
+
+    @property
+    def scale_floor(self) -> float:
+        """The smallest scale a likelihood may learn: a quarter of a bin, without which densities grow unbounded."""
+        return self.bin_width / 4
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "shape": list(self.shape)}
 
 
 def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]:

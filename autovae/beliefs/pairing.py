@@ -1,0 +1,162 @@
+r"""Pairing: the (posterior, prior) family of every latent of every member, grouped so that each pair is computed once.
+
+Notation: P members, D latents, N points (data points times samples). Networks give raw outputs of 2 D numbers a point;
+`parametrise` turns them into loc and scale > 0. A pair whose KL(q || p) is finite only in a region gets a map whose
+image is that region, so that training cannot leave it (uniform has support loc +- scale):
+
+| pair                                        | scale      | loc                     | region             |
+|---------------------------------------------|------------|-------------------------|--------------------|
+| any pair finite everywhere                  | exp(s)     | m                       | scale > 0          |
+| uniform under uniform                       | sigmoid(s) | (1 - scale) tanh(m)     | |loc| + scale <= 1 |
+| uniform under exponential                   | exp(s)     | scale + softplus(m)     | loc >= scale       |
+| exponential under exponential               | exp(s)     | softplus(m)             | loc >= 0           |
+| laplace, logistic, hypsecant under gumbel   | sigmoid(s) | m                       | scale < 1          |
+
+Members may believe different things: all (member, latent) columns of one pair are gathered into one tensor, whichever
+member they belong to, so the cost is one evaluation per distinct pair.
+
+Not here: the divergences themselves, see `divergences`; what the latents mean to a network, see `model.vae`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autovae.beliefs.divergences import kl_unchecked
+from autovae.beliefs.families import FAMILIES
+from autovae.finiteness import TAILS, finiteness
+from autovae.spec import Pair
+
+__all__ = ["Pairing"]
+
+Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# A scale of exp(+-12) is past anything a latent can use; beyond it float32 products overflow in the tails.
+LOG_SCALE_LIMIT = 12.0
+
+
+def _free(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    return m, s.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).exp()
+
+
+def _inside_interval(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    scale = s.sigmoid()
+    return (1 - scale) * m.tanh(), scale
+
+
+def _interval_in_half_line(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    _, scale = _free(m, s)
+    return scale + F.softplus(m), scale
+
+
+def _half_line_in_half_line(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    _, scale = _free(m, s)
+    return F.softplus(m), scale
+
+
+def _scale_below_one(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    return m, s.sigmoid()
+
+
+REGIONS: dict[Pair, Map] = {
+    ("uniform", "uniform"): _inside_interval,
+    ("uniform", "exponential"): _interval_in_half_line,
+    ("exponential", "exponential"): _half_line_in_half_line,
+    ("laplace", "gumbel"): _scale_below_one,
+    ("logistic", "gumbel"): _scale_below_one,
+    ("hypsecant", "gumbel"): _scale_below_one,
+}
+
+
+def region(pair: Pair) -> Map:
+    """The map from raw outputs (m, s) onto the (loc, scale) at which the divergence of `pair` is finite."""
+    return REGIONS[pair] if finiteness(*pair) == "conditional" else _free
+
+
+class _Columns:
+    """Columns of a (P, N, D) tensor, sorted by a key: a function per key is applied to its own columns only."""
+
+    def __init__(self, keys: Sequence[object]) -> None:
+        self.keys = list(dict.fromkeys(keys))
+        order = sorted(range(len(keys)), key=lambda column: self.keys.index(keys[column]))
+        self.sizes = [sum(key == other for other in keys) for key in self.keys]
+        inverse = sorted(range(len(keys)), key=order.__getitem__)
+        self.order, self.inverse = torch.tensor(order), torch.tensor(inverse)
+
+    def to(self, device: torch.device) -> None:
+        self.order, self.inverse = self.order.to(device), self.inverse.to(device)
+
+    def apply(self, function: Callable[..., Tensor | tuple[Tensor, ...]], *tensors: Tensor) -> list[Tensor]:
+        """function(key, *columns) for each key; every tensor is (P, N, D), and so is every result."""
+        if len(self.keys) == 1:
+            result = function(self.keys[0], *tensors)
+            return list(result) if isinstance(result, tuple) else [result]
+        members, points, latents = tensors[0].shape
+        flat = [t.transpose(0, 1).reshape(points, members * latents).index_select(1, self.order) for t in tensors]
+        parts: list[tuple[Tensor, ...]] = []
+        for key, *columns in zip(self.keys, *(t.split(self.sizes, dim=1) for t in flat), strict=True):
+            result = function(key, *columns)
+            parts.append(result if isinstance(result, tuple) else (result,))
+        return [
+            torch.cat(pieces, dim=1).index_select(1, self.inverse).view(points, members, latents).transpose(0, 1)
+            for pieces in zip(*parts, strict=True)
+        ]
+
+
+class Pairing:
+    """The pairs of P members with D latents each. Tensors are (P, N, D)."""
+
+    def __init__(self, pairs: Sequence[Sequence[Pair]]) -> None:
+        if len({len(member) for member in pairs}) != 1:
+            raise ValueError("members of one pairing must have the same number of latents")
+        self.pairs = tuple(tuple(member) for member in pairs)
+        flat = [pair for member in self.pairs for pair in member]
+        self._by_pair = _Columns(flat)
+        self._by_posterior = _Columns([q for q, _ in flat])
+        self._by_prior = _Columns([p for _, p in flat])
+        self._by_region = _Columns([region(pair) for pair in flat])
+
+    @property
+    def smooth(self) -> bool:
+        """Whether no posterior has a support that moves with its parameters."""
+        return all(TAILS[q].whole_line for member in self.pairs for q, _ in member)
+
+    def to(self, device: torch.device | str) -> Pairing:
+        for columns in (self._by_pair, self._by_posterior, self._by_prior, self._by_region):
+            columns.to(torch.device(device))
+        return self
+
+    def parametrise(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """loc and scale, each (P, N, D), from raw network outputs (P, N, 2 D)."""
+        m, s = raw.chunk(2, dim=-1)
+        loc, scale = self._by_region.apply(lambda act, m, s: act(m, s), m, s)
+        return loc, scale
+
+    def noise(self, xi: Tensor) -> Tensor:
+        """Standard noise of each posterior family from standard normal xi (P, N, D), by DESIGN's exact maps."""
+        (eps,) = self._by_posterior.apply(lambda q, xi: FAMILIES[q].from_normal(xi), xi)
+        return eps
+
+    def kl(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """KL(q || p) of each point, summed over latents: (P, N)."""
+        (value,) = self._by_pair.apply(lambda pair, loc, scale: kl_unchecked(*pair, loc, scale), loc, scale)
+        return value.sum(-1)
+
+    def log_posterior(self, eps: Tensor, scale: Tensor) -> Tensor:
+        """log q(z|x) at z = loc + scale eps, summed over latents: (P, N)."""
+        (value,) = self._by_posterior.apply(lambda q, eps: FAMILIES[q].log_prob(eps), eps)
+        return (value - scale.log()).sum(-1)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z), summed over latents: (P, N)."""
+        (value,) = self._by_prior.apply(lambda p, z: FAMILIES[p].log_prob(z), z)
+        return value.sum(-1)
+
+    def sample_prior(self, xi: Tensor) -> Tensor:
+        """Prior samples z (P, N, D) from standard normal xi."""
+        (z,) = self._by_prior.apply(lambda p, xi: FAMILIES[p].from_normal(xi), xi)
+        return z

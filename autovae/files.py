@@ -1,0 +1,25 @@
+"""Files that are either whole or absent: written under a temporary name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["write_bytes", "write_text"]
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a file atomically; a reader sees the old content or the new, never a part."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def write_text(path: str | os.PathLike[str], content: str) -> Path:
+    """`write_bytes` of UTF-8 text."""
+    return write_bytes(path, content.encode("utf-8"))

@@ -1,0 +1,256 @@
+r"""A VAE as plain modules, and a stack of P of them as one program.
+
+Notation: P members, B data points of X numbers, K samples a point, D latents, O = X or 2 X decoder outputs.
+
+    encoder   x (B, X)           -> loc, scale (P, B, D)        q(z|x), see `beliefs.pairing`
+    latent    z = loc + scale eps (P, K B, D)
+    decoder   z                  -> outputs (P, K, B, O)         parameters of p(x|z), see `beliefs.likelihoods`
+    weights   log w = log p(x|z) + log p(z) - log q(z|x)  (K, P, B)
+
+Everything is computed on stacks; a single VAE is a stack of one, so that a member's numbers cannot differ from a single
+fit's by more than rounding. Not here: bounds on these weights (`bounds`), training (`training.population`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
+from autovae.beliefs.pairing import Pairing
+from autovae.model.networks import NETWORKS, init_linear, stack
+from autovae.spec import Domain, VAESpec
+from autovae.streams import stream_seed
+from autovae.tables import lookup
+
+__all__ = ["VAE", "VAEStack", "build"]
+
+# Adam moves a parameter by about its learning rate a step; the log scale of a likelihood has to travel further than a
+# weight, so its parameter is log scale / SCALE_SPEED.
+SCALE_SPEED = 10.0
+
+
+class Shaped(nn.Module):
+    """A user's module between flat tensors: points are given their shape before it, outputs are flattened after it."""
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module, self.shape = module, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x.reshape(-1, *self.shape)).flatten(1)
+
+
+def adapt(module: nn.Module, shape: tuple[int, ...], outputs: Sequence[int], what: str) -> nn.Module:
+    """Wrap a user's module so that it maps flat (N, prod(shape)) to flat (N, one of `outputs`), or say what is wrong.
+
+    It is tried with points of their own shape, with a channel axis before a two-dimensional shape, and flat.
+    """
+    tries = dict.fromkeys([shape, (1, *shape) if len(shape) == 2 else shape, (math.prod(shape),)])
+    found: list[str] = []
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    was_training = module.training
+    module.eval()
+    for attempt in tries:
+        wrapped = Shaped(module, attempt)
+        try:
+            with torch.no_grad():
+                size = wrapped(torch.zeros(2, math.prod(shape), device=device)).shape
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            found.append(f"input {(2, *attempt)}: {str(error).splitlines()[0]}")
+            continue
+        if size[0] == 2 and size[1] in outputs:
+            module.train(was_training)
+            return wrapped
+        found.append(f"input {(2, *attempt)}: output {tuple(size)}")
+    expected = " or ".join(str(n) for n in dict.fromkeys(outputs))
+    raise ValueError(f"the {what} must give {expected} numbers a point; tried " + "; ".join(found))
+
+
+class VAE(nn.Module):
+    """One variational autoencoder: its spec, the domain of its data, an encoder, a decoder, the likelihood's scale."""
+
+    def __init__(self, spec: VAESpec, domain: Domain, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.spec, self.domain = spec, domain
+        self.encoder, self.decoder = encoder, decoder
+        start = math.log(0.25 * (domain.high - domain.low)) if domain.support != "real" else 0.0
+        if not isinstance(spec.scale, str):
+            start = math.log(spec.scale)
+        learned = self.likelihood.has_scale and spec.scale == "global"
+        self.raw_scale = nn.Parameter(torch.full((1,), start / SCALE_SPEED), requires_grad=learned)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        return LIKELIHOODS[self.spec.likelihood]
+
+    @property
+    def scale(self) -> Tensor:
+        """The likelihood's scale where it is one number, (1,): learned or fixed, never below the floor."""
+        return self.domain.scale_floor + (SCALE_SPEED * self.raw_scale).exp()
+
+    @property
+    def stacked(self) -> VAEStack:
+        """This VAE as a stack of one, with the weights it has now."""
+        return VAEStack([self])
+
+    def extra_repr(self) -> str:
+        return f"{self.spec.belief}, {self.spec.latent_dim} latents"
+
+
+def outputs_per_point(spec: VAESpec, domain: Domain) -> int:
+    """O: one number a feature, two where the likelihood's scale is a network output."""
+    per_pixel = LIKELIHOODS[spec.likelihood].has_scale and spec.scale == "pixel"
+    return domain.features * (2 if per_pixel else 1)
+
+
+def build(spec: VAESpec, domain: Domain, encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> VAE:
+    """A VAE with weights drawn from the spec's seed; the user's own encoder and decoder are taken as they are.
+
+    Raises `ValueError` where the likelihood does not fit the data's support, or a module has the wrong shape.
+    """
+    check_support(spec.likelihood, domain.support)
+    network = lookup(NETWORKS, spec.network, "network")
+    outputs = outputs_per_point(spec, domain)
+    generator = torch.Generator().manual_seed(stream_seed(spec.seed, "weights"))
+    if encoder is None:
+        encoder = network.encoder(spec, domain.shape)
+        init_linear(encoder, generator)
+    else:
+        encoder = adapt(encoder, domain.shape, [2 * spec.latent_dim], "encoder")
+    if decoder is None:
+        decoder = network.decoder(spec, outputs)
+        init_linear(decoder, generator)
+    else:
+        decoder = adapt(decoder, (spec.latent_dim,), [outputs], "decoder")
+    return VAE(spec, domain, encoder, decoder)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring members that share a likelihood and where its scale comes from."""
+
+    start: int
+    stop: int
+    likelihood: Likelihood
+    source: str  # "none", "global", "pixel"
+
+
+class VAEStack(nn.Module):
+    """P VAEs of one shape. Tensors have the member axis first; samples are the second axis where there are any."""
+
+    def __init__(self, members: Sequence[VAE]) -> None:
+        super().__init__()
+        self._members = [list(members)]  # in a list: their parameters are copied, not shared
+        self.domain = members[0].domain
+        self.specs = [member.spec for member in members]
+        self.encoder = stack([member.encoder for member in members])
+        self.decoder = stack([member.decoder for member in members])
+        self.raw_scale = nn.Parameter(torch.cat([member.raw_scale.detach() for member in members]))
+        self.pairing = Pairing([spec.pairs for spec in self.specs])
+        learned = [float(member.raw_scale.requires_grad) for member in members]
+        self.register_buffer("_scale_learned", torch.tensor(learned), persistent=False)
+        self._runs: list[_Run] = []
+        for index, spec in enumerate(self.specs):
+            likelihood = LIKELIHOODS[spec.likelihood]
+            source = "none" if not likelihood.has_scale else "pixel" if spec.scale == "pixel" else "global"
+            last = self._runs[-1] if self._runs else None
+            if last and (last.likelihood.name, last.source) == (likelihood.name, source):
+                self._runs[-1] = _Run(last.start, index + 1, likelihood, source)
+            else:
+                self._runs.append(_Run(index, index + 1, likelihood, source))
+
+    @property
+    def size(self) -> int:
+        return len(self.specs)
+
+    @property
+    def target_kinds(self) -> tuple[str, ...]:
+        """What the members' likelihoods train on: "levels", "dequantised"."""
+        return tuple(dict.fromkeys(run.likelihood.trains_on for run in self._runs))
+
+    def to_device(self, device: torch.device) -> VAEStack:
+        self.pairing.to(device)
+        return self.to(device)
+
+    def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """loc and scale of q(z|x), each (P, B, D)."""
+        return self.pairing.parametrise(self.encoder(inputs))
+
+    def latents(self, loc: Tensor, scale: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+        """z and its standard noise eps, (P, K B, D), from standard normal xi (P, K, B, D): the reparameterisation."""
+        members, samples, points, latents = xi.shape
+        eps = self.pairing.noise(xi.reshape(members, samples * points, latents))
+        z = loc.unsqueeze(1) + scale.unsqueeze(1) * eps.view(xi.shape)
+        return z.view(members, samples * points, latents), eps
+
+    def decode(self, z: Tensor, samples: int = 1) -> Tensor:
+        """Likelihood parameters (P, K, B, O) of z (P, K B, D)."""
+        outputs = self.decoder(z)
+        return outputs.view(outputs.shape[0], samples, -1, outputs.shape[-1])
+
+    def _heads(self, outputs: Tensor) -> list[tuple[_Run, Tensor, Tensor | None]]:
+        """Per run of members: its parameters and its scale, floored at a quarter of a bin."""
+        heads: list[tuple[_Run, Tensor, Tensor | None]] = []
+        floor = self.domain.scale_floor
+        for run in self._runs:
+            params, scale = outputs[run.start : run.stop], None
+            if run.source == "pixel":
+                params, log_scale = params.chunk(2, dim=-1)
+                scale = floor + log_scale.clamp(max=10.0).exp()
+            elif run.source == "global":
+                raw = self.raw_scale[run.start : run.stop]
+                learned = self._scale_learned[run.start : run.stop] > 0
+                scale = floor + (SCALE_SPEED * torch.where(learned, raw, raw.detach())).exp()
+                scale = scale.view(-1, *(1,) * (params.dim() - 1))
+            heads.append((run, params, scale))
+        return heads
+
+    def log_likelihood(self, outputs: Tensor, targets: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
+        """log p(x|z) summed over features, (P, K, B); `targets` holds x (B, X) as each kind of head trains on it.
+
+        Where `mask` (B, X) is 0 the feature was not observed and drops out.
+        """
+        parts = []
+        for run, params, scale in self._heads(outputs):
+            value = run.likelihood.log_prob(targets[run.likelihood.trains_on], params, scale)
+            parts.append((value if mask is None else value * mask).sum(-1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def log_mass(self, outputs: Tensor, lower: Tensor, upper: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Log probability of the bins [lower, upper] (B, X), summed over features, (P, K, B)."""
+        parts = []
+        for run, params, scale in self._heads(outputs):
+            value = run.likelihood.log_mass(lower, upper, params, scale)
+            parts.append((value if mask is None else value * mask).sum(-1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """E[x|z], (P, K, B, X)."""
+        return torch.cat([run.likelihood.mean(params, scale) for run, params, scale in self._heads(outputs)])
+
+    def sample(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draws of x given z, (P, K, B, X)."""
+        heads = self._heads(outputs)
+        return torch.cat([run.likelihood.sample(params, scale, generator) for run, params, scale in heads])
+
+    def log_latent_ratio(self, z: Tensor, eps: Tensor, scale: Tensor, samples: int) -> Tensor:
+        """log p(z) - log q(z|x), (P, K, B), of z and eps (P, K B, D)."""
+        members, points, latents = scale.shape
+        wide = scale.unsqueeze(1).expand(members, samples, points, latents).reshape(z.shape)
+        ratio = self.pairing.log_prior(z) - self.pairing.log_posterior(eps, wide)
+        return ratio.view(members, samples, points)
+
+    def unstack(self) -> list[VAE]:
+        """The members' own modules, with the stack's weights copied back into them."""
+        members = self._members[0]
+        self.encoder.unstack([member.encoder for member in members])  # type: ignore[arg-type]
+        self.decoder.unstack([member.decoder for member in members])  # type: ignore[arg-type]
+        with torch.no_grad():
+            for index, member in enumerate(members):
+                member.raw_scale.copy_(self.raw_scale[index : index + 1])
+        return members

@@ -1,0 +1,193 @@
+r"""Finals: the best beliefs of a search trained again over several seeds, beside the matched normal, and an honest winner.
+
+One run per belief proves nothing: single fits of one belief differ between seeds as much as good beliefs differ. So
+the finalists and the baseline are trained over the same seeds, the winner is the finalist with the best mean on
+validation, and its gain over the baseline is the mean of differences paired by seed, with the interval
+
+    mean(d) +- t_{n-1}(1 - 0.05 / (2 m)) sd(d) / sqrt(n)        n seeds, m finalists (Bonferroni: the best of m was picked)
+
+on validation, where it was picked, and on test, measured once for winner and baseline alone. The bound's own looseness
+is the change from K to 10 K; a lead smaller than that names no winner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from autovae.data.datasets import Data
+from autovae.metrics.bits import log_mass_bounds, score
+from autovae.search.study import Study
+from autovae.spec import VAESpec
+from autovae.training.loop import Event, Trained, fit_population
+
+__all__ = ["Final", "Gain", "Verdict", "candidates", "paired_gain", "run_finals"]
+
+GAP_POINTS = 100  # points on which the change from K to 10 K is measured
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How many bits per dimension the winner is below the baseline, paired by seed, with its interval."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    level: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} bits/dim [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass
+class Final:
+    """A finalist or the baseline: its fits over the seeds, their validation bits, their test bits if measured."""
+
+    role: str  # "finalist" or "baseline"
+    spec: VAESpec
+    trial: int
+    fits: list[Trained]
+    validation: np.ndarray
+    test: np.ndarray | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(self.validation.mean())
+
+    @property
+    def best(self) -> int:
+        """The seed whose fit is exported: the best on validation."""
+        return int(np.nanargmin(self.validation))
+
+
+@dataclass
+class Verdict:
+    """The finals, ranked, and what may be said of them."""
+
+    finalists: list[Final]  # by mean validation bits, best first
+    baseline: Final
+    gain_validation: Gain
+    gain_test: Gain
+    bound_gap: float  # bits per dimension by which the bound still moves from K to 10 K, winner, on a few points
+    samples: int
+
+    @property
+    def winner(self) -> Final:
+        return self.finalists[0]
+
+    @property
+    def wins(self) -> bool:
+        """Whether the winner is another belief than the baseline, with an interval above 0 and a lead above the gap."""
+        if self.winner.spec.belief == self.baseline.spec.belief:
+            return False
+        return self.gain_test.low > 0 and self.gain_validation.low > 0 and self.gain_test.mean > self.bound_gap
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        winner, baseline, gain = self.winner.spec, self.baseline.spec, self.gain_test
+        level = f"{100 * gain.level:.3g} % interval {gain.low:.4f} to {gain.high:.4f}, {gain.seeds} seeds"
+        if winner.belief == baseline.belief:
+            return f"Nothing beats the matched normal: {baseline.belief} is itself the best of the finalists."
+        if self.wins:
+            return (
+                f"{winner.belief} beats the matched normal ({baseline.belief}) by {gain.mean:.4f} bits per dimension on "
+                f"test ({level})."
+            )
+        why = (
+            f"the lead is smaller than the looseness of the bound, {self.bound_gap:.4f}"
+            if gain.low > 0 and gain.mean <= self.bound_gap
+            else "the interval holds 0 on test or validation"
+        )
+        return (
+            f"No finalist beats the matched normal ({baseline.belief}) beyond doubt: the best, {winner.belief}, differs by "
+            f"{gain.mean:.4f} bits per dimension on test ({level}); {why}."
+        )
+
+
+def paired_gain(baseline: np.ndarray, candidate: np.ndarray, picked_from: int) -> Gain:
+    """The mean of baseline - candidate over common seeds, with the interval of the module's formula."""
+    differences = (baseline - candidate)[np.isfinite(baseline - candidate)]
+    count = len(differences)
+    level = 1 - 0.05 / max(1, picked_from)
+    if count < 2:
+        return Gain(math.nan, -math.inf, math.inf, count, level)
+    mean, error = float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(count))
+    width = float(stats.t.ppf(0.5 + level / 2, count - 1)) * error
+    return Gain(mean, mean - width, mean + width, count, level)
+
+
+def candidates(study: Study, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The best distinct beliefs among complete trials, and the best matched normal, as rows with spec, number, bits.
+
+    A belief that was tried several times counts with the mean of its scores.
+    """
+    groups: dict[VAESpec, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["spec"].replace(seed=0), []).append(row)
+    means = {spec: float(np.mean([row["bits"] for row in group])) for spec, group in groups.items()}
+    ranked = sorted(groups, key=lambda spec: (means[spec], groups[spec][0]["number"]))
+    normal = [spec for spec in ranked if set(spec.pairs) == {("normal", "normal")}]
+    if not normal:
+        raise ValueError(
+            "no matched normal trial is complete, so there is no baseline to compare with; see `reason` in trials.csv"
+        )
+    finalists = ranked[: study.file.finals.top]
+    return [groups[spec][0] for spec in finalists], groups[normal[0]][0]
+
+
+def run_finals(
+    study: Study,
+    data: Data,
+    finalists: Sequence[dict[str, Any]],
+    baseline: dict[str, Any],
+    on_event: Callable[[Event], Any] | None = None,
+    device: str | None = None,
+) -> Verdict:
+    """Train finalists and baseline over the same seeds, rank on validation, measure winner and baseline on test."""
+    seeds = study.final_seeds()
+    entries = [("finalist", row) for row in finalists] + [("baseline", baseline)]
+    specs = [row["spec"].replace(seed=seed) for _, row in entries for seed in seeds]
+    fits = fit_population(specs, data, on_event=on_event, device=device)
+    samples = study.file.score.final_samples
+    finals = []
+    for place, (role, row) in enumerate(entries):
+        own = fits[place * len(seeds) : (place + 1) * len(seeds)]
+        finals.append(Final(role, row["spec"], row["number"], own, _bits(own, data, "validation", samples)))
+    *ranked, base = finals
+    ranked.sort(key=lambda final: final.mean)
+    winner = ranked[0]
+    for final in (winner, base):
+        final.test = _bits(final.fits, data, "test", samples)
+    assert winner.test is not None  # both were just measured
+    assert base.test is not None
+    return Verdict(
+        finalists=ranked,
+        baseline=base,
+        gain_validation=paired_gain(base.validation, winner.validation, len(ranked)),
+        gain_test=paired_gain(base.test, winner.test, len(ranked)),
+        bound_gap=_gap(winner, data, samples),
+        samples=samples,
+    )
+
+
+def _bits(fits: Sequence[Trained], data: Data, part: str, samples: int) -> np.ndarray:
+    split = getattr(data, part)
+    bounds = log_mass_bounds([fit.model for fit in fits], data, split, samples, seed=1)
+    return np.array([score(per_point, data, split, samples).bits for per_point in bounds])
+
+
+def _gap(final: Final, data: Data, samples: int) -> float:
+    """How far the bound still moves from K to 10 K, in bits per dimension: its looseness is at least of this size."""
+    model = [final.fits[final.best].model]
+    split = data.validation
+    count = min(GAP_POINTS, len(split))
+    few, many = (log_mass_bounds(model, data, split, k, count, seed=2) for k in (samples, 10 * samples))
+    return float(torch.clamp((many - few).double().mean() / (data.domain.features * math.log(2)), min=0.0))

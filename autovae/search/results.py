@@ -1,0 +1,123 @@
+"""The results folder of a study: what lies where, what may not change, and tables that are always whole.
+
+study.toml          the resolved study with the data's digest: compared on every run
+trials.journal      Optuna's storage, an append-only log: every finished trial survives a kill
+trials.csv          a row a trial, rewritten after every batch
+finals.csv          finalists and baseline, a row a seed
+summary.json        winner, gain with interval, what the report says in words
+importance.csv      fANOVA of the beliefs
+winners/<rank>/, baseline/      saved models
+report.html, figures/
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from autovae.files import write_text
+from autovae.search.files import read_toml
+
+__all__ = ["FORMAT", "ResultsError", "ResultsFolder"]
+
+FORMAT = 1
+
+
+class ResultsError(ValueError):
+    """A results folder that cannot be used, with the reason and what to do."""
+
+
+class ResultsFolder:
+    """results/<study>/ and its files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "trials.journal"
+
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.toml"
+
+    def open(self, identity: Mapping[str, Any], trials: int) -> None:
+        """Make the folder for a study, or check that it is this study's. Raises `ResultsError` and changes nothing."""
+        stored = _plain({"format": FORMAT, **identity})
+        if self.study_file.is_file():
+            before = read_toml(self.study_file)
+            before.pop("trials", None)
+            if before.get("format") != FORMAT:
+                raise ResultsError(
+                    f"{self.path} has results format {before.get('format')!r}, this version writes {FORMAT}; "
+                    "use --results with another folder, or the version that wrote it"
+                )
+            changes = list(_differences(before, stored))
+            if changes:
+                raise ResultsError(
+                    f"{self.path} holds results of another study ({'; '.join(changes[:4])}"
+                    f"{'; ...' if len(changes) > 4 else ''}); a study with results is not edited: copy the study file "
+                    "under a new name, or use --results with another folder"
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise ResultsError(f"{self.path} is not empty and has no study.toml; use --results with another folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.study_file, tomli_w.dumps({**stored, "trials": trials}))
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write to {self.path}: {error.strerror or error}; use --results with a folder you may write to"
+            ) from None
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """A CSV of dictionaries, atomically; columns in order of first occurrence, no newlines inside cells."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _cell(row.get(key)) for key in columns})
+        return write_text(self.path / name, text.getvalue())
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
+        return write_text(self.path / name, json.dumps(values, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    return " ".join(str(value).split())
+
+
+def _plain(value: Any) -> Any:
+    """Only what TOML has: no None, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _differences(before: Any, now: Any, place: str = "") -> Any:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            where = f"{place}.{key}" if place else key
+            if key not in before or key not in now:
+                had, has = (f"{side.get(key)!r}" if key in side else "nothing" for side in (before, now))
+                yield f"{where}: was {had}, is {has}"
+            else:
+                yield from _differences(before[key], now[key], where)
+    elif before != now:
+        yield f"{place}: was {before!r}, is {now!r}"

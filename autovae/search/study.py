@@ -1,0 +1,167 @@
+r"""A study: one TOML file that says what is searched, on which data, for how long, and how it is judged.
+
+    purpose = "Which pair of families and which likelihood suit handwritten digits?"
+    data = "digits"
+    space = "quickstart"
+    trials = 64                    # finished trials that the study shall have in all
+    batch = 16                     # trials trained together as one population
+
+    [training]                     # settings of VAESpec for every trial; the space's choices win over them
+    epochs = 60
+
+    [score]                        # bits per dimension: K samples in search, final_samples for winners
+    samples = 16
+    points = 1000
+
+    [finals]                       # the best beliefs again, over several seeds, beside the baseline
+    top = 3
+    seeds = 8
+
+A study is never edited once it has results: its resolved form is written beside them and compared on every run.
+Not here: running it (`run`), what may be chosen (`space`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autovae.search.files import find_file, read_toml, validated
+from autovae.search.samplers import SAMPLERS
+from autovae.search.space import Pairs, Space, load_space
+from autovae.spec import VAESpec, field_names
+from autovae.streams import stream_seed
+from autovae.tables import lookup, unknown
+
+__all__ = ["Study", "load_study"]
+
+INCOMPARABLE = {"elbo", "loss", "log_likelihood", "iwae", "vr", "nll", "reconstruction"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScoreSettings(_Strict):
+    """How trials are judged."""
+
+    metric: str = "bits_per_dimension"
+    samples: int = Field(16, ge=1)
+    points: int = Field(1000, ge=2)
+    final_samples: int = Field(1000, ge=1)
+
+
+class Finals(_Strict):
+    """How many of the best beliefs are trained again, over how many seeds."""
+
+    top: int = Field(3, ge=1)
+    seeds: int = Field(20, ge=2)
+
+
+class StudyFile(_Strict):
+    """A file under studies/ of kind "search"."""
+
+    kind: Literal["search"] = "search"
+    version: int = Field(1, ge=1)
+    purpose: str
+    data: str
+    space: str
+    trials: int = Field(ge=1)
+    batch: int = Field(16, ge=1)
+    seed: int = Field(0, ge=0)
+    sampler: str = "tpe"
+    random_share: float = Field(1 / 3, ge=0, le=1)
+    training: dict[str, Any] = {}
+    score: ScoreSettings = ScoreSettings()
+    finals: Finals = Finals()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study with its space."""
+
+    name: str
+    file: StudyFile
+    space: Space
+
+    def spec(self, settings: Mapping[str, Any], seed: int) -> VAESpec:
+        """The spec of a trial: the study's training, the space's fixed settings, the trial's choices, a seed."""
+        values = {**self.file.training, **self.space.fixed, **settings}
+        return VAESpec(**values, seed=seed, data_seed=self.file.seed)
+
+    def trial_seed(self, number: int) -> int:
+        """The training seed of a trial: a stream of (study seed, trial number)."""
+        return stream_seed(self.file.seed, "trial", number) % 2**31
+
+    def final_seeds(self) -> list[int]:
+        """The seeds over which finalists and baseline are compared in pairs."""
+        return [stream_seed(self.file.seed, "final", index) % 2**31 for index in range(self.file.finals.seeds)]
+
+    def baselines(self) -> list[dict[str, Any]]:
+        """Settings of the matched normal with every likelihood that the space offers: always in the study, first."""
+        base: dict[str, Any] = {"posterior": "normal", "prior": "normal"}
+        likelihood = self.space.parameters.get("likelihood")
+        if likelihood is None or not hasattr(likelihood, "choices"):
+            return [base]
+        return [{**base, "likelihood": name} for name in likelihood.choices]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved study as plain values."""
+        return {"name": self.name, **self.file.model_dump(exclude={"space"}), "space": self.space.to_dict()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What may not change once there are results: everything but how many trials there shall be."""
+        values = self.to_dict()
+        values.pop("trials")
+        return values
+
+
+def load_study(name: str | Path) -> Study:
+    """The study of a name (studies/NAME.toml) or a path. Raises `ValueError` naming file, place and remedy."""
+    path = find_file("studies", name)
+    where = str(path)
+    file = validated(StudyFile, read_toml(path), where)
+    lookup(SAMPLERS, file.sampler, f"sampler in {where}:")
+    space = load_space(_beside(path, file.space))
+    for key in file.training:
+        if key not in field_names():
+            raise ValueError(f"{where}: training: {unknown(key, field_names(), 'setting of VAESpec')}")
+    if file.score.metric in INCOMPARABLE:
+        raise ValueError(
+            f"{where}: score.metric = {file.score.metric!r} does not compare beliefs: densities of different "
+            "likelihoods and bounds of different alpha or K have different units; use metric = 'bits_per_dimension', "
+            "the mass of each level under a bound of fixed K"
+        )
+    if file.score.metric != "bits_per_dimension":
+        raise ValueError(f"{where}: {unknown(file.score.metric, ['bits_per_dimension'], 'score.metric')}")
+    study = Study(path.stem, file, space)
+    try:
+        study.spec(_first_choice(space), seed=0)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}") from None
+    return study
+
+
+def _beside(path: Path, space: str) -> str | Path:
+    """A space given as a path is looked for beside the study file, too."""
+    if space.endswith(".toml") and not Path(space).is_file() and (path.parent / space).is_file():
+        return path.parent / space
+    return space
+
+
+def _first_choice(space: Space) -> dict[str, Any]:
+    """One set of settings from the space, to check that training and space fit together."""
+    settings: dict[str, Any] = {}
+    for name, parameter in space.parameters.items():
+        if isinstance(parameter, Pairs):
+            settings["posterior"], settings["prior"] = parameter.pairs[0]
+        elif hasattr(parameter, "choices"):
+            settings[name] = parameter.choices[0]
+        else:
+            settings[name] = parameter.low
+    return settings
