@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from autovae.beliefs.families import FAMILIES
+from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.export.transport import Blocks, Chain, Transport
 from autovae.tables import lookup
 
@@ -90,7 +91,7 @@ class PriorModule(nn.Module):
         super().__init__()
         names = expand_families(families, None)
         if likelihood is not None:
-            lookup(_likelihoods(), likelihood, "likelihood")
+            lookup(LIKELIHOODS, likelihood, "likelihood")
         if transport is not None and transport.dim != len(names) * objects:
             raise ValueError(
                 f"got a transport of size {transport.dim} for {len(names) * objects} latents; expected equal sizes"
@@ -211,7 +212,7 @@ class PriorModule(nn.Module):
                     )
                 return x
             return x.reshape(*self._leading(z), *(self.shape if self.shape is not None else x.shape[1:]))
-        return self._data_units(_likelihoods()[self.likelihood].mean(*self._head(flat)), z)
+        return self._data_units(LIKELIHOODS[self.likelihood].mean(*self._head(flat)), z)
 
     def observe(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x given z in data units, (..., latent_dim) -> (..., *shape): the likelihood's noise included."""
@@ -219,7 +220,7 @@ class PriorModule(nn.Module):
             raise ValueError("the prior has no likelihood, its generator is deterministic; call decode instead")
         self._check_size(z, "z")
         head = self._head(z.reshape(-1, len(self.object_families)))
-        return self._data_units(_likelihoods()[self.likelihood].sample(*head, generator), z)
+        return self._data_units(LIKELIHOODS[self.likelihood].sample(*head, generator), z)
 
     def _leading(self, z: Tensor) -> tuple[int, ...]:
         return tuple(z.shape[:-1]) + ((self.objects,) if self.objects > 1 else ())
@@ -300,12 +301,6 @@ class PriorModule(nn.Module):
         parts = [f"{name} x {len(list(run))}" for name, run in groupby(self.object_families)]
         objects = f", objects={self.objects}" if self.objects > 1 else ""
         return f"families=[{', '.join(parts)}], likelihood={self.likelihood}, shape={self.shape}{objects}"
-
-
-def _likelihoods() -> Mapping[str, Any]:
-    from autovae.beliefs.likelihoods import LIKELIHOODS
-
-    return LIKELIHOODS
 
 
 def _reference(module: nn.Module) -> Tensor:
