@@ -3,7 +3,7 @@ r"""Logic over class probabilities: relations between the classes of objects, an
 A *variable* is the class that a network gives to an object. Given x, variables are independent with probabilities
 p_v(class), so a statement about them, a truth table T over their joint classes, holds with probability
 
-    P = sum_{i,j,..} T[i, j, ..] p_1(i) p_2(j) ..,   log P = logsumexp over the true cells of log p_1(i) + log p_2(j) + ..
+    P = sum_{i,j,..} T[i, j, ..] p_1(i) p_2(j) ..,   log P = logsumexp over the true cells of sum_v log p_v(class)
 
 which is exact, also where a variable appears twice: And, Or and Not of statements combine their *tables*, not their
 probabilities, so Or(digit is 3, digit is 4) is p_3 + p_4 and And(A, Not(A)) is impossible. All 2^(2^n) questions about

@@ -34,7 +34,7 @@ class LatentPosterior:
 
     def __init__(self, prior: PriorModule, constraints: Constraint | Sequence[Constraint], power: float = 1.0) -> None:
         self.prior = prior
-        self.constraints = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
+        self.constraints = tuple(constraints) if isinstance(constraints, (list, tuple)) else (constraints,)
         for constraint in self.constraints:
             if not isinstance(constraint, Constraint):
                 raise ValueError(
@@ -108,14 +108,13 @@ class LatentPosterior:
         with torch.no_grad():
             theta = self.coordinates(xi)
         count, k = theta.shape
-        rows = torch.arange(count * k, device=xi.device)
-        pieces = []
-        for part in rows.split(chunk):
+        pieces = [xi.new_zeros(0, self.latent_dim)]
+        for part in torch.arange(count * k, device=xi.device).split(chunk) if k else ():
             with torch.enable_grad():
-                repeated = xi.detach()[part // k if k else part].requires_grad_()
+                repeated = xi.detach()[part // k].requires_grad_()
                 outputs = self.coordinates(repeated).gather(1, (part % k)[:, None])
                 pieces.append(torch.autograd.grad(outputs.sum(), repeated)[0])
-        jacobian = torch.cat(pieces) if k else xi.new_zeros(0, self.latent_dim)
+        jacobian = torch.cat(pieces)
         return theta, jacobian.reshape(count, k, self.latent_dim)
 
     @property
