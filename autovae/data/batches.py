@@ -4,7 +4,7 @@ With L levels, a stored level v owns the bin [v/L, (v+1)/L] of the unit interval
 
 - the network sees the middle, (v + 1/2)/L (binary: v; real: x);
 - a density trains on the dequantised value (v + u)/L, u uniform on [0, 1) (Uria, Murray and Larochelle, RNADE, 2013);
-  real data stay as they are;
+  heads with a mass on levels take the levels themselves, real data stay as they are;
 - a score takes the mass of the bin, the end bins reaching to -inf and +inf so that masses sum to one; real data have
   `levels` equal bins over the training range low..high, in model units.
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from autovae.data.datasets import Data
 from autovae.data.errors import DataError
-from autovae.data.streams import stream_seed
+from autovae.streams import stream_seed
 
 __all__ = ["bin_edges", "bin_index", "binarise", "dequantise", "epoch_order", "grey", "minibatches", "network_input"]
 
@@ -80,7 +80,7 @@ def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def epoch_order(num_points: int, data_seed: int, epoch: int) -> Tensor:
     """A permutation of 0..num_points-1 (int64, drawn on the CPU, so that all devices see one order)."""
-    generator = torch.Generator().manual_seed(stream_seed(data_seed, epoch))
+    generator = torch.Generator().manual_seed(stream_seed("order", int(data_seed), int(epoch)))
     return torch.randperm(num_points, generator=generator)
 
 

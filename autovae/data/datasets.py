@@ -25,7 +25,6 @@ from torch import Tensor
 from autovae.data.catalogue import DATASETS, catalogue, read_named
 from autovae.data.errors import DataError
 from autovae.data.sources import Raw, read_array, read_dataset, read_file
-from autovae.data.streams import stream_seed
 from autovae.data.supports import checked_mask, checked_targets, stored
 from autovae.spec import Domain
 from autovae.tables import unknown
@@ -216,7 +215,7 @@ def _split_labels(raw: Raw, count: int, seed: int) -> tuple[np.ndarray, str]:
         raise DataError(f"got {count} points in x, expected at least {MINIMUM_POINTS} for three splits; add points")
     held_out = int(0.15 * count)
     # The one generator whose streams numpy promises never to change.
-    order = np.random.RandomState(stream_seed(seed) % 2**32).permutation(count)
+    order = np.random.RandomState(seed % 2**32).permutation(count)
     split = np.zeros(count, np.int8)
     split[order[count - 2 * held_out :]] = 1
     split[order[count - held_out :]] = 2

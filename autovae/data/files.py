@@ -37,10 +37,10 @@ def folders(folder: str, data_dir: str | Path | None) -> list[Path]:
     """Where files of a data set may lie, in order; the last one is the user cache, where downloads go."""
     root = data_dir or os.environ.get("AUTOVAE_DATA") or None
     given = [] if root is None else [Path(root).expanduser() / folder, Path(root).expanduser()]
-    return [*given, _cache_folder() / folder]
+    return [*given, cache_folder() / folder]
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     import pooch
 
     return Path(pooch.os_cache("autovae"))

@@ -84,11 +84,12 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             content = stream.read()
-        magic, *sizes = struct.unpack_from(f">{1 + dimensions}I", content)
+        (magic,) = struct.unpack_from(">I", content)
+        if magic != 0x800 + dimensions:
+            raise ValueError(f"magic number {magic:#010x}, not {0x800 + dimensions:#010x}")
+        sizes = struct.unpack_from(f">{dimensions}I", content, 4)
     except BROKEN as error:
         raise _broken(path, error, expected) from None
-    if magic != 0x800 + dimensions:
-        raise DataError(f"{path}: got magic number {magic:#010x}, expected {0x800 + dimensions:#010x} of {expected}")
     held = len(content) - 4 * (1 + dimensions)
     if held != math.prod(sizes):
         shape = "x".join(map(str, sizes))
@@ -138,12 +139,13 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
     expected = "an .npz file of plain arrays, as numpy.savez writes it"
     remedy = "write it again with numpy.savez(path, x=array), numbers only"
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
-    except AttributeError:
-        raise DataError(f"{path}: got a single array under the name of an archive; rename it to .npy") from None
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.lib.npyio.NpzFile):
+            with held:
+                return {name: held[name] for name in held.files}
     except BROKEN as error:
         raise _broken(path, error, expected, remedy) from None
+    raise DataError(f"{path}: got a single array under the name of an archive, expected .npz; rename it to .npy")
 
 
 def read_npz(path: Path) -> Raw:

@@ -28,6 +28,7 @@ __all__ = ["SUPPORTS", "Stored", "checked_mask", "checked_targets", "stored"]
 SUPPORTS = ("binary", "unit", "real")
 MAX_LEVELS = 2**15  # level indices are kept as int16
 BINS = 256
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def _standardised(x: np.ndarray, mask: np.ndarray | None, train: np.ndarray, lev
         constant = ~(scale > 1e-7 * np.abs(mean))  # also zero; float32 holds no more digits than that
         scale = np.where(constant, 1.0, scale)
         x = (x - mean) / scale
-    x32 = (x if mask is None else np.where(mask, x, 0.0)).astype(np.float32)
-    if not np.isfinite(x32).all():
+        x32 = (x if mask is None else np.where(mask, x, 0.0)).astype(np.float32)
+    if not (np.isfinite(x32).all() and np.abs(mean).max() < FLOAT32_MAX and scale.max() < FLOAT32_MAX):
         raise DataError("got values in x too large to standardise in float32; divide x by a constant first")
     if constant.all():
         raise DataError("got the same values in every training row, expected data that vary; there is nothing to learn")
