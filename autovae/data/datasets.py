@@ -191,6 +191,8 @@ def _read_own(source: Any) -> tuple[Raw, str, str]:
         return read_dataset(source), type(source).__name__, f"torch Dataset {type(source).__name__}"
     if isinstance(source, Tensor):
         return Raw(read_array(source)), "tensor", "tensor in memory"
+    if isinstance(source, np.ma.MaskedArray):  # numpy masks what is missing, we what is observed
+        return Raw(source.data, mask=~np.ma.getmaskarray(source)), "array", "masked array in memory"
     if hasattr(source, "__array__") and not isinstance(source, type):
         return Raw(read_array(source)), "array", "array in memory"
     raise DataError(
@@ -211,6 +213,8 @@ def _split_labels(raw: Raw, count: int, seed: int) -> tuple[np.ndarray, str]:
         if len(np.unique(split)) < 3:
             raise DataError("got a split without training, validation or test rows, expected some of each")
         return split, "split as given with the data"
+    if not isinstance(seed, int | np.integer):
+        raise DataError(f"got seed = {seed!r} for the split, expected a whole number; leave it out for 0")
     if count < MINIMUM_POINTS:
         raise DataError(f"got {count} points in x, expected at least {MINIMUM_POINTS} for three splits; add points")
     held_out = int(0.15 * count)

@@ -209,7 +209,8 @@ def _read_image(path: Path) -> np.ndarray:
                 if image.mode == "LA":
                     return np.asarray(image.convert("L"))
                 if image.mode in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"):
-                    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+                    full = image.convert("RGBA") if image.mode in ("P", "PA") else image
+                    return np.asarray(full.convert("RGB")).transpose(2, 0, 1)
                 mode = image.mode
     except (*BROKEN, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _broken(path, error, "an image file that Pillow reads", "repair or remove it") from None
@@ -217,32 +218,36 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def read_folder(folder: Path) -> Raw:
-    """All images of a folder in order of their names; images in one level of sub-folders take those as labels.
+    """All images of a folder and its sub-folders (one level), in order of their names; sub-folders alone are labels.
 
-    Grey images give (N, H, W), colour images (N, 3, H, W); a folder that mixes the two is read as colour.
+    Grey images give (N, H, W), colour images (N, 3, H, W), a mixture colour; transparency is dropped.
     """
     try:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        others = sorted(entry.name for entry in folder.iterdir())
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        inner = [path for entry in entries if entry.is_dir() for path in sorted(entry.iterdir())]
+        paths = [path for path in [*entries, *inner] if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        others = [entry.name for entry in entries]
     except OSError as error:
         raise _broken(folder, error, "a readable folder of images", "check its permissions") from None
     if not paths:
         held = f"{', '.join(others[:3])}, ..." if len(others) > 3 else ", ".join(others) or "nothing"
         raise DataError(f"{folder}: got a folder with {held}, expected images ({' '.join(IMAGE_SUFFIXES)})")
-    images = [_read_image(path) for path in paths]
-    if len({image.dtype for image in images}) > 1:
-        images = [image if image.dtype != bool else image.astype(np.uint8) * 255 for image in images]
-    if len({image.ndim for image in images}) > 1:
-        images = [image if image.ndim == 3 else np.repeat(image[None], 3, axis=0) for image in images]
+    images = [_read_image(paths[0])]
     first = images[0].shape[-2:]
-    for path, image in zip(paths, images, strict=True):
+    for path in paths[1:]:
+        image = _read_image(path)
         if image.shape[-2:] != first:
             raise DataError(
                 f"{path}: got an image of {image.shape[-1]} x {image.shape[-2]} pixels, expected "
                 f"{first[1]} x {first[0]} as {paths[0].name}; resize all images to one size"
             )
+        images.append(image)
+    if len({image.dtype for image in images}) > 1:
+        images = [image if image.dtype != bool else image.astype(np.uint8) * 255 for image in images]
+    if len({image.ndim for image in images}) > 1:
+        images = [image if image.ndim == 3 else np.repeat(image[None], 3, axis=0) for image in images]
     y = None
-    if all(path.parent.parent == folder for path in paths):
+    if all(path.parent != folder for path in paths):
         y = np.unique([path.parent.name for path in paths], return_inverse=True)[1]
     return Raw(np.stack(images), y)
 

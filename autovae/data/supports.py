@@ -121,9 +121,10 @@ def _detected(values: np.ndarray, levels: int | None) -> str:
     if levels is not None or values.dtype == np.uint8:
         return "unit"
     if values.dtype.kind in "ui":
+        example = f" (for example {int(high) + 1})" if low >= 0 and high < MAX_LEVELS else ""
         raise DataError(
-            f"got {values.dtype} values {low}..{high} without levels, expected their number; give levels (for example "
-            f"{max(int(high) + 1, 2)}) when they count grey levels, or convert x to float when they are measurements"
+            f"got {values.dtype} values {low}..{high} without levels, expected their number; give levels{example} when "
+            "they count grey levels, or convert x to float when they are measurements"
         )
     return "unit" if low >= 0 and high <= 1 else "real"
 

@@ -174,6 +174,23 @@ def test_subfolders_are_labels_and_one_bit_images_are_binary(tmp_path):
     assert load(tmp_path).support == "binary"
 
 
+def test_only_one_level_of_folders_is_read(tmp_path):
+    save_images(tmp_path, RNG.integers(0, 256, (3, 4, 4), dtype=np.uint8))
+    save_images(tmp_path / "more" / "deep", RNG.integers(0, 256, (2, 9, 9), dtype=np.uint8))
+    save_images(tmp_path / ".hidden", RNG.integers(0, 256, (2, 9, 9), dtype=np.uint8))
+    assert read_folder(tmp_path).x.shape == (3, 4, 4)
+
+
+def test_palettes_and_transparency_become_colours(tmp_path):
+    colour = RNG.integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
+    palette = Image.fromarray(colour[..., :3], "RGB").quantize(16)
+    palette.save(tmp_path / "b.png", transparency=bytes(range(16)))
+    x = read_folder(tmp_path).x
+    np.testing.assert_array_equal(x[0], colour[..., :3].transpose(2, 0, 1))
+    np.testing.assert_array_equal(x[1], np.asarray(palette.convert("RGB")).transpose(2, 0, 1))
+
+
 def test_images_of_two_sizes_are_refused(tmp_path):
     save_images(tmp_path, [np.zeros((4, 4), np.uint8), np.zeros((4, 5), np.uint8)])
     with pytest.raises(DataError, match=r"001\.png: got an image of 5 x 4 pixels, expected 4 x 4 as 000\.png"):

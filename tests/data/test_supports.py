@@ -100,6 +100,12 @@ def test_unobserved_entries_count_nowhere():
     assert (levels.train.x[~levels.train.mask] == 0).all()
 
 
+def test_numpy_masks_are_kept():
+    mask = RNG.random(REAL.shape) < 0.7
+    masked = np.ma.masked_array(np.where(mask, REAL, np.nan), mask=~mask)
+    assert load(masked).digest == load(REAL, mask=mask).digest
+
+
 def test_lengths_become_a_mask():
     x, length = RNG.normal(size=(20, 5, 2)), RNG.integers(1, 6, 20)
     data = load(x, length=length)
@@ -148,6 +154,8 @@ BAD = {
     "length too long": (REAL, {"length": np.full(40, 7)}, r"expected 0\.\.6"),
     "length fractional": (REAL, {"length": np.full(40, 1.5)}, "integers, one per point"),
     "sparse": (torch.eye(9).to_sparse(), {}, "to_dense"),
+    "seed": (REAL, {"seed": 1.5}, "got seed = 1.5"),
+    "integers too large": (GREY.astype(int) * 10**9, {}, "give levels when they count"),
     "a list": ([[1.0, 2.0]] * 9, {}, "got list as data"),
     "none": (None, {}, "got NoneType as data"),
 }
