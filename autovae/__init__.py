@@ -19,6 +19,7 @@ _HOMES = {
     "fit_population": "autovae.training.loop",
     "Trained": "autovae.training.loop",
     "load_prior": "autovae.export.card",
+    "to_prior": "autovae.export.card",
     "PriorModule": "autovae.export.prior",
 }
 
@@ -26,7 +27,7 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from autovae.beliefs.divergences import kl, kl_kind, renyi
-    from autovae.export.card import load_prior
+    from autovae.export.card import load_prior, to_prior
     from autovae.export.prior import PriorModule
     from autovae.spec import VAESpec
     from autovae.training.loop import Trained, fit, fit_population

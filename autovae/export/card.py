@@ -11,6 +11,7 @@ temporary name and renamed. Not here: what a prior module does (`prior`).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -31,8 +32,9 @@ from autovae.files import write_text
 from autovae.model.networks import NETWORKS
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec
+from autovae.training.loop import Trained
 
-__all__ = ["FORMAT", "CardError", "load_prior", "load_vae", "prior_of", "read_card", "save_vae"]
+__all__ = ["FORMAT", "CardError", "load_prior", "load_vae", "read_card", "save_vae", "to_prior"]
 
 FORMAT = "autovae-card-1"
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
@@ -76,11 +78,9 @@ def _prior(vae: VAE, offset: Tensor, unit: Tensor, card: dict[str, Any]) -> Prio
     )
 
 
-def prior_of(vae: VAE, data: Data, card: Mapping[str, Any] | None = None) -> PriorModule:
-    """The prior module of a trained VAE; its decoder is copied, put in eval mode and frozen."""
-    import copy
-
-    return _prior(copy.deepcopy(vae).cpu(), *_model_units(data), dict(card or {}))
+def to_prior(trained: Trained, card: Mapping[str, Any] | None = None) -> PriorModule:
+    """The generator of a fit as a frozen prior module; the fit itself stays as it is."""
+    return _prior(copy.deepcopy(trained.model).cpu(), *_model_units(trained.data), dict(card or {}))
 
 
 def save_vae(vae: VAE, data: Data, folder: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> Path:

@@ -20,7 +20,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from autovae.data.datasets import Data, load
+from autovae.beliefs.likelihoods import check_support
+from autovae.data.datasets import DATASETS, Data, load
 from autovae.export.card import save_vae
 from autovae.search.finals import Final, Verdict, candidates, run_finals
 from autovae.search.objective import Outcome, run_batch
@@ -72,14 +73,28 @@ class Run:
     ) -> None:
         self.study, self.device, self.on_progress = study, device, on_progress
         self.trials = trials or study.file.trials
-        self.data: Data = load(dataset or study.file.data, data_dir=data_dir, seed=study.file.seed)
+        self.source = dataset or study.file.data
+        self.data: Data = load(self.source, data_dir=data_dir, seed=study.file.seed)
         name = study.name if dataset is None or dataset == study.file.data else f"{study.name}-{self.data.name}"
         self.folder = ResultsFolder(Path(results) / name)
         self.added = 0
+        self._check_likelihoods()
+
+    def _check_likelihoods(self) -> None:
+        """A likelihood that does not fit the data's support is an error before anything is trained."""
+        choice = self.study.space.parameters.get("likelihood")
+        fixed = {**self.study.file.training, **self.study.space.fixed}.get("likelihood", "bernoulli")
+        for name in getattr(choice, "choices", [fixed]):
+            check_support(str(name), self.data.support)
 
     def identity(self) -> dict[str, Any]:
-        data = {"name": self.data.name, "digest": self.data.digest, "levels": self.data.levels}
-        return {**self.study.identity, "data": data}
+        path = {} if self.source in DATASETS else {"path": str(Path(self.source).resolve())}
+        about = {"name": self.data.name, "digest": self.data.digest, "levels": self.data.levels}
+        return {**self.study.identity, "data": {**about, **path}}
+
+    def finished_count(self) -> int:
+        """How many trials are finished; 0 before the storage is open."""
+        return len(self.finished()) if hasattr(self, "optuna") else 0
 
     def execute(self) -> Verdict | None:
         """Run or resume to the end. Returns the verdict of the finals, or None where they stood already."""

@@ -80,12 +80,6 @@ class Trained:
         cells = "".join(f"<tr><th style='text-align:left'>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in rows)
         return f"<table>{cells}</table>"
 
-    def prior(self) -> Any:
-        """The trained generator as a frozen prior module, xi ~ N(0, I) -> z -> x."""
-        from autovae.export.card import prior_of
-
-        return prior_of(self.model, self.data)
-
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """E[x | z] at the posterior's location, for points x (N, *shape) as the data set holds them."""

@@ -1,0 +1,5 @@
+"""`python -m autovae`."""
+
+from autovae.cli import entry
+
+entry()

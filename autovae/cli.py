@@ -1,0 +1,225 @@
+"""The command line, thin: parse, call, print. `--help` and `--version` load neither torch nor optuna nor pandas.
+
+Bad input ends in one line on standard error and exit code 2; Ctrl-C in exit code 130 and how to resume.
+With --json standard output holds one JSON object and nothing else.
+"""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import autovae
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="autovae",
+    help="Search the beliefs of a variational autoencoder, see which belief mattered, export the winner as a prior.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Start with `autovae run quickstart`, then open the report it names.",
+)
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data", help="Folder with data sets; else $AUTOVAE_DATA, else the user cache.")
+]
+Results = Annotated[Path, typer.Option("--results", help="Folder for results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else on stderr.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N; the GPU if there is one.")]
+PriorFolder = Annotated[Path, typer.Argument(help="A saved prior, such as results/quickstart/winners/1.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"autovae {autovae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    return None
+
+
+def _say(text: str, json: bool = False) -> None:
+    """Words for people: on standard output, or out of JSON's way on standard error."""
+    typer.echo(text, err=json)
+
+
+def _emit(values: dict[str, Any]) -> None:
+    typer.echo(json_format.dumps(values, indent=2, default=str))
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study by name (see studies/) or the path of a .toml file.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Instead of the study's: a name, an .npz, a folder of images.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Finished trials that the study shall have in all.")
+    ] = None,
+    results: Results = Path("results"),
+    data: DataDir = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Run or resume a study; the same command again goes on where it stopped.
+
+    `autovae run quickstart` searches pairs of families and likelihoods on scikit-learn's digits.
+    `autovae run quickstart --dataset my.npz` does the same on an array `x` of your own.
+    """
+    from autovae.search.plan import plan_rows
+    from autovae.search.run import Run
+    from autovae.search.study import load_study
+    from autovae.terminal import live_progress
+
+    loaded = load_study(study)
+    if plan:
+        rows = plan_rows(loaded, trials)
+        if json:
+            _emit(dict(rows))
+        else:
+            for name, value in rows:
+                typer.echo(f"{name:<14}{value}")
+        return
+    with live_progress(loaded.name) as on_progress:
+        job = Run(loaded, results, dataset, data, trials, device, on_progress)
+        try:
+            job.execute()
+        except KeyboardInterrupt:
+            kept = f"{job.finished_count()} finished trials are kept in {job.folder.path}"
+            typer.echo(f"\nstopped; {kept}; run the same command again to resume", err=True)
+            raise typer.Exit(130) from None
+        on_progress.phase("report")
+        from autovae.report.html import build_report
+
+        report_path = build_report(job.folder.path)
+    summary = job.folder.read_json("summary.json") or {}
+    winner = job.folder.path / "winners" / "1"
+    if json:
+        _emit({**summary, "report": report_path, "winner_folder": winner, "trials": job.finished_count()})
+        return
+    typer.echo(f"{job.finished_count()} trials finished, {job.added} of them now" if job.added else "nothing to add")
+    typer.echo(summary.get("sentence", ""))
+    typer.echo(f"report   {report_path}")
+    typer.echo(f"winner   {winner}")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="results/STUDY")], json: Json = False) -> None:
+    """Rebuild report.html, importance.csv and figures/ from a results folder alone."""
+    from autovae.report.html import build_report
+
+    if not (folder / "study.toml").is_file():
+        raise ValueError(
+            f"{folder} is no results folder: it has no study.toml; expected a folder such as results/quickstart"
+        )
+    path = build_report(folder)
+    _emit({"report": path}) if json else typer.echo(str(path))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="results/STUDY")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write the prior to.")],
+    trial: Annotated[int | None, typer.Option("--trial", help="Train this trial again and export it.")] = None,
+    data: DataDir = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Write the winner (or a trial, trained again from its spec and seed) as a prior module: safetensors and a card."""
+    from autovae.search.export import export_trial, export_winner
+
+    path = export_winner(folder, to) if trial is None else export_trial(folder, trial, to, data, device)
+    _emit({"prior": path}) if json else typer.echo(f"prior    {path}")
+
+
+@app.command()
+def sample(
+    prior: PriorFolder,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many samples.")] = 64,
+    to: Annotated[Path, typer.Option("--to", help="A picture (.png, .svg, .pdf), or numbers (.npz, .csv).")] = Path(
+        "samples.png"
+    ),
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Draw from a prior: E[x|z] of latents z ~ p(z), as a picture or as numbers."""
+    from autovae.report.samples import draw, write_samples
+
+    x = draw(prior, number, seed)
+    path = write_samples(x, to)
+    _emit({"to": path, "shape": list(x.shape)}) if json else typer.echo(f"{number} samples in {path}")
+
+
+@app.command()
+def beliefs(json: Json = False) -> None:
+    """The table of posterior and prior families, and how each divergence is computed."""
+    from autovae.report.beliefs import belief_lines, belief_rows
+
+    if json:
+        _emit({"pairs": belief_rows()})
+        return
+    for line in belief_lines():
+        typer.echo(line)
+
+
+@app.command()
+def datasets(data: DataDir = None, json: Json = False) -> None:
+    """The named data sets: shape, points, support, where they come from, and whether they are here."""
+    from autovae.data.catalogue import catalogue
+
+    rows = catalogue(data)
+    if json:
+        _emit({"datasets": rows})
+        return
+    for row in rows:
+        shape, points = "x".join(map(str, row["shape"])), "+".join(f"{n:,}" for n in row["points"])
+        here = "here" if row["present"] else "absent"
+        levels = f"{row['support']}, {row['levels']} levels"
+        typer.echo(f"{row['name']:<24}{shape:<10}{points:<22}{levels:<20}{here:<8}{row['origin']}")
+    typer.echo(
+        "\nYour own: an .npz with `x` (and `y`, `mask`, `length`, `levels`), or a folder of images, as --dataset PATH"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    try:
+        app(args=arguments, prog_name="autovae", standalone_mode=True)
+    except SystemExit as stop:
+        return int(stop.code or 0) if not isinstance(stop.code, str) else 2
+    except KeyboardInterrupt:
+        typer.echo("\nstopped", err=True)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ArithmeticError) as error:
+        if os.environ.get("AUTOVAE_TRACEBACK"):
+            raise
+        typer.echo(f"autovae: {' '.join(str(error).split())}", err=True)
+        return 2
+    return 0
+
+
+def entry() -> None:
+    """For the installed script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

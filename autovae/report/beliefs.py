@@ -1,0 +1,41 @@
+"""The table of beliefs: every posterior and prior family, and how the divergence of each pair is computed."""
+
+from __future__ import annotations
+
+from autovae.beliefs.divergences import kl_kind
+from autovae.finiteness import TAILS, finiteness, why_infinite
+
+__all__ = ["belief_lines", "belief_rows"]
+
+LETTERS = {"elementary": "e", "special": "s", "quadrature": "q", "infinite": "."}
+
+
+def belief_rows() -> list[dict[str, str]]:
+    """A row a pair: posterior, prior, kind, where it is finite, and why not if it is not."""
+    rows = []
+    for posterior in TAILS:
+        for prior in TAILS:
+            where = finiteness(posterior, prior)
+            note = why_infinite(posterior, prior) if where == "infinite" else ""
+            kind = kl_kind(posterior, prior)
+            rows.append({"posterior": posterior, "prior": prior, "kind": kind, "finite": where, "note": note})
+    return rows
+
+
+def belief_lines() -> list[str]:
+    """The matrix as text, posteriors down, priors across."""
+    width = max(len(name) for name in TAILS) + 2
+    lines = ["KL(posterior || prior): posterior down, prior across", ""]
+    lines.append(" " * width + "".join(name.rjust(width) for name in TAILS))
+    for posterior in TAILS:
+        cells = []
+        for prior in TAILS:
+            letter = LETTERS[kl_kind(posterior, prior)]
+            cells.append(letter + ("*" if finiteness(posterior, prior) == "conditional" else ""))
+        lines.append(posterior.ljust(width) + "".join(cell.rjust(width) for cell in cells))
+    lines += [
+        "",
+        "e elementary closed form    s special functions    q quadrature    . infinite",
+        "* finite in a region of loc and scale, which training cannot leave",
+    ]
+    return lines

@@ -1,0 +1,43 @@
+"""Samples of a saved prior as a picture or as numbers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autovae.export.card import load_prior
+from autovae.files import write_bytes
+
+__all__ = ["PICTURES", "draw", "write_samples"]
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@torch.no_grad()
+def draw(folder: str | Path, number: int, seed: int = 0) -> np.ndarray:
+    """E[x|z] of `number` latents z ~ p(z), in data units, (number, *shape)."""
+    prior = load_prior(folder)
+    generator = torch.Generator().manual_seed(seed)
+    return prior.decode(prior.sample(number, generator=generator)).numpy()
+
+
+def write_samples(x: np.ndarray, to: str | Path) -> Path:
+    """A grid of pictures (or lines, for vectors) where `to` ends as a picture, else numbers in .npz or .csv."""
+    path = Path(to)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in PICTURES:
+        from autovae.report.figures import sample_grid, save_figure
+
+        save_figure(sample_grid(x), path)
+        return path
+    content = io.BytesIO()
+    if path.suffix == ".npz":
+        np.savez(content, x=x)
+    elif path.suffix == ".csv":
+        np.savetxt(content, x.reshape(len(x), -1), delimiter=",", fmt="%.7g")
+    else:
+        raise ValueError(f"cannot write {path.name!r}: expected a name ending in {', '.join(PICTURES)}, .npz or .csv")
+    return write_bytes(path, content.getvalue())

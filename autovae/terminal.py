@@ -1,0 +1,89 @@
+"""Live progress: a rich display on a terminal, plain lines elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["LiveProgress", "live_progress"]
+
+PLAIN_EVERY = 10.0  # seconds between plain lines
+
+
+class LiveProgress:
+    """Takes `search.run.Progress` and shows trials done, epoch, time left and the best belief so far."""
+
+    def __init__(self, name: str, display: Any | None) -> None:
+        self.name, self._display = name, display
+        self._began = time.monotonic()
+        self._first_done: int | None = None
+        self._last_line = -math.inf
+        self._last_state: tuple[Any, ...] = ()
+        self._tasks: dict[str, Any] = {}
+
+    def phase(self, text: str) -> None:
+        """Say that something else has begun."""
+        if self._display is None:
+            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+        else:
+            self._display.console.print(f"{self.name}: {text}")
+
+    def __call__(self, progress: Any) -> None:
+        text = self._text(progress)
+        if self._display is None:
+            state = (progress.phase, progress.done)
+            now = time.monotonic()
+            if state != self._last_state or now - self._last_line > PLAIN_EVERY:
+                print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+                self._last_line, self._last_state = now, state
+            return
+        if progress.phase not in self._tasks:
+            self._tasks[progress.phase] = self._display.add_task(progress.phase, total=1.0, text="")
+        self._display.update(self._tasks[progress.phase], completed=self._fraction(progress), text=text)
+
+    @staticmethod
+    def _fraction(progress: Any) -> float:
+        epochs = progress.epoch / progress.epochs if progress.epochs else 0.0
+        return epochs if progress.phase == "finals" else progress.done / max(progress.total, 1)
+
+    def _text(self, progress: Any) -> str:
+        if progress.phase == "finals":
+            return f"finals: {progress.total} fits over seeds, epoch {progress.epoch}/{progress.epochs}"
+        if self._first_done is None:
+            self._first_done = progress.done
+        new = progress.done - self._first_done
+        left = (time.monotonic() - self._began) / new * (progress.total - progress.done) if new else None
+        parts = [f"{progress.done}/{progress.total} trials"]
+        if progress.epoch:
+            parts.append(f"epoch {progress.epoch}/{progress.epochs}")
+        if math.isfinite(progress.best):
+            parts.append(f"best {progress.best:.4f} bits/dim ({progress.belief})")
+        if progress.failed:
+            parts.append(f"{progress.failed} failed")
+        if left is not None and progress.done < progress.total:
+            parts.append(f"about {_duration(left)} left")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+@contextlib.contextmanager
+def live_progress(name: str) -> Iterator[LiveProgress]:
+    """A progress display for the length of a block."""
+    if not sys.stderr.isatty():
+        yield LiveProgress(name, None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, console=Console(stderr=True)) as display:
+        yield LiveProgress(name, display)
