@@ -143,6 +143,8 @@ class _Run:
 class VAEStack(nn.Module):
     """P VAEs of one shape. Tensors have the member axis first; samples are the second axis where there are any."""
 
+    _scale_learned: Tensor
+
     def __init__(self, members: Sequence[VAE]) -> None:
         super().__init__()
         self._members = [list(members)]  # in a list: their parameters are copied, not shared
@@ -248,8 +250,8 @@ class VAEStack(nn.Module):
     def unstack(self) -> list[VAE]:
         """The members' own modules, with the stack's weights copied back into them."""
         members = self._members[0]
-        self.encoder.unstack([member.encoder for member in members])  # type: ignore[arg-type]
-        self.decoder.unstack([member.decoder for member in members])  # type: ignore[arg-type]
+        self.encoder.unstack([member.encoder for member in members])  # type: ignore[misc]
+        self.decoder.unstack([member.decoder for member in members])  # type: ignore[misc]
         with torch.no_grad():
             for index, member in enumerate(members):
                 member.raw_scale.copy_(self.raw_scale[index : index + 1])

@@ -67,12 +67,11 @@ def run_batch(
         else:
             scored.append(outcome)
     if scored:
-        settings = study.file.score
-        bounds = log_mass_bounds(
-            [o.trained.model for o in scored if o.trained], data, data.validation, settings.samples, settings.points
-        )
+        rule = study.file.score
+        models = [o.trained.model for o in scored if o.trained]
+        bounds = log_mass_bounds(models, data, data.validation, rule.samples, rule.points)
         for outcome, per_point in zip(scored, bounds, strict=True):
-            result = score(per_point, data, data.validation, settings.samples)
+            result = score(per_point, data, data.validation, rule.samples)
             outcome.bits, outcome.standard_error, outcome.nats = result.bits, result.standard_error, result.nats
             if not math.isfinite(outcome.bits):
                 outcome.reason = f"the score is not finite ({outcome.bits}): some level has probability 0"

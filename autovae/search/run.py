@@ -27,6 +27,7 @@ from autovae.search.finals import Final, Verdict, candidates, run_finals
 from autovae.search.objective import Outcome, run_batch
 from autovae.search.results import ResultsFolder
 from autovae.search.samplers import SAMPLERS
+from autovae.search.space import Choices
 from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.streams import stream_seed
@@ -84,7 +85,7 @@ class Run:
         """A likelihood that does not fit the data's support is an error before anything is trained."""
         choice = self.study.space.parameters.get("likelihood")
         fixed = {**self.study.file.training, **self.study.space.fixed}.get("likelihood", "bernoulli")
-        for name in getattr(choice, "choices", [fixed]):
+        for name in choice.choices if isinstance(choice, Choices) else [fixed]:
             check_support(str(name), self.data.support)
 
     def identity(self) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def _parameter(name: str, table: Mapping[str, Any], where: str) -> Parameter:
     if isinstance(parameter, Choices):
         for value in parameter.choices:
             try:
-                VAESpec(**{name: value})
+                VAESpec.from_dict({name: value})
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{where}: parameters.{name}: {error}") from None
     return parameter

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autovae.search.files import find_file, read_toml, validated
 from autovae.search.samplers import SAMPLERS
-from autovae.search.space import Pairs, Space, load_space
+from autovae.search.space import Choices, Pairs, Space, load_space
 from autovae.spec import VAESpec, field_names
 from autovae.streams import stream_seed
 from autovae.tables import lookup, unknown
@@ -105,7 +105,7 @@ class Study:
         """Settings of the matched normal with every likelihood that the space offers: always in the study, first."""
         base: dict[str, Any] = {"posterior": "normal", "prior": "normal"}
         likelihood = self.space.parameters.get("likelihood")
-        if likelihood is None or not hasattr(likelihood, "choices"):
+        if not isinstance(likelihood, Choices):
             return [base]
         return [{**base, "likelihood": name} for name in likelihood.choices]
 
@@ -160,7 +160,7 @@ def _first_choice(space: Space) -> dict[str, Any]:
     for name, parameter in space.parameters.items():
         if isinstance(parameter, Pairs):
             settings["posterior"], settings["prior"] = parameter.pairs[0]
-        elif hasattr(parameter, "choices"):
+        elif isinstance(parameter, Choices):
             settings[name] = parameter.choices[0]
         else:
             settings[name] = parameter.low

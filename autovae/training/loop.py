@@ -154,7 +154,7 @@ def fit_population(
     if not specs:
         raise ValueError("fit_population needs at least one spec")
     where = choose_device(device)
-    source = load(data, data_dir=data_dir)
+    source = load(data, data_dir=None if data_dir is None else Path(data_dir))
     feed = Feed(source, device=where)
     if (encoder is not None or decoder is not None) and len(specs) > 1:
         raise ValueError("one encoder and decoder serve one spec; pass a single spec, or name a network in NETWORKS")
