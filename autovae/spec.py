@@ -42,6 +42,7 @@ LIKELIHOOD_NAMES = (
 SUPPORTS = ("binary", "unit", "real")
 ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky_relu")
 OBJECTIVES = ("density", "mass")
+BOUNDS = ("vr", "miwae", "ciwae", "piwae")
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class VAESpec:
     likelihood          p(x|z), one of LIKELIHOOD_NAMES
     alpha               Renyi order of the training bound; 1 is the ELBO, 0 the importance-weighted bound
     samples             latent samples K per data point in training
+    bound, groups, mix  "vr" (order alpha), or "miwae", "ciwae", "piwae" on `groups` M of K samples; ciwae weighs the ELBO by mix
     beta                weight of the divergence in the ELBO (1: a bound)
     scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
     objective           "density": log p of dequantised data; "mass": log probability of the level's bin
@@ -158,6 +160,9 @@ class VAESpec:
     likelihood: str = "bernoulli"
     alpha: float = 1.0
     samples: int = 1
+    bound: str = "vr"
+    groups: int = 1
+    mix: float = 0.5
     latent_dim: int = 20
     hidden: tuple[int, ...] = (400, 400)
     epochs: int = 100
@@ -176,7 +181,7 @@ class VAESpec:
     pairs: tuple[Pair, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, least in (("latent_dim", 1), ("samples", 1), ("epochs", 1), ("batch_size", 1)):
+        for name, least in (("latent_dim", 1), ("samples", 1), ("groups", 1), ("epochs", 1), ("batch_size", 1)):
             _whole(getattr(self, name), name, least)
         for name in ("seed", "data_seed"):
             _whole(getattr(self, name), name, 0)
@@ -202,6 +207,10 @@ class VAESpec:
             raise ValueError(f"scale must be 'global', 'pixel' or a number > 0, got {self.scale!r}")
         if not isinstance(self.scale, str):
             _positive(self.scale, "scale")
+        if self.bound not in BOUNDS:
+            raise ValueError(unknown(self.bound, BOUNDS, "bound"))
+        if isinstance(self.mix, bool) or not isinstance(self.mix, (int, float)) or not 0 <= self.mix <= 1:
+            raise ValueError(f"mix must be a number in [0, 1], the weight of the ELBO in ciwae, got {self.mix!r}")
         if self.allow not in ("", "alpha<1"):
             raise ValueError(f"allow must be '' or 'alpha<1', got {self.allow!r}")
         posterior = _per_latent(self.posterior, self.latent_dim, "posterior")
@@ -210,6 +219,7 @@ class VAESpec:
         object.__setattr__(self, "prior", _compact(prior))
         object.__setattr__(self, "pairs", tuple(zip(posterior, prior, strict=True)))
         self._check_pairs()
+        self._check_bound()
         self._decide_saturation()
 
     def _check_pairs(self) -> None:
@@ -223,6 +233,29 @@ class VAESpec:
                 )
             if self.alpha >= 1 or self.allow != "alpha<1":
                 raise ValueError(why_infinite(q, p) + "; or train with alpha < 1 and allow = 'alpha<1'")
+
+    def _check_bound(self) -> None:
+        if self.bound == "vr":
+            if self.groups > 1:
+                raise ValueError(
+                    f"groups = {self.groups} is for bound miwae, ciwae or piwae; with vr raise samples instead"
+                )
+            if self.alpha != 1 and self.beta != 1:
+                raise ValueError(
+                    f"beta = {self.beta:g} weighs the divergence of alpha = 1; with alpha = {self.alpha:g} set beta = 1"
+                )
+            return
+        if self.alpha not in (0.0, 1.0) or self.beta != 1:
+            raise ValueError(
+                f"bound {self.bound} is a bound of order 0: set alpha = 0 and beta = 1, got {self.alpha:g}, {self.beta:g}"
+            )
+        object.__setattr__(self, "alpha", 0.0)
+        moving = [q for q, _ in distinct(self.pairs) if not TAILS[q].whole_line]
+        if moving:
+            raise ValueError(
+                f"bound {self.bound} is trained by the doubly reparameterised gradient, which is wrong for posteriors "
+                f"whose support moves ({', '.join(moving)}); use bound = 'vr' with alpha = 0, or another posterior"
+            )
 
     def _decide_saturation(self) -> None:
         """A posterior without a mean makes E log p(x|z) = -inf unless the decoder saturates, finite KL or not."""
@@ -239,6 +272,11 @@ class VAESpec:
     def closed_form(self) -> bool:
         """Whether the training bound is the ELBO with the divergence in closed form (alpha = 1)."""
         return self.alpha == 1.0
+
+    @property
+    def draws(self) -> int:
+        """Latent samples per data point in all: groups x samples."""
+        return self.groups * self.samples
 
     @property
     def pairing(self) -> str:

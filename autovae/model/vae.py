@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
+from autovae.model.gradients import check_estimator
 from autovae.model.networks import NETWORKS, init_linear, stack
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
@@ -114,6 +115,8 @@ def build(spec: VAESpec, domain: Domain, encoder: nn.Module | None = None, decod
     Raises `ValueError` where the likelihood does not fit the data's support, or a module has the wrong shape.
     """
     check_support(spec.likelihood, domain.support)
+    if spec.estimator is not None:
+        check_estimator(spec.estimator, [q for q, _ in spec.pairs], spec.alpha)
     network = lookup(NETWORKS, spec.network, "network")
     outputs = outputs_per_point(spec, domain)
     generator = torch.Generator().manual_seed(stream_seed(spec.seed, "weights"))
@@ -188,7 +191,11 @@ class VAEStack(nn.Module):
         members, samples, points, latents = xi.shape
         eps = self.pairing.noise(xi.reshape(members, samples * points, latents))
         z = loc.unsqueeze(1) + scale.unsqueeze(1) * eps.view(xi.shape)
-        return z.view(members, samples * points, latents), eps
+        return z.reshape(members, samples * points, latents), eps
+
+    def divergence(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """D(q(z|x), p(z)) of each point, summed over latents, (P, B)."""
+        return self.pairing.kl(loc, scale)
 
     def decode(self, z: Tensor, samples: int = 1) -> Tensor:
         """Likelihood parameters (P, K, B, O) of z (P, K B, D)."""

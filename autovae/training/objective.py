@@ -1,23 +1,29 @@
 r"""The training bound of every member of a population, for one minibatch.
 
-At alpha = 1 the divergence is in closed form (or quadrature) and the bound is the K-sample ELBO with weight beta,
+| alpha    | bound  | what is followed                                                                       |
+|----------|--------|----------------------------------------------------------------------------------------|
+| 1        | "vr"   | (1/K) sum_k log p(x given z_k) - beta D(q, p), D in closed form (or quadrature)         |
+| not 1    | "vr"   | the variational Renyi bound of order alpha on log w = log p(x given z) p(z) / q(z)      |
+| 0        | "miwae", "ciwae", "piwae" | M groups of K samples, on the same log weights                       |
 
-    (1/K) sum_k log p(x|z_k) - beta KL(q(z|x) || p(z)),
-
-otherwise the variational Renyi bound of order alpha on log weights, with the gradient estimator that is right for the
-members' families (`model.gradients`). Not here: the bounds as functions of weights, see `model.bounds`.
+The gradient estimator is the right one for the members' families (`model.gradients`); members that need different
+ones are different populations. The encoder's weight on the path is applied to z itself, so one backward pass serves
+encoder and decoder. Not here: the bounds as functions of weights, see `model.bounds`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from autovae.model.gradients import default_estimator, grouped_surrogate, path_factor, scale_path, surrogate
 from autovae.model.vae import VAEStack
+from autovae.spec import VAESpec
 from autovae.training.feed import Batch
 
-__all__ = ["Terms", "bound"]
+__all__ = ["Terms", "bound", "estimator_of"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,73 @@ class Terms:
     divergence: Tensor
 
 
+def estimator_of(spec: VAESpec) -> str:
+    """The gradient estimator that this spec is trained with: its own choice, or the right one for its families."""
+    return spec.estimator or default_estimator([q for q, _ in spec.pairs], spec.alpha)
+
+
 def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor) -> Terms:
-    """The bound of each member at each point, from standard normal noise xi (P, K, B, D)."""
+    """The bound of each member at each point, from standard normal noise xi (P, M K, B, D); alpha and beta (P, 1)."""
+    spec = stack.specs[0]
     loc, scale = stack.encode(batch.inputs)
-    z, _ = stack.latents(loc, scale, xi)
+    z, eps = stack.latents(loc, scale, xi)
+    closed = spec.closed_form and spec.bound == "vr" and estimator_of(spec) == "pathwise"
+    path = z
+    if not closed:  # the decoder's z comes through `path`, samples first, and so does every gradient on its way back
+        path = z.view(xi.shape).transpose(0, 1).unflatten(0, (spec.groups, spec.samples))  # (M, K, P, B, D)
+        z = path.flatten(0, 1).transpose(0, 1).reshape(z.shape)
     outputs = stack.decode(z, xi.shape[1])
     if batch.lower is not None and batch.upper is not None:
         log_likelihood = stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
     else:
         log_likelihood = stack.log_likelihood(outputs, batch.targets, batch.mask)
-    mean = log_likelihood.mean(1)
-    divergence = stack.pairing.kl(loc, scale)
-    value = mean - beta * divergence
-    return Terms(value, value.detach(), mean.detach(), divergence.detach())
+    mean = log_likelihood.mean(1).detach()
+    if closed:
+        divergence = stack.divergence(loc, scale)
+        value = log_likelihood.mean(1) - beta * divergence
+        return Terms(value, value.detach(), mean, divergence.detach())
+    log_prior, log_q, log_q_stopped = _log_densities(stack, z, eps, loc, scale, xi.shape)
+    followed = _followed(spec, log_likelihood.transpose(0, 1), log_prior, log_q, log_q_stopped, path, alpha)
+    with torch.no_grad():
+        divergence = (log_q - log_prior).mean(0)
+    return Terms(followed, followed.detach(), mean, divergence)
+
+
+def _log_densities(
+    stack: VAEStack, z: Tensor, eps: Tensor, loc: Tensor, scale: Tensor, shape: torch.Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(z), log q(z) and log q(z) with its parameters stopped (a function of z alone), each (M K, P, B)."""
+    members, samples, points, _ = shape
+
+    def wide(t: Tensor) -> Tensor:
+        return t.unsqueeze(1).expand(shape).reshape(z.shape)
+
+    def samples_first(t: Tensor) -> Tensor:
+        return t.view(members, samples, points).transpose(0, 1)
+
+    log_prior = samples_first(stack.pairing.log_prior(z))
+    log_q = samples_first(stack.pairing.log_posterior(eps, wide(scale)))
+    fixed_loc, fixed_scale = wide(loc.detach()), wide(scale.detach())
+    log_q_stopped = samples_first(stack.pairing.log_posterior((z - fixed_loc) / fixed_scale, fixed_scale))
+    return log_prior, log_q, log_q_stopped
+
+
+def _followed(
+    spec: VAESpec,
+    log_likelihood: Tensor,
+    log_prior: Tensor,
+    log_q: Tensor,
+    log_q_stopped: Tensor,
+    path: Tensor,
+    alpha: Tensor,
+) -> Tensor:
+    """The surrogate (P, B) from terms (M K, P, B)."""
+    estimator = estimator_of(spec)
+    order = alpha if spec.bound == "vr" else alpha * 0
+    if spec.bound == "vr":
+        if estimator == "dreg":
+            log_weights = log_likelihood + log_prior - log_q_stopped
+            scale_path(path, path_factor(log_weights, order).unsqueeze(-1).view(*path.shape[:-1], 1))
+        return surrogate(log_likelihood, log_prior, log_q, log_q_stopped, None, order, estimator)
+    log_weights = log_likelihood + log_prior - log_q_stopped
+    return grouped_surrogate(spec.bound, log_weights.view(path.shape[:-1]), path, spec.mix)

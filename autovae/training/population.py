@@ -24,7 +24,7 @@ from autovae.spec import VAESpec
 from autovae.streams import stream_seed
 from autovae.training.feed import Feed
 from autovae.training.member import Member
-from autovae.training.objective import bound
+from autovae.training.objective import bound, estimator_of
 
 __all__ = ["Population", "order_key", "shape_key"]
 
@@ -36,8 +36,8 @@ def shape_key(member: Member) -> Hashable:
     structure = (type(vae.encoder).__name__, type(vae.decoder).__name__, spec.network, spec.activation)
     outputs = outputs_per_point(spec, vae.domain)
     return (
-        shapes, structure, outputs, spec.latent_dim, spec.samples, spec.batch_size, spec.data_seed, spec.closed_form,
-        spec.objective, spec.estimator, vae.domain, member.epoch,
+        shapes, structure, outputs, spec.latent_dim, spec.samples, spec.groups, spec.bound, spec.mix, spec.batch_size, spec.data_seed, spec.closed_form,
+        spec.objective, estimator_of(spec), vae.domain, member.epoch,
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ class Population:
     def noise(self, points: int) -> Tensor:
         """xi (P, K, points, D): each member's own stream."""
         spec = self.specs[0]
-        xi = torch.empty(len(self.specs), spec.samples, points, spec.latent_dim, device=self.feed.device)
+        xi = torch.empty(len(self.specs), spec.draws, points, spec.latent_dim, device=self.feed.device)
         for row, generator in zip(xi, self._generators, strict=True):
             row.normal_(generator=generator)
         return xi
