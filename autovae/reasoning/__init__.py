@@ -1,1 +1,30 @@
+"""Latent reasoning: questions asked of a prior module, and the methods that answer them."""
 
+from __future__ import annotations
+
+from autovae.reasoning.constraints import Categorical, Constraint, Criterion, Gaussian, Masked
+from autovae.reasoning.draws import Draws
+from autovae.reasoning.hmc import HMC
+from autovae.reasoning.logic import And, Not, Or, Relation, truth_table
+from autovae.reasoning.method import Method
+from autovae.reasoning.posterior import LatentPosterior
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (HMC,)}
+
+__all__ = [
+    "HMC",
+    "METHODS",
+    "And",
+    "Categorical",
+    "Constraint",
+    "Criterion",
+    "Draws",
+    "Gaussian",
+    "LatentPosterior",
+    "Masked",
+    "Method",
+    "Not",
+    "Or",
+    "Relation",
+    "truth_table",
+]

@@ -62,11 +62,14 @@ class LatentPosterior:
     def log_likelihood(self, xi: Tensor) -> Tensor:
         """Evidence given xi, powers included, (..., dim) -> (...)."""
         flat = self._flat(xi)
-        scene = self.scene(flat)
-        total = flat.new_zeros(flat.shape[0])
-        for constraint in self.constraints:
-            total = total + constraint.power * constraint.log_likelihood(scene)
-        return (self.power * total).reshape(xi.shape[:-1])
+        return self.log_likelihood_of(self.scene(flat), len(flat)).reshape(xi.shape[:-1])
+
+    def log_likelihood_of(self, scene: Scene, batch: int) -> Tensor:
+        """Evidence given generated x, powers included, (batch,)."""
+        values = [constraint.power * constraint.log_likelihood(scene) for constraint in self.constraints]
+        if not values:
+            return torch.zeros(batch, dtype=self.prior.dtype, device=self.prior.device)
+        return self.power * (values[0] if len(values) == 1 else torch.stack(values).sum(0))
 
     def log_prior(self, xi: Tensor) -> Tensor:
         """log N(xi; 0, I)."""

@@ -1,0 +1,232 @@
+r"""Gradients of the evidence, fast: plain networks are differentiated by hand, anything else by autograd.
+
+Inference spends its time in one function, xi -> grad log p(evidence | x(xi)). With a handful of chains the products are
+small and half of autograd's time is bookkeeping, so where the decoder is a sequence of Linear layers and known
+activations (every decoder of NETWORKS) its two passes are written out:
+
+    forward   h_l = a_l(W_l h_{l-1} + b_l)          backward   g_{l-1} = W_l^T (g_l * a_l'(h_l))
+
+with the weights kept in both layouts, so that each product reads its operand row by row. Between the two passes stands
+the cotangent dlog p/d(output): closed for measurements of x itself (`Gaussian`, `Masked`) behind an identity or a
+sigmoid mean, by autograd over the few operations of the likelihood's mean and the constraints otherwise. The families
+of the prior enter by the slope of their elementwise map.
+
+`likelihood_gradient(posterior)` chooses; the result is called as gradient(xi, need_value) -> (value or None, gradient)
+with xi (batch, dim) and holds for the weights at that moment. The tests compare both ways to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autovae.beliefs.likelihoods import LIKELIHOODS
+from autovae.export.prior import PriorModule
+from autovae.reasoning.constraints import Gaussian, Scene
+from autovae.reasoning.posterior import LatentPosterior
+
+__all__ = ["Gradient", "likelihood_gradient"]
+
+Gradient = Callable[[Tensor, bool], tuple[Tensor | None, Tensor]]
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise layer: its value, and its gradient from (grad, input, output)."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _activation(layer: nn.Module) -> Activation | None:
+    """The hand-written passes of an activation, None where there are none."""
+    kind = type(layer)
+    if kind is nn.ReLU:
+        return Activation(torch.relu, lambda g, x, y: aten.threshold_backward(g, y, 0))
+    if kind is nn.Tanh:
+        return Activation(torch.tanh, lambda g, x, y: aten.tanh_backward(g, y))
+    if kind is nn.Sigmoid:
+        return Activation(torch.sigmoid, lambda g, x, y: aten.sigmoid_backward(g, y))
+    if isinstance(layer, nn.LeakyReLU) and kind is nn.LeakyReLU:
+        slope = layer.negative_slope
+        return Activation(layer.forward, lambda g, x, y: aten.leaky_relu_backward(g, x, slope, False))
+    if isinstance(layer, nn.ELU) and kind is nn.ELU:
+        alpha = layer.alpha
+        return Activation(layer.forward, lambda g, x, y: aten.elu_backward(g, alpha, 1.0, 1.0, False, x))
+    if kind is nn.SiLU:
+        return Activation(nn.functional.silu, lambda g, x, y: aten.silu_backward(g, x))
+    if isinstance(layer, nn.GELU) and kind is nn.GELU:
+        form = layer.approximate
+        return Activation(layer.forward, lambda g, x, y: aten.gelu_backward(g, x, approximate=form))
+    return None
+
+
+class PlainNetwork:
+    """A sequence of Linear layers and activations with both passes written out."""
+
+    def __init__(self, layers: list[nn.Linear | Activation]) -> None:
+        self.layers = [
+            layer
+            if isinstance(layer, Activation)
+            else (layer.weight.detach(), layer.weight.detach().T.contiguous(), _bias(layer))
+            for layer in layers
+        ]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> PlainNetwork | None:
+        """The network of `module`, or None where it holds a layer that is not known here."""
+        layers = _flatten(module)
+        return None if layers is None else cls(layers)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output, and the activations' inputs and outputs for `backward`."""
+        kept: list[Tensor] = []
+        for layer in self.layers:
+            if isinstance(layer, Activation):
+                y = layer.forward(h)
+                kept += [h, y]
+                h = y
+            else:
+                _, transposed, bias = layer
+                h = torch.mm(h, transposed) if bias is None else torch.addmm(bias, h, transposed)
+        return h, kept
+
+    def backward(self, g: Tensor, kept: list[Tensor]) -> Tensor:
+        """The gradient of the input from that of the output."""
+        left = len(kept)
+        for layer in reversed(self.layers):
+            if isinstance(layer, Activation):
+                left -= 2
+                g = layer.backward(g, kept[left], kept[left + 1])
+            else:
+                g = torch.mm(g, layer[0])
+        return g
+
+
+def _bias(layer: nn.Linear) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.detach()
+
+
+def _flatten(module: nn.Module) -> list[nn.Linear | Activation] | None:
+    """The layers of nested Sequentials in order; None where one is unknown or carries hooks."""
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        return None
+    if type(module) is nn.Linear:
+        return [module]
+    if type(module) in (nn.Identity, nn.Dropout):  # dropout is idle in eval mode, where priors stay
+        return []
+    if type(module) is nn.Sequential:
+        parts = [_flatten(child) for child in module]
+        return None if any(part is None for part in parts) else [layer for part in parts for layer in part or []]
+    activation = _activation(module)
+    return None if activation is None else [activation]
+
+
+def likelihood_gradient(posterior: LatentPosterior) -> Gradient:
+    """The fastest way to this posterior's gradient that is exact, for xi (batch, dim)."""
+    prior = posterior.prior
+    network = PlainNetwork.of(prior.decoder) if prior.transport is None else None
+    if network is None or not posterior.constraints or not _takes_flat(prior, network):
+        return lambda xi, need_value: posterior.likelihood_and_gradient(xi)
+    cotangent = _measured(posterior) or _by_autograd(posterior)
+    size, objects = len(prior.object_families), prior.objects
+    plain = set(prior.object_families) == {"normal"}
+
+    @torch.no_grad()
+    def gradient(xi: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        z, slope = (xi, None) if plain else _latent_and_slope(prior, xi)
+        params, kept = network.forward(z if objects == 1 else z.reshape(-1, size))
+        value, g = cotangent(params, len(xi), need_value)
+        g = network.backward(g, kept).reshape(xi.shape)
+        return value, g if slope is None else g.mul_(slope)
+
+    return gradient
+
+
+def _takes_flat(prior: PriorModule, network: PlainNetwork) -> bool:
+    first = next((layer for layer in network.layers if not isinstance(layer, Activation)), None)
+    return first is not None and first[0].shape[1] == len(prior.object_families)
+
+
+def _latent_and_slope(prior: PriorModule, xi: Tensor) -> tuple[Tensor, Tensor]:
+    """z and dz/dxi, elementwise."""
+    with torch.enable_grad():
+        source = xi.detach().requires_grad_()
+        z = prior.from_normal(source)
+        (slope,) = torch.autograd.grad(z.sum(), source)
+    return z.detach(), slope
+
+
+Cotangent = Callable[[Tensor, int, bool], tuple[Tensor | None, Tensor]]
+
+
+def _by_autograd(posterior: LatentPosterior) -> Cotangent:
+    """dlog p/d(output of the decoder) by differentiating the likelihood's mean and the constraints."""
+    prior = posterior.prior
+
+    def cotangent(params: Tensor, batch: int, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        with torch.enable_grad():
+            leaf = params.detach().requires_grad_()
+            value = posterior.log_likelihood_of(Scene(prior.data_of(leaf, (batch,)), prior.objects), batch)
+            (g,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), g
+
+    return cotangent
+
+
+def _measured(posterior: LatentPosterior) -> Cotangent | None:
+    """For measurements of x itself the closed form, g = dx/d(output) * precision * (y - x); None for other evidence."""
+    prior = posterior.prior
+    link = _link(prior)
+    if link is None or prior.objects > 1 or prior.scale_per_pixel:
+        return None
+    pieces = []
+    for constraint in posterior.constraints:
+        known = constraint.precision() if isinstance(constraint, Gaussian) else None
+        if known is None:
+            return None
+        pieces.append((posterior.power * constraint.power, known))
+    like = prior.offset
+    unit, offset = (_flat(value, prior) for value in (prior.unit, prior.offset))
+    moved = not bool((prior.offset == 0).all() and (prior.unit == 1).all())
+    weights = torch.stack([power * precision.to(like) for power, (_, precision, _) in pieces])
+    targets = torch.stack([y.to(like) for _, (y, _, _) in pieces])
+    # Several measurements of one pixel are one of the summed precision, and a constant.
+    weight = weights.sum(0)
+    target = torch.where(weight > 0, (weights * targets).sum(0) / weight.clamp(min=torch.finfo(like.dtype).tiny), 0.0)
+    spread = 0.5 * (weights * (targets - target).square()).sum()
+    constant = float(sum(power * log_norm for power, (_, _, log_norm) in pieces) - spread)
+
+    def cotangent(params: Tensor, batch: int, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        mean = params if link == "identity" else params.sigmoid()
+        residual = target - (mean * unit + offset if moved else mean)
+        weighted = residual * weight
+        value = (weighted * residual).sum(-1).mul_(-0.5).add_(constant) if need_value else None
+        g = weighted * unit if moved else weighted
+        return value, g if link == "identity" else aten.sigmoid_backward(g, mean)
+
+    return cotangent
+
+
+def _flat(value: Tensor, prior: PriorModule) -> Tensor:
+    """A number per feature of x, flat like the decoder's output."""
+    return value if value.ndim == 0 or prior.shape is None else value.expand(prior.shape).reshape(-1)
+
+
+def _link(prior: PriorModule) -> str | None:
+    """What the mean is of the decoder's output, "identity" or "sigmoid", else None.
+
+    Asked of the likelihood itself on a grid, so that a likelihood added later is recognised or left to autograd.
+    """
+    if prior.likelihood is None:
+        return "identity"
+    grid = torch.linspace(-20, 20, 81, dtype=prior.dtype, device=prior.device)
+    scale = None if prior.scale is None else prior.scale.flatten()[0]
+    mean = LIKELIHOODS[prior.likelihood].mean(grid, scale)
+    if torch.equal(mean, grid):
+        return "identity"
+    return "sigmoid" if torch.equal(mean, grid.sigmoid()) else None

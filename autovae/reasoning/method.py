@@ -1,0 +1,86 @@
+"""The one contract of inference: a method has settings, `run` takes a question and a seed and gives Draws.
+
+    Method(settings).run(posterior, draws=..., seed=0, start=None, progress=False) -> Draws
+
+- settings are frozen and checked when the method is made; a method has no state, so it may be run again;
+- `draws` per chain; `start` (chains, dim) or (dim,) replaces the prior's draws as starting points;
+- the same seed gives the same draws, and the global random state is neither read nor changed;
+- `progress=True` shows a bar on standard error.
+
+METHODS (in `autovae.reasoning`) lists them; a test runs every entry through the contract.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from autovae.reasoning.draws import Draws
+from autovae.reasoning.posterior import LatentPosterior
+
+__all__ = ["Method", "generator_for", "starting_points", "track"]
+
+T = TypeVar("T")
+
+
+class Method(ABC):
+    """A way to answer: settings made once, `run` for every question."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(
+        self,
+        posterior: LatentPosterior,
+        draws: int | None = None,
+        *,
+        seed: int = 0,
+        start: Tensor | None = None,
+        progress: bool = False,
+    ) -> Draws:
+        """Draws of xi given the evidence."""
+
+
+def generator_for(posterior: LatentPosterior, seed: int) -> torch.Generator:
+    """The run's own stream of random numbers, on the posterior's device."""
+    return torch.Generator(posterior.prior.device).manual_seed(int(seed))
+
+
+def starting_points(
+    posterior: LatentPosterior, count: int, generator: torch.Generator, start: Tensor | None = None
+) -> Tensor:
+    """`count` points (count, dim) to start from: those given, or draws of the prior where the evidence is possible."""
+    if start is None:
+        return posterior.start(count, generator)
+    points = torch.as_tensor(start, dtype=posterior.prior.dtype, device=posterior.prior.device).detach()
+    if points.ndim == 1:
+        points = points.expand(count, -1)
+    if tuple(points.shape) != (count, posterior.latent_dim):
+        raise ValueError(
+            f"got start of shape {tuple(points.shape)}; expected ({posterior.latent_dim},) or "
+            f"({count}, {posterior.latent_dim})"
+        )
+    if not bool(posterior.likelihood_and_gradient(points)[0].isfinite().any()):
+        raise ValueError("the evidence is impossible at every starting point given; choose others, or leave start out")
+    return points.clone()
+
+
+def at_least(value: float, least: float, name: str) -> None:
+    """Refuse a setting below its least value."""
+    if not value >= least:
+        raise ValueError(f"got {name}={value}; expected at least {least}")
+
+
+def track(steps: Iterable[T], total: int, what: str, progress: bool) -> Iterator[T]:
+    """The steps, with a progress bar on standard error where asked for."""
+    if not progress:
+        yield from steps
+        return
+    from rich.console import Console
+    from rich.progress import track as rich_track
+
+    yield from rich_track(steps, description=what, total=total, console=Console(stderr=True), transient=True)
