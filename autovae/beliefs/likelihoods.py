@@ -7,7 +7,12 @@ interval, a location for heads on the line; `scale` > 0 (its floor already appli
 |----------------------|-------------------------------------------------------|------------------|-------------|
 | bernoulli            | x eta - log(1 + exp eta)                              | {0, 1}, [0, 1]   | levels      |
 | continuous_bernoulli | x eta - log((exp eta - 1) / eta)                      | [0, 1]           | dequantised |
-| normal               | -((x - eta) / scale)^2 / 2 - log(scale sqrt(2 pi))    | line             | dequantised |
+| beta                 | log Beta(x; nu m, nu (1 - m)), m = sigmoid eta        | (0, 1)           | dequantised |
+| normal               | -d^2 / 2 - log(scale sqrt(2 pi)), d = (x - eta)/scale | line             | dequantised |
+| laplace              | -abs d - log(2 scale)                                 | line             | dequantised |
+| logistic             | -d - 2 log(1 + exp -d) - log scale                    | line             | dequantised |
+| student_t            | -2 log(1 + d^2 / 3) - log(scale sqrt 3 pi / 2)        | line             | dequantised |
+| mse                  | -(x - eta)^2 - log(pi) / 2: normal, scale 1 / sqrt 2  | line             | levels      |
 
 A density on discrete data is unbounded, so scores never use it: level v of L owns the bin [v/L, (v+1)/L], and
 `log_mass(lower, upper, ...)` is the log probability of a bin, computed in log space (finite to -1e4 nats in float32).
@@ -16,7 +21,8 @@ The end bins reach to -inf and +inf, so that masses sum to one.
 The Bernoulli knows two outcomes only. For two levels, that is for the bins that meet at 1/2, its mass is its own
 probability; grey levels are scored as the continuous Bernoulli of the same logits, and lose partly by construction.
 References: Loaiza-Ganem and Cunningham, The continuous Bernoulli, 2019; Uria, Murray and Larochelle, RNADE, 2013.
-Not here: the bins themselves (`data.batches`), sums over pixels and masks (`model.vae`).
+Not here: how masses are computed (`likelihood_masses`, `beta`), the bins themselves (`data.batches`), sums over pixels
+and observation masks (`model.vae`).
 
 To add one: subclass `Likelihood`, write log_prob, log_mass, mean and sample, add it to LIKELIHOODS and its name to
 `autovae.spec.LIKELIHOOD_NAMES`. The tests pick it up from the table.
@@ -31,14 +37,26 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from autovae.beliefs.beta import log_beta_density, log_beta_mass
+from autovae.beliefs.families import FAMILIES
+from autovae.beliefs.likelihood_masses import (
+    LOG_SQRT_2PI,
+    TINY,
+    Interval,
+    laplace_interval,
+    log_bin,
+    log_tilted_bin,
+    log_uniform_tilt,
+    logistic_interval,
+    normal_interval,
+    student_interval,
+)
 from autovae.tables import lookup, unknown
 
 __all__ = ["LIKELIHOODS", "Likelihood", "check_support"]
 
 SUPPORTS = ("binary", "unit", "real")
-TINY = 1e-30  # a normal number of float32 whose reciprocal is finite: stands for 0 in a quotient
-
-FAR = 1e9  # stands for infinity at the edge of an end bin; its square is finite in float32
+STUDENT_NU = 3.0  # degrees of freedom of the student_t head: tails far from the normal's, variance still finite
 
 
 class Likelihood(ABC):
@@ -78,6 +96,12 @@ def check_support(likelihood: str, support: str, dequantise: bool = True) -> Non
     head = lookup(LIKELIHOODS, likelihood, "likelihood")
     if support not in SUPPORTS:
         raise ValueError(unknown(support, SUPPORTS, "support"))
+    if head.name == "beta" and (support == "binary" or not dequantise):
+        raise ValueError(
+            f"likelihood 'beta' got {'binary data' if support == 'binary' else 'data that are not dequantised'}, where "
+            "its density at 0 and 1 is 0 or infinite; expected grey levels (support unit) with dequantisation: set "
+            "dequantise = true, or choose one of: bernoulli, continuous_bernoulli, normal"
+        )
     if support not in head.supports:
         able = [name for name, other in LIKELIHOODS.items() if support in other.supports]
         raise ValueError(
@@ -86,7 +110,7 @@ def check_support(likelihood: str, support: str, dequantise: bool = True) -> Non
         )
 
 
-# ---------------------------------------------------------------------------------------------- exponential families
+# ------------------------------------------------------------------------------------------ heads linear in x
 
 
 class _LinearInX(torch.autograd.Function):
@@ -124,40 +148,6 @@ def _softplus_and_sigmoid(eta: Tensor) -> tuple[Tensor, Tensor]:
     return eta.clamp_min(0).sub_(likelier.log_()), s
 
 
-def _uniform_tilt(eta: Tensor) -> tuple[Tensor, Tensor]:
-    """log int_0^1 exp(x eta) dx and its derivative, the mean of x.
-
-    The integral is exp(max(eta, 0)) (1 - exp -a) / a with a = |eta|. The mean is 1/2 +- (1 / (1 - exp -a) - 1 / a -
-    1/2); near 0 that difference cancels, and is held between the bounds a/12 - a^3/720 and a/12 of its own series.
-    """
-    a = eta.abs().clamp_min_(TINY)
-    rest = a.neg().expm1_().neg_()
-    value = torch.div(rest, a).log_().add_(eta.clamp_min(0))
-    high = a / 12
-    low = torch.addcmul(high, a * a, a, value=-1 / 720)
-    mean = rest.reciprocal_().sub_(a.reciprocal_()).sub_(0.5)
-    mean = torch.maximum(torch.minimum(mean, high, out=mean), low, out=mean)
-    return value, mean.copysign_(eta).add_(0.5)
-
-
-def _log_fraction(a: Tensor) -> Tensor:
-    """log((1 - exp -a) / a) for a >= 0, the log of the mean of exp(-a x) over the unit interval."""
-    a = a.clamp_min(TINY)
-    return (-torch.expm1(-a) / a).log()
-
-
-def _log_tilted_bin(lower: Tensor, upper: Tensor, eta: Tensor) -> Tensor:
-    """log of int_lower^upper exp(x eta) dx / int_0^1 exp(x eta) dx, the bin cut to the unit interval.
-
-    The exponent left at the bin's higher edge is (upper - 1) eta or lower eta, without large terms that cancel.
-    """
-    lower, upper = lower.clamp_min(0), upper.clamp_max(1)
-    width = upper - lower
-    a = eta.abs()
-    distance = torch.where(eta > 0, upper - 1, lower)
-    return distance * eta + width.log() + _log_fraction(width * a) - _log_fraction(a)
-
-
 class Bernoulli(Likelihood):
     """A coin of logit eta: black or white; grey x is read as the share of white."""
 
@@ -176,8 +166,8 @@ class Bernoulli(Likelihood):
             if bool(two_levels.all()):
                 return self.log_prob(white, params)
             if not bool(two_levels.any()):
-                return _log_tilted_bin(lower, upper, params)
-        return torch.where(two_levels, self.log_prob(white, params), _log_tilted_bin(lower, upper, params))
+                return log_tilted_bin(lower, upper, params)
+        return torch.where(two_levels, self.log_prob(white, params), log_tilted_bin(lower, upper, params))
 
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return params.sigmoid()
@@ -194,13 +184,18 @@ class ContinuousBernoulli(Likelihood):
     supports = frozenset({"binary", "unit"})
 
     def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        return _linear_in_x(x, params, _uniform_tilt)
+        return _linear_in_x(x, params, log_uniform_tilt)
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        return _log_tilted_bin(lower, upper, params)
+        return log_tilted_bin(lower, upper, params)
 
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        return _uniform_tilt(params.detach())[1] if not params.requires_grad else _tilted_mean(params)
+        if not (params.requires_grad and torch.is_grad_enabled()):
+            return log_uniform_tilt(params)[1]
+        small = params.abs() < 0.3
+        safe, square = torch.where(small, 1.0, params), torch.where(small, params, 0.0).square()
+        series = 0.5 + params * (1 / 12 - square / 720 + square.square() / 30240)
+        return torch.where(small, series, -1 / torch.expm1(-safe) - 1 / safe)
 
     def sample(self, params: Tensor, scale: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         u = torch.rand(params.shape, generator=generator, dtype=params.dtype, device=params.device)
@@ -209,122 +204,163 @@ class ContinuousBernoulli(Likelihood):
         return torch.where(params > 0, 1 - from_end, from_end).clamp(0, 1)
 
 
-def _tilted_mean(eta: Tensor) -> Tensor:
-    """The mean of the continuous Bernoulli, differentiable: a series where 1 / (1 - exp -eta) - 1 / eta cancels."""
-    small = eta.abs() < 0.3
-    safe = torch.where(small, 1.0, eta)
-    square = torch.where(small, eta, 0.0).square()
-    series = 0.5 + eta * (1 / 12 - square / 720 + square.square() / 30240)
-    return torch.where(small, series, -1 / torch.expm1(-safe) - 1 / safe)
+# ------------------------------------------------------------------------------------------ laws of the line
 
 
-# ------------------------------------------------------------------------------------------------ laws on the line
-
-
-class _NormalLogProb(torch.autograd.Function):
-    """-d^2 / 2 - log scale - log(2 pi) / 2 with d = (x - loc) / scale; keeps d alone for its slopes."""
+class _StandardLogProb(torch.autograd.Function):
+    """log p(d) - log scale with d = (x - loc) / scale, from a law that gives log p and its slope together."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(x, loc, scale, law):  # type: ignore[no-untyped-def]
         d = torch.sub(x, loc).div_(scale)
-        return torch.mul(d, d).mul_(-0.5).sub_(scale.log() + 0.5 * math.log(2 * math.pi)), d
+        value, slope = law(d)
+        return value.sub_(scale.log()), d, slope
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(output[1], inputs[2])
-        ctx.mark_non_differentiable(output[1])
+        _, d, slope = output
+        ctx.save_for_backward(d, slope, inputs[2])
+        ctx.mark_non_differentiable(d, slope)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[None, Tensor, Tensor | None]:  # type: ignore[no-untyped-def]
-        d, scale = ctx.saved_tensors
-        slope = grad * d
+    def backward(ctx, grad, _d, _slope):  # type: ignore[no-untyped-def]
+        d, slope, scale = ctx.saved_tensors
+        to_d = grad * slope
         to_scale = None
         if ctx.needs_input_grad[2]:
-            to_scale = torch.addcmul(grad, slope, d, value=-1).sum_to_size(scale.shape).neg() / scale
-        return None, slope.div_(scale), to_scale
+            to_scale = torch.addcmul(grad, to_d, d).sum_to_size(scale.shape).neg() / scale
+        return None, to_d.neg_().div_(scale), to_scale, None
 
 
-class Normal(Likelihood):
-    """A normal law of location eta and the scale that is given."""
+def _normal(d: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.mul(d, d).mul_(-0.5).sub_(LOG_SQRT_2PI), -d
 
-    name = "normal"
-    formula = "−((x − η) / s)² / 2 − log s − log(2π) / 2"
+
+def _laplace(d: Tensor) -> tuple[Tensor, Tensor]:
+    return d.abs().neg_().sub_(math.log(2)), d.sign().neg_()
+
+
+def _logistic(d: Tensor) -> tuple[Tensor, Tensor]:
+    s = d.sigmoid()
+    likelier = (s - 0.5).abs_().add_(0.5).log_()
+    return likelier.mul_(2).sub_(d.abs()), s.mul_(-2).add_(1)
+
+
+_STUDENT_CONSTANT = (
+    math.lgamma((STUDENT_NU + 1) / 2) - math.lgamma(STUDENT_NU / 2) - 0.5 * math.log(STUDENT_NU * math.pi)
+)
+
+
+def _student(d: Tensor) -> tuple[Tensor, Tensor]:
+    power = -(STUDENT_NU + 1) / 2
+    square = d.square()
+    value = square.div(STUDENT_NU).log1p_().mul_(power).add_(_STUDENT_CONSTANT)
+    return value, square.add_(STUDENT_NU).reciprocal_().mul_(d).mul_(2 * power)
+
+
+class OnTheLine(Likelihood):
+    """A location-scale law of location eta and the scale that is given; sampling is its family's."""
+
     supports = frozenset(SUPPORTS)
     has_scale = True
 
+    def __init__(
+        self,
+        name: str,
+        family: str,
+        formula: str,
+        law: Callable[[Tensor], tuple[Tensor, Tensor]],
+        interval: Interval,
+        fixed_scale: float | None = None,
+        edges_give_slopes: bool = False,
+    ) -> None:
+        self.name, self.formula, self.family = name, formula, FAMILIES[family]
+        self.law, self.interval, self.fixed_scale = law, interval, fixed_scale
+        self.edges_give_slopes = edges_give_slopes
+        if fixed_scale is not None:
+            self.has_scale, self.trains_on = False, "levels"
+
+    def _scale(self, scale: Tensor | None, params: Tensor) -> Tensor:
+        if self.fixed_scale is not None:
+            return params.new_tensor(self.fixed_scale)
+        return _given(scale, params, self.name)
+
     def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        given = _given(scale, params)
+        given = self._scale(scale, params)
         shape = torch.broadcast_shapes(x.shape, params.shape, given.shape)
-        result: Tensor = _NormalLogProb.apply(x.to(params.dtype), params.expand(shape), given)[0]
+        result: Tensor = _StandardLogProb.apply(x.to(params.dtype), params.expand(shape), given, self.law)[0]
         return result
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        return _log_bin(lower, upper, params, _given(scale, params), _normal_log_density, _normal_log_interval)
+        density = (lambda eps: self.law(eps)[0]) if self.edges_give_slopes else None
+        return log_bin(lower, upper, params, self._scale(scale, params), self.interval, density)
 
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return params
 
     def sample(self, params: Tensor, scale: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        noise = torch.randn(params.shape, generator=generator, dtype=params.dtype, device=params.device)
-        return params + noise * _given(scale, params)
+        noise = self.family.sample(params.shape, generator, params.dtype, params.device)
+        return params + noise * self._scale(scale, params)
 
 
-def _given(scale: Tensor | None, params: Tensor) -> Tensor:
+def _given(scale: Tensor | None, params: Tensor, name: str) -> Tensor:
     if scale is None:
-        raise ValueError("got no scale for a likelihood that has one, expected a positive tensor that fits params")
+        raise ValueError(f"likelihood {name!r} got no scale, expected a positive tensor that broadcasts against params")
     return scale.to(params.dtype)
 
 
-class _LogInterval(torch.autograd.Function):
-    """log P(a < eps < b) of a standard law; its slopes are -p(a) / P and p(b) / P, in log space."""
-
-    @staticmethod
-    def forward(ctx, a, b, width, log_density, log_interval):  # type: ignore[no-untyped-def]
-        value = log_interval(a, b, width)
-        ctx.save_for_backward(a, b, value)
-        ctx.log_density = log_density
-        return value
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        a, b, value = ctx.saved_tensors
-        to_a = (ctx.log_density(a) - value).exp().mul_(grad).neg_()
-        to_b = (ctx.log_density(b) - value).exp().mul_(grad)
-        return to_a, to_b, None, None, None
+# ------------------------------------------------------------------------------------------ the unit interval
 
 
-Density = Callable[[Tensor], Tensor]
-Interval = Callable[[Tensor, Tensor, Tensor], Tensor]
+class Beta(Likelihood):
+    """A beta law of mean sigmoid(eta) and concentration nu = 1 / (4 scale^2): scale is about its sd at mean 1/2."""
+
+    name = "beta"
+    formula = "log Beta(x; ν m, ν (1 − m)), m = sigmoid η, ν = 1 / 4s²"
+    supports = frozenset({"unit"})
+    has_scale = True
+
+    def _concentration(self, scale: Tensor | None, params: Tensor) -> Tensor:
+        return 0.25 / _given(scale, params, self.name).square()
+
+    def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        return log_beta_density(x.to(params.dtype), params, self._concentration(scale, params))
+
+    def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        return log_beta_mass(lower, upper, params, self._concentration(scale, params))
+
+    def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        return params.sigmoid()
+
+    def sample(self, params: Tensor, scale: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        nu = self._concentration(scale, params)
+        a, b = (nu * params.sigmoid()).expand_as(params), (nu * (-params).sigmoid()).expand_as(params)
+        log_x, log_y = _log_gamma_draw(a, generator), _log_gamma_draw(b, generator)
+        return (log_x - log_y).sigmoid()
 
 
-def _log_bin(
-    lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor, log_density: Density, log_interval: Interval
-) -> Tensor:
-    """Log mass of [lower, upper] under loc + scale eps. The width is kept apart: a difference of edges cancels.
-
-    Infinite edges are put so far out that nothing is left beyond them: they are then finite in every slope.
-    """
-    lower, upper = lower.clamp_min(-FAR), upper.clamp_max(FAR)
-    a, b = (lower - loc) / scale, (upper - loc) / scale
-    width = ((upper - lower) / scale.detach()).expand(a.shape)
-    result: Tensor = _LogInterval.apply(a, b, width, log_density, log_interval)
-    return result
+def _log_gamma_draw(shape: Tensor, generator: Generator | None) -> Tensor:
+    """log of a Gamma(shape, 1) draw: of shape + 1, times u^(1 / shape), which underflows where its log does not."""
+    u = torch.rand(shape.shape, generator=generator, dtype=shape.dtype, device=shape.device)
+    return torch._standard_gamma(shape + 1, generator=generator).log() + u.clamp_min(TINY).log() / shape.clamp_min(TINY)
 
 
-def _normal_log_density(eps: Tensor) -> Tensor:
-    return -0.5 * eps.square() - 0.5 * math.log(2 * math.pi)
+def _on_the_line() -> list[Likelihood]:
+    student = f"−2 log(1 + d²/{STUDENT_NU:g}) − log(s π √{STUDENT_NU:g} / 2), d = (x − η) / s"
+    return [
+        OnTheLine("normal", "normal", "−d²/2 − log s − log(2π)/2, d = (x − η) / s", _normal, normal_interval,
+                  edges_give_slopes=True),
+        OnTheLine("laplace", "laplace", "−|d| − log 2s, d = (x − η) / s", _laplace, laplace_interval),
+        OnTheLine("logistic", "logistic", "−d − 2 log(1 + exp −d) − log s, d = (x − η) / s", _logistic, logistic_interval),
+        OnTheLine("student_t", "student_t3", student, _student, student_interval(STUDENT_NU), edges_give_slopes=True),
+        OnTheLine("mse", "normal", "−(x − η)² − log(π)/2: normal with s = 1/√2", _normal, normal_interval,
+                  fixed_scale=math.sqrt(0.5), edges_give_slopes=True),
+    ]  # fmt: skip
 
 
-def _normal_log_interval(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
-    """From the upper tails Q of the bin mirrored to the right of 0: log Q(a) + log(1 - Q(b) / Q(a))."""
-    left = a + b < 0
-    a, b = torch.where(left, -b, a), torch.where(left, -a, b)
-    near, far = torch.special.log_ndtr(-a), torch.special.log_ndtr(-b)
-    return near + torch.log(-torch.expm1(far - near))
-
-
-LIKELIHOODS: dict[str, Likelihood] = {head.name: head for head in (Bernoulli(), ContinuousBernoulli(), Normal())}
+LIKELIHOODS: dict[str, Likelihood] = {
+    head.name: head for head in (Bernoulli(), ContinuousBernoulli(), Beta(), *_on_the_line())
+}
