@@ -186,12 +186,16 @@ class PriorModule(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats, (..., latent_dim) -> (...)."""
         self._check_size(z, "z")
-        log_density = self._by_family("log_prob", z).sum(-1)
+        log_density = self.log_densities(z).sum(-1)
         if self.transport is None:
             return log_density
         u = self._by_family("to_normal", z)
         xi, log_det = self.transport.inverse(u)
         return log_density + 0.5 * (u.square() - xi.square()).sum(-1) + log_det
+
+    def log_densities(self, z: Tensor) -> Tensor:
+        """log f_i(z_i) of every latent under its own family, (..., latent_dim)."""
+        return self._by_family("log_prob", z)
 
     # -- the data -----------------------------------------------------------------------------------------------
 
@@ -201,46 +205,45 @@ class PriorModule(nn.Module):
         With a likelihood, the mean of x in data units; for a wrapped generator its output, unchanged.
         """
         self._check_size(z, "z")
-        flat = z.reshape(-1, len(self.object_families))
+        params = self.decoder(z.reshape(-1, len(self.object_families)))
+        if not isinstance(params, Tensor) and (z.ndim != 2 or self.objects > 1):
+            raise ValueError(
+                f"the generator returned a {type(params).__name__} and z has shape {tuple(z.shape)}; expected z of "
+                "shape (batch, latent_dim), or wrap the generator so that it returns one tensor"
+            )
+        return self.data_of(params, tuple(z.shape[:-1])) if isinstance(params, Tensor) else params
+
+    def data_of(self, params: Tensor, batch: tuple[int, ...]) -> Tensor:
+        """x (*batch, *shape) of the decoder's output for the latents of all objects, flat over the batch."""
         if self.likelihood is None:
-            x = self.decoder(flat)
-            if not isinstance(x, Tensor):
-                if z.ndim != 2 or self.objects > 1:
-                    raise ValueError(
-                        f"the generator returned a {type(x).__name__} and z has shape {tuple(z.shape)}; expected z of "
-                        "shape (batch, latent_dim), or wrap the generator so that it returns one tensor"
-                    )
-                return x
-            return x.reshape(*self._leading(z), *(self.shape if self.shape is not None else x.shape[1:]))
-        return self._data_units(LIKELIHOODS[self.likelihood].mean(*self._head(flat)), z)
+            return self._shaped(params, batch)
+        mean = LIKELIHOODS[self.likelihood].mean(*self._head(params))
+        return self._shaped(mean, batch) * self.unit + self.offset
 
     def observe(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draws of x given z in data units, (..., latent_dim) -> (..., *shape): the likelihood's noise included."""
         if self.likelihood is None:
             raise ValueError("the prior has no likelihood, its generator is deterministic; call decode instead")
         self._check_size(z, "z")
-        head = self._head(z.reshape(-1, len(self.object_families)))
-        return self._data_units(LIKELIHOODS[self.likelihood].sample(*head, generator), z)
+        params, scale = self._head(self.decoder(z.reshape(-1, len(self.object_families))))
+        x = LIKELIHOODS[self.likelihood].sample(params, scale, generator)
+        return self._shaped(x, tuple(z.shape[:-1])) * self.unit + self.offset
 
-    def _leading(self, z: Tensor) -> tuple[int, ...]:
-        return tuple(z.shape[:-1]) + ((self.objects,) if self.objects > 1 else ())
+    def _head(self, params: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Parameters and scale of the likelihood, in model units."""
+        if not self.scale_per_pixel:
+            return params, self.scale
+        params, log_scale = params.chunk(2, dim=-1)
+        return params, self.scale_floor + log_scale.clamp(max=10.0).exp()
+
+    def _shaped(self, x: Tensor, batch: tuple[int, ...]) -> Tensor:
+        objects = (self.objects,) if self.objects > 1 else ()
+        return x.reshape(*batch, *objects, *(self.shape if self.shape is not None else x.shape[1:]))
 
     def _event(self, value: Tensor) -> Tensor:
         """A number per feature in the event shape, where it came flat."""
         flat = self.shape is not None and value.ndim == 1 and value.numel() == math.prod(self.shape)
         return value.reshape(self.shape) if flat and self.shape is not None else value
-
-    def _data_units(self, x: Tensor, z: Tensor) -> Tensor:
-        x = x.reshape(*self._leading(z), *(self.shape if self.shape is not None else x.shape[1:]))
-        return x * self.unit + self.offset
-
-    def _head(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Parameters and scale of the likelihood, in model units, for z (batch, latents of one object)."""
-        params = self.decoder(z)
-        if not self.scale_per_pixel:
-            return params, self.scale
-        params, log_scale = params.chunk(2, dim=-1)
-        return params, self.scale_floor + log_scale.clamp(max=10.0).exp()
 
     def forward(self, xi: Tensor) -> Any:
         """x of the source xi."""

@@ -6,14 +6,27 @@ from autovae.reasoning.constraints import Categorical, Constraint, Criterion, Ga
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.hmc import HMC
 from autovae.reasoning.logic import And, Not, Or, Relation, truth_table
+from autovae.reasoning.map import MAP
+from autovae.reasoning.mean_field import ADVIStep, MeanField
 from autovae.reasoning.method import Method
+from autovae.reasoning.mgvi import MGVI, GeoVI
 from autovae.reasoning.posterior import LatentPosterior
+from autovae.reasoning.resampling import SIR, Rejection
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (HMC,)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (HMC, MAP, MeanField, MGVI, GeoVI, SIR, Rejection)
+}
 
 __all__ = [
+    "ADVIStep",
+    "GeoVI",
     "HMC",
+    "MAP",
     "METHODS",
+    "MGVI",
+    "MeanField",
+    "Rejection",
+    "SIR",
     "And",
     "Categorical",
     "Constraint",

@@ -137,7 +137,10 @@ class Draws:
         """
         if self.log_weights is None or self.log_weights.numel() < 100:
             return math.nan
-        return float(_array_stats().psislw(self.log_weights.detach().double().cpu().numpy().ravel())[1])
+        log_weights = self.log_weights.detach().double().cpu().numpy().ravel()
+        with np.errstate(all="ignore"):
+            # psislw is made for leave-one-out: it takes log likelihoods, whose weights are their reciprocals.
+            return float(_array_stats().psislw(-log_weights)[1])
 
     @cached_property
     def problems(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ class MAP(Method):
         order = value.argsort(descending=True)
         best, slope = best[order], slope[order]
         residual = float(slope[0].norm())
-        flags = ()
+        flags: tuple[str, ...] = ()
         if not residual <= 1e-2 * (1 + float(best[0].norm())):
             flags = (f"the best maximum is not reached, gradient {residual:.2g}; raise iterations or polish",)
         with torch.no_grad():

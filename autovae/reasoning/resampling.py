@@ -70,7 +70,7 @@ class SIR(Method):
             chosen = _systematic(weights, count, generator)
             kept = xi[chosen]
             log_prob = (log_weights[chosen] + posterior.log_prior(kept).double()).to(xi.dtype)
-        flags = ()
+        flags: tuple[str, ...] = ()
         if effective < 100:
             flags = (f"only {effective:.1f} of {self.candidates} candidates count; draw more, or use HMC",)
         return Draws(

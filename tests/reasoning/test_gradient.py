@@ -1,0 +1,118 @@
+"""The hand-written gradient equals autograd's, for every decoder, prior, likelihood and evidence it takes on."""
+
+import pytest
+import torch
+from torch import nn
+
+from autovae.beliefs.likelihoods import LIKELIHOODS
+from autovae.export.prior import PriorModule
+from autovae.export.transport import Affine
+from autovae.reasoning.constraints import Categorical, Criterion, Gaussian, Masked
+from autovae.reasoning.gradient import PlainNetwork, likelihood_gradient
+from autovae.reasoning.posterior import LatentPosterior
+
+ACTIVATIONS = [
+    nn.ReLU(),
+    nn.Tanh(),
+    nn.Sigmoid(),
+    nn.LeakyReLU(0.2),
+    nn.ELU(0.7),
+    nn.SiLU(),
+    nn.GELU(),
+    nn.GELU("tanh"),
+]
+MIXED = ["normal", "cauchy", "laplace", "gumbel", "uniform", "student_t3"]
+
+
+def decoder(activation=None, pixels=10, dim=6):
+    torch.manual_seed(0)
+    act = activation or nn.Tanh()
+    layers = nn.Sequential(
+        nn.Linear(dim, 16), act, nn.Sequential(nn.Linear(16, 12, bias=False), act), nn.Linear(12, pixels)
+    )
+    return layers.double()
+
+
+def measurement(pixels=10):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(pixels, generator=generator).double()
+
+
+def classifier(pixels=10):
+    torch.manual_seed(2)
+    return nn.Linear(pixels, 3).double()
+
+
+def assert_exact(posterior, by_hand=True):
+    taken = PlainNetwork.of(posterior.prior.decoder) is not None and posterior.prior.transport is None
+    assert taken is by_hand
+    xi = torch.randn(5, posterior.latent_dim, generator=torch.Generator().manual_seed(3)).double()
+    value, gradient = likelihood_gradient(posterior)(xi, True)
+    expected_value, expected = posterior.likelihood_and_gradient(xi)
+    torch.testing.assert_close(value, expected_value)
+    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(likelihood_gradient(posterior)(xi, False)[1], expected)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_activations(activation):
+    prior = PriorModule.from_decoder(decoder(activation))
+    assert_exact(LatentPosterior(prior, Gaussian(None, measurement(), 0.3)))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("families", [["normal"] * 6, MIXED], ids=["normal", "mixed"])
+@pytest.mark.parametrize("units", [(0.0, 1.0), (torch.arange(10.0), 2.5)], ids=["plain", "standardised"])
+def test_likelihoods_families_and_units(likelihood, families, units):
+    scale = 0.3 if LIKELIHOODS[likelihood].has_scale else None
+    prior = PriorModule(
+        decoder(), families, likelihood=likelihood, scale=scale, offset=units[0], unit=units[1], shape=(2, 5)
+    )
+    y = measurement().reshape(2, 5)
+    mask = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 1, 0, 1]])
+    assert_exact(LatentPosterior(prior, Gaussian(None, y, 0.3)))
+    both = [Gaussian(None, y, 0.1 + torch.rand(2, 5).double(), power=2.0), Masked(y + 1, mask, 0.2)]
+    assert_exact(LatentPosterior(prior, both, power=0.7))
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        lambda: Categorical(classifier(), 1, power=3.0),
+        lambda: Criterion(lambda x: x.square().sum(-1), -0.5),
+        lambda: Gaussian(classifier(), torch.zeros(3).double(), 0.5),
+        lambda: Gaussian(None, measurement(), covariance=torch.eye(10).double() + 0.3),
+    ],
+)
+def test_evidence_without_a_closed_form(evidence):
+    prior = PriorModule(decoder(), MIXED, likelihood="bernoulli")
+    assert_exact(LatentPosterior(prior, [evidence(), Gaussian(None, measurement(), 0.3)]))
+
+
+def test_several_objects():
+    prior = PriorModule(decoder(), MIXED, likelihood="bernoulli", shape=(2, 5)).replicate(3)
+    y = measurement().reshape(2, 5)
+    assert_exact(LatentPosterior(prior, [Gaussian(None, y, 0.3, object=1), Gaussian(None, y.expand(3, 2, 5), 0.5)]))
+
+
+def test_scale_per_pixel():
+    prior = PriorModule(decoder(pixels=20), MIXED, likelihood="normal", scale="pixel", scale_floor=0.01)
+    assert_exact(LatentPosterior(prior, Gaussian(None, measurement(), 0.3)))
+
+
+def test_other_networks_and_transports_are_left_to_autograd():
+    y = measurement()
+    other = PriorModule.from_decoder(nn.Sequential(decoder(), nn.Softplus()))
+    assert_exact(LatentPosterior(other, Gaussian(None, y, 0.3)), by_hand=False)
+    moved = PriorModule(decoder(), MIXED).transported(Affine(torch.ones(6).double(), torch.ones(6).double()))
+    assert_exact(LatentPosterior(moved, Gaussian(None, y, 0.3)), by_hand=False)
+    hooked = decoder()
+    hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    assert_exact(LatentPosterior(PriorModule.from_decoder(hooked), Gaussian(None, y, 0.3)), by_hand=False)
+
+
+def test_no_evidence_has_no_gradient():
+    prior = PriorModule.from_decoder(decoder())
+    value, gradient = likelihood_gradient(LatentPosterior(prior, []))(torch.randn(4, 6).double(), True)
+    assert (value == 0).all()
+    assert (gradient == 0).all()
