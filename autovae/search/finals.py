@@ -150,9 +150,10 @@ def run_finals(
     baseline: dict[str, Any],
     on_event: Callable[[Event], Any] | None = None,
     device: str | None = None,
+    trials: int | None = None,
 ) -> Verdict:
     """Train finalists and baseline over the same seeds, rank on validation, measure winner and baseline on test."""
-    seeds = study.final_seeds()
+    seeds = study.final_seeds(trials)
     entries = [("finalist", row) for row in finalists] + [("baseline", baseline)]
     specs = [row["spec"].replace(seed=seed) for _, row in entries for seed in seeds]
     fits = fit_population(specs, data, on_event=on_event, device=device)

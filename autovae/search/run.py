@@ -143,7 +143,7 @@ class Run:
             self.optuna.sampler = self._sampler(len(self.optuna.get_trials(deepcopy=False)))
             trials.append(self.optuna.ask())
         asked = []
-        for trial in trials:
+        for trial in trials:  # the study's own sampler answers what enqueued and new trials left open
             self.optuna.sampler = self._sampler(trial.number)
             asked.append((trial, self.study.space.suggest(trial)))
         return asked
@@ -165,7 +165,11 @@ class Run:
                 trial.set_user_attr(name, value)
         if outcome.trained is not None:
             trial.set_user_attr("loss", [row["loss"] for row in outcome.trained.history])
-        if outcome.ok:
+        for epoch, bits in outcome.rungs:
+            trial.report(bits, epoch)
+        if outcome.pruned_at:
+            self.optuna.tell(trial, state=TrialState.PRUNED)
+        elif outcome.ok:
             self.optuna.tell(trial, outcome.bits)
         else:
             trial.set_user_attr("reason", outcome.reason)
@@ -215,13 +219,13 @@ class Run:
             raise ValueError(f"all {len(reasons)} trials failed; the last reason: {reasons[-1] if reasons else '-'}")
         finalists, baseline = candidates(self.study, rows)
         epochs = max(row["spec"].epochs for row in [*finalists, baseline])
-        total = (len(finalists) + 1) * self.study.file.finals.seeds
+        total = (len(finalists) + 1) * len(self.study.final_seeds(self.trials))
 
         def on_event(event: Event) -> None:
             if event.kind == "epoch":
                 self.on_progress(Progress("finals", 0, total, event.epoch, epochs))
 
-        verdict = run_finals(self.study, self.data, finalists, baseline, on_event, self.device)
+        verdict = run_finals(self.study, self.data, finalists, baseline, on_event, self.device, self.trials)
         self._save(verdict)
         return verdict
 

@@ -23,6 +23,7 @@ Not here: running it (`run`), what may be chosen (`space`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,13 @@ class Finals(_Strict):
     seeds: int = Field(20, ge=2)
 
 
+class Pruning(_Strict):
+    """Successive halving within a batch: at each rung (in epochs) the best `keep` of the trials go on."""
+
+    rungs: list[int] = []
+    keep: float = Field(0.5, gt=0, lt=1)
+
+
 class StudyFile(_Strict):
     """A file under studies/ of kind "search"."""
 
@@ -77,6 +85,7 @@ class StudyFile(_Strict):
     random_share: float = Field(1 / 3, ge=0, le=1)
     training: dict[str, Any] = {}
     score: ScoreSettings = ScoreSettings()
+    pruning: Pruning = Pruning()
     finals: Finals = Finals()
 
 
@@ -97,9 +106,14 @@ class Study:
         """The training seed of a trial: a stream of (study seed, trial number)."""
         return stream_seed(self.file.seed, "trial", number) % 2**31
 
-    def final_seeds(self) -> list[int]:
-        """The seeds over which finalists and baseline are compared in pairs."""
-        return [stream_seed(self.file.seed, "final", index) % 2**31 for index in range(self.file.finals.seeds)]
+    def final_seeds(self, trials: int | None = None) -> list[int]:
+        """The seeds over which finalists and baseline are compared in pairs.
+
+        A study run for fewer trials than its file asks for has as many fewer seeds (at least 3): a look, not a result.
+        """
+        share = min(1.0, (trials or self.file.trials) / self.file.trials)
+        count = max(min(3, self.file.finals.seeds), math.ceil(share * self.file.finals.seeds))
+        return [stream_seed(self.file.seed, "final", index) % 2**31 for index in range(count)]
 
     def baselines(self) -> list[dict[str, Any]]:
         """Settings of the matched normal with every likelihood that the space offers: always in the study, first."""
@@ -140,6 +154,9 @@ def load_study(name: str | Path) -> Study:
     if file.score.metric != "bits_per_dimension":
         raise ValueError(f"{where}: {unknown(file.score.metric, ['bits_per_dimension'], 'score.metric')}")
     study = Study(path.stem, file, space)
+    for key in file.training:
+        if key in space.parameters or (key in ("posterior", "prior") and "pair" in space.parameters):
+            raise ValueError(f"{where}: training.{key} is what the space {space.name} searches; remove one of the two")
     try:
         study.spec(_first_choice(space), seed=0)
     except (ValueError, TypeError) as error:

@@ -46,6 +46,7 @@ class Event:
     members: tuple[int, ...]
     rows: tuple[dict[str, float], ...]
     seconds: float  # of this epoch, rung or run
+    models: tuple[VAE, ...] = ()  # at a rung and at the end, as they are now
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,7 +167,8 @@ def fit_population(
 
     def tell(kind: str, epoch: int, group: Sequence[Member], rows: Sequence[dict[str, float]], seconds: float) -> Any:
         places = tuple(place_of[id(member)] for member in group)
-        return on_event(Event(kind, epoch, places, tuple(rows), seconds)) if on_event else None
+        models = () if kind == "epoch" else tuple(member.vae for member in group)
+        return on_event(Event(kind, epoch, places, tuple(rows), seconds, models)) if on_event else None
 
     def on_epoch(population: Population, rows: list[dict[str, float]], seconds: float) -> None:
         last = population.epoch >= min(member.spec.epochs for member in population.members)

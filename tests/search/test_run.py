@@ -1,0 +1,149 @@
+"""A study is the same interrupted or not, keeps what is finished, and refuses other results."""
+
+import csv
+import json
+
+import pytest
+
+from autovae.search.results import ResultsError
+from autovae.search.run import Run
+from autovae.search.study import load_study
+
+SPACE = """
+[parameters.pair]
+posteriors = ["normal", "laplace", "cauchy"]
+priors = ["normal", "cauchy"]
+[parameters.likelihood]
+choices = ["bernoulli", "normal"]
+[fixed]
+latent_dim = 2
+hidden = [8]
+"""
+STUDY = """
+purpose = "a test"
+data = "digits"
+space = "{space}"
+trials = 6
+batch = 3
+[training]
+epochs = 2
+batch_size = 500
+[score]
+samples = 2
+points = 20
+final_samples = 3
+[finals]
+top = 2
+seeds = 2
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "tiny_space.toml").write_text(SPACE)
+    path = tmp_path / "tiny.toml"
+    path.write_text(STUDY.format(space="tiny_space.toml"))
+    return load_study(path)
+
+
+def table(folder, columns=("number", "state", "posterior", "prior", "likelihood", "alpha", "seed", "score")):
+    with open(folder / "trials.csv", newline="") as file:
+        return [tuple(row[name] for name in columns) for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def whole(study, tmp_path):
+    job = Run(study, tmp_path / "whole")
+    job.execute()
+    return job
+
+
+def test_a_study_leaves_its_files_and_a_second_run_adds_nothing(study, whole, tmp_path):
+    folder = whole.folder.path
+    assert {"study.toml", "trials.csv", "trials.journal", "finals.csv", "summary.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert (folder / "winners" / "1" / "model.safetensors").is_file()
+    before = (folder / "trials.csv").read_bytes()
+    again = Run(study, tmp_path / "whole")
+    assert again.execute() is None
+    assert again.added == 0
+    assert (folder / "trials.csv").read_bytes() == before
+
+
+def test_baselines_come_first(whole):
+    rows = table(whole.folder.path)
+    assert [row[2:5] for row in rows[:2]] == [("normal", "normal", "bernoulli"), ("normal", "normal", "normal")]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3, 4])
+def test_interrupted_and_resumed_equals_uninterrupted(study, whole, tmp_path, monkeypatch, stop_after):
+    """Stopped while a batch trains, and while its trials are being told: nothing is lost and nothing changes."""
+    job = Run(study, tmp_path / "resumed")
+    told = []
+    original = Run._tell
+
+    def tell(self, trial, outcome):
+        if len(told) == stop_after:
+            raise KeyboardInterrupt
+        told.append(trial.number)
+        original(self, trial, outcome)
+
+    monkeypatch.setattr(Run, "_tell", tell)
+    with pytest.raises(KeyboardInterrupt):
+        job.execute()
+    monkeypatch.setattr(Run, "_tell", original)
+    resumed = Run(study, tmp_path / "resumed")
+    resumed.execute()
+    assert resumed.added == 6 - stop_after
+    for one, other in zip(table(whole.folder.path), table(resumed.folder.path), strict=True):
+        assert one[:-1] == other[:-1]
+        assert float(one[-1]) == pytest.approx(float(other[-1]), rel=1e-6)
+
+
+def test_more_trials_extend_a_study(study, whole, tmp_path):
+    longer = Run(study, tmp_path / "whole", trials=8)
+    longer.execute()
+    assert longer.added == 2
+    assert table(longer.folder.path)[:6] == table(whole.folder.path)[:6] or longer.finished_count() == 8
+
+
+def test_a_trial_that_diverges_fails_alone_with_its_reason(study, tmp_path, monkeypatch):
+    original = study.spec
+
+    def spec(settings, seed):
+        made = original(settings, seed)
+        return made.replace(learning_rate=1e30) if made.posterior == "laplace" else made
+
+    monkeypatch.setattr(type(study), "spec", lambda self, settings, seed: spec(settings, seed))
+    job = Run(study, tmp_path / "diverges", trials=9)
+    job.execute()
+    rows = table(job.folder.path, ("posterior", "state", "reason"))
+    failed = [row for row in rows if row[1] == "FAIL"]
+    assert failed
+    assert all(row[0] == "laplace" and ("diverged" in row[2] or "finite" in row[2]) for row in failed)
+
+
+def test_an_edited_study_is_refused_with_the_difference(study, whole, tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(STUDY.format(space="tiny_space.toml").replace("epochs = 2", "epochs = 3"))
+    before = sorted(p.name for p in whole.folder.path.iterdir())
+    with pytest.raises(ResultsError, match=r"training.epochs: was 2, is 3"):
+        Run(load_study(path), tmp_path / "whole").execute()
+    assert sorted(p.name for p in whole.folder.path.iterdir()) == before
+
+
+def test_a_folder_with_other_things_is_refused(study, tmp_path):
+    target = tmp_path / "other" / "tiny"
+    target.mkdir(parents=True)
+    (target / "thesis.txt").write_text("do not lose me")
+    with pytest.raises(ResultsError, match="not empty"):
+        Run(study, tmp_path / "other").execute()
+    assert (target / "thesis.txt").read_text() == "do not lose me"
+
+
+def test_the_summary_says_whether_anything_won(whole):
+    summary = json.loads((whole.folder.path / "summary.json").read_text())
+    assert isinstance(summary["wins"], bool)
+    assert "normal|normal" in summary["sentence"] or "matched normal" in summary["sentence"]
+    assert summary["gain_test"]["low"] <= summary["gain_test"]["mean"] <= summary["gain_test"]["high"]
