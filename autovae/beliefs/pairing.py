@@ -37,6 +37,7 @@ Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # A scale of exp(+-12) is past anything a latent can use; beyond it float32 products overflow in the tails.
 LOG_SCALE_LIMIT = 12.0
+ROUNDING = 1e-6  # keeps |loc| + scale <= 1 in float32, where the sum may round up
 
 
 def _free(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,8 +45,8 @@ def _free(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inside_interval(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    scale = s.sigmoid()
-    return (1 - scale) * m.tanh(), scale
+    _, scale = _scale_below_one(m, s)
+    return (1 - scale) * (1 - ROUNDING) * m.tanh(), scale
 
 
 def _interval_in_half_line(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def _half_line_in_half_line(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scale_below_one(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    return m, s.sigmoid()
+    return m, s.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).sigmoid()
 
 
 REGIONS: dict[Pair, Map] = {
