@@ -2,7 +2,7 @@ r"""What HMC learns during warm-up: the step size, the mass, the length of a tra
 
 | learnt | from | by |
 |---|---|---|
-| step size | mean acceptance of all chains | dual averaging: t0 = 10, gamma = .05, kappa = .75 |
+| step size | mean acceptance of all chains (at first harmonic) | dual averaging: t0 = 10, gamma = .05, kappa = .75 |
 | diagonal mass | variance of all chains pooled, in windows | Welford, shrunk: n/(n+5) var + 1e-3 * 5/(n+5) |
 | trajectory length | ChEES: how far the square distance from the mean moves | Adam on its logarithm, Halton jitter |
 

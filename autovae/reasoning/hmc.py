@@ -42,6 +42,7 @@ from autovae.tables import lookup
 __all__ = ["HMC", "INTEGRATORS"]
 
 DIVERGENT = 1000.0
+LONG_WARMUP = 100
 
 
 @dataclass
@@ -118,7 +119,7 @@ class HMC(Method):
     """Hamiltonian Monte Carlo, all chains in one tensor; the settings are those of the table above.
 
     With `warmup=0` nothing is learnt: `step_size` is used as it is, with unit mass. `steps` is the number of steps of a
-    fixed trajectory, and where ChEES starts from. `keep_warmup` keeps the positions of the warm-up, `Draws.warmup`.
+    fixed trajectory. `keep_warmup` keeps the positions of the warm-up, `Draws.warmup`.
     """
 
     name: ClassVar[str] = "hmc"
@@ -204,7 +205,8 @@ class _Run:
         self.index = 0
         self.step = settings.step_size or self._reasonable_step()
         self.dual = DualAveraging(self.step, settings.target)
-        self.chees = ChEES(settings.steps * self.step) if settings.trajectory == "chees" else None
+        # From the short side: the criterion has further, lower maxima after every turn.
+        self.chees = ChEES(self.step) if settings.trajectory == "chees" else None
         self.variance = PooledVariance(xi.shape[1], xi)
 
     def learn(self, iteration: int, warmup: int) -> None:
@@ -214,7 +216,9 @@ class _Run:
         before = self.state
         share = halton(self.index)
         end, momentum, acceptance, _ = self.iterate(share)
-        self.dual.update(float(acceptance.mean()))
+        # A chain that starts where the evidence is steep moves only with tiny steps; the harmonic mean waits for it.
+        early = iteration < first and warmup >= LONG_WARMUP
+        self.dual.update(float(1 / (1 / acceptance.clamp(min=1e-6)).mean() if early else acceptance.mean()))
         if self.chees is not None:
             root = 1.0 if self.inverse_mass is None else self.inverse_mass.sqrt()
             self.chees.update(before.xi / root, end.xi / root, momentum * root, acceptance, share)
