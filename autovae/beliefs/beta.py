@@ -118,17 +118,20 @@ class _BetaMass(torch.autograd.Function):
         bins = _Bins(lower, upper)
         nodes = [bins.node(t, weight) for t, weight in zip(NODES, WEIGHTS, strict=True)]
 
+        origin = (a * log_m).addcmul_(b, log_rest)
+
         def exponent(node: tuple[Tensor, Tensor, Tensor]) -> Tensor:
             log_x, log_1mx, log_weight = node
-            return torch.addcmul(log_weight + a * (log_x - log_m), b, log_1mx - log_rest)
+            return torch.addcmul(log_weight - origin, a, log_x).addcmul_(b, log_1mx)
 
         edge = bins.edge()
         boundary = exponent(edge)
         end = bins.left + bins.right
         top = torch.maximum(torch.maximum(exponent(nodes[0]), exponent(nodes[-1])), boundary)
         total, of_x, of_rest = torch.zeros_like(top), torch.zeros_like(top), torch.zeros_like(top)
+        origin += top
         for node in nodes:
-            share = exponent(node).sub_(top).exp_()
+            share = exponent(node).clamp_(-80, 80).exp_()  # below, products would be denormal and slow
             total.add_(share)
             of_x.addcmul_(share, node[0])
             of_rest.addcmul_(share, node[1])

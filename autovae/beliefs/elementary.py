@@ -1,4 +1,4 @@
-r"""KL(q || p) in closed form: elementary functions, and special functions of `special`.
+r"""KL(q || p) by elementary functions.
 
 Notation: q is the law of mu + sigma X with X of a standard family, p a standard prior with -log p(z) = C_p + U_p(z),
 h the entropy of X, r = log sigma, d = sigma - 1, a = abs(mu), gamma Euler's constant. Every cell is
@@ -33,31 +33,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from autovae.beliefs.families import EULER, FAMILIES, minus_abs
+from autovae.beliefs.energies import Divergence, constant
+from autovae.beliefs.families import FAMILIES, minus_abs
 
-__all__ = ["ENERGY_CONSTANT", "Energy", "constant"]
+__all__ = ["any_normal", "by_moment", "student_laplace"]
 
-Energy = Callable[[Tensor, Tensor, Tensor], Tensor]  # (mu, sigma, log sigma) -> elementwise value
 SQRT3, SQRT5 = math.sqrt(3), math.sqrt(5)
-
-ENERGY_CONSTANT = {  # C_p
-    "normal": 0.5 * math.log(2 * math.pi),
-    "laplace": math.log(2),
-    "cauchy": math.log(math.pi),
-    "logistic": 0.0,
-    "gumbel": 0.0,
-    "uniform": math.log(2),
-    "exponential": 0.0,
-    "hypsecant": math.log(math.pi / 2),
-    "student_t3": -float(FAMILIES["student_t3"].log_prob(torch.zeros((), dtype=torch.float64))),
-    "student_t5": -float(FAMILIES["student_t5"].log_prob(torch.zeros((), dtype=torch.float64))),
-}
-
-
-def constant(posterior: str, prior: str) -> float:
-    """C_p - h: what is left of KL + r beside the energy."""
-    return ENERGY_CONSTANT[prior] - FAMILIES[posterior].entropy
-
 
 # --- normal prior ---
 
@@ -67,7 +48,7 @@ def normal_normal(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
     return 0.5 * (mu.square() + d * (2 + d)) - r
 
 
-def any_normal(posterior: str) -> Energy:
+def any_normal(posterior: str) -> Divergence:
     """E z^2 / 2 by mean and variance."""
     family, offset = FAMILIES[posterior], constant(posterior, "normal")
     mean, variance = family.mean, family.variance
@@ -87,12 +68,6 @@ def laplace_laplace(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
     return (sigma - 1 - r) + (a + sigma * torch.expm1(-a / sigma))
 
 
-def normal_laplace(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
-    t = mu / sigma
-    partial = sigma * math.sqrt(2 / math.pi) * torch.exp(-0.5 * t.square()) + mu * torch.erf(t * math.sqrt(0.5))
-    return partial - r + constant("normal", "laplace")
-
-
 def logistic_laplace(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
     a = -minus_abs(mu)
     return a + 2 * sigma * torch.log1p(torch.exp(-a / sigma)) - r + constant("logistic", "laplace")
@@ -108,7 +83,7 @@ def exponential_laplace(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
     return mu + sigma + 2 * (sigma * torch.expm1(below / sigma) - below) - r + constant("exponential", "laplace")
 
 
-def student_laplace(nu: int) -> Energy:
+def student_laplace(nu: int) -> Divergence:
     family, offset = FAMILIES[f"student_t{nu}"], constant(f"student_t{nu}", "laplace")
     peak = math.exp(float(family.log_prob(torch.zeros((), dtype=torch.float64)))) * 2 * nu / (nu - 1)
 
@@ -172,23 +147,10 @@ def t5_t5(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
     return 3 * (torch.log1p((d * (4 + d) + m) / 4) + (m - d * (2 + d)) / square + third) - r
 
 
-def by_log_square(posterior: str, prior: str, log_square: Callable[[Tensor, Tensor], Tensor]) -> Energy:
-    """A cauchy or student_t prior: (nu + 1) / 2 E log(1 + z^2 / nu)."""
-    nu = 1 if prior == "cauchy" else int(prior[-1])
-    shrink, weight, offset = 1 / math.sqrt(nu), 0.5 * (nu + 1), constant(posterior, prior)
-
-    def energy(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
-        if nu == 1:
-            return log_square(mu, sigma) - r + offset
-        return weight * log_square(mu * shrink, sigma * shrink) - r + offset
-
-    return energy
-
-
 # --- gumbel prior: E z + E exp(-z) ---
 
 
-def by_moment(posterior: str, moment: Callable[[Tensor, Tensor], Tensor]) -> Energy:
+def by_moment(posterior: str, moment: Callable[[Tensor, Tensor], Tensor]) -> Divergence:
     """A gumbel prior, from moment(mu, sigma) = exp(-mu) M(-sigma): exponents are joined before exp."""
     mean, offset = FAMILIES[posterior].mean, constant(posterior, "gumbel")
 
@@ -221,10 +183,6 @@ def uniform_moment(mu: Tensor, sigma: Tensor) -> Tensor:
 
 def exponential_moment(mu: Tensor, sigma: Tensor) -> Tensor:
     return torch.exp(-mu) / (1 + sigma)
-
-
-def gumbel_gumbel(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
-    return EULER * (sigma - 1) - r + torch.expm1(torch.lgamma(1 + sigma) - mu) + mu
 
 
 # --- bounded priors ---
