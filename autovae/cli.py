@@ -97,6 +97,8 @@ def run(
         return
     with live_progress(loaded.name) as on_progress:
         job = Run(loaded, results, dataset, data, trials, device, on_progress)
+        for note in job.notes:
+            on_progress.phase(note)
         try:
             job.execute()
         except KeyboardInterrupt:

@@ -74,7 +74,7 @@ def test_an_infinite_pair_in_a_space(capsys, tmp_path):
     ("values", "words"),
     [
         (np.full((20, 4), np.nan), ["NaN"]),
-        (np.arange(80.0).reshape(20, 4), ["bernoulli", "real"]),
+        (np.array([["a", "b"]] * 20), ["dtype"]),
         (np.zeros((0, 4)), ["empty"]),
     ],
 )

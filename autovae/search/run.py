@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from autovae.search.finals import Final, Verdict, candidates, run_finals
 from autovae.search.objective import Outcome, run_batch
 from autovae.search.results import ResultsFolder
 from autovae.search.samplers import SAMPLERS
-from autovae.search.space import Choices
+from autovae.search.space import Choices, Space
 from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.streams import stream_seed
@@ -79,14 +79,27 @@ class Run:
         name = study.name if dataset is None or dataset == study.file.data else f"{study.name}-{self.data.name}"
         self.folder = ResultsFolder(Path(results) / name)
         self.added = 0
-        self._check_likelihoods()
+        self.notes: list[str] = []
+        self._fit_likelihoods(own_data=self.source == study.file.data)
 
-    def _check_likelihoods(self) -> None:
-        """A likelihood that does not fit the data's support is an error before anything is trained."""
+    def _fit_likelihoods(self, own_data: bool) -> None:
+        """A likelihood that does not fit the data's support: an error in a study on its own data, left out on other data."""
         choice = self.study.space.parameters.get("likelihood")
-        fixed = {**self.study.file.training, **self.study.space.fixed}.get("likelihood", "bernoulli")
-        for name in choice.choices if isinstance(choice, Choices) else [fixed]:
-            check_support(str(name), self.data.support)
+        if not isinstance(choice, Choices):
+            fixed = {**self.study.file.training, **self.study.space.fixed}.get("likelihood", "bernoulli")
+            check_support(str(fixed), self.data.support)
+            return
+        reasons = {str(name): _misfit(str(name), self.data.support) for name in choice.choices}
+        fitting = [name for name in choice.choices if not reasons[str(name)]]
+        misfits = [reason for reason in reasons.values() if reason]
+        if misfits and (own_data or not fitting):
+            raise ValueError(misfits[0])
+        if misfits:
+            left_out = ", ".join(name for name, reason in reasons.items() if reason)
+            self.notes.append(f"{left_out} left out: {self.data.name} is {self.data.support}")
+            parameters = {**self.study.space.parameters, "likelihood": Choices(choices=fitting)}
+            space = self.study.space
+            self.study = replace(self.study, space=Space(space.name, space.purpose, parameters, space.fixed))
 
     def identity(self) -> dict[str, Any]:
         path = {} if self.source in DATASETS else {"path": str(Path(self.source).resolve())}
@@ -283,6 +296,15 @@ class Run:
             },
         }
         save_vae(fit.model, self.data, folder, about)
+
+
+def _misfit(likelihood: str, support: str) -> str:
+    """Why a likelihood does not fit a support; empty where it does."""
+    try:
+        check_support(likelihood, support)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def trial_rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from autovae.search.results import ResultsError
@@ -147,3 +148,27 @@ def test_the_summary_says_whether_anything_won(whole):
     assert isinstance(summary["wins"], bool)
     assert "normal|normal" in summary["sentence"] or "matched normal" in summary["sentence"]
     assert summary["gain_test"]["low"] <= summary["gain_test"]["mean"] <= summary["gain_test"]["high"]
+
+
+@pytest.mark.parametrize("values", ["images", "rows"])
+def test_the_same_study_on_data_of_ones_own(study, tmp_path, values):
+    """Images of another size keep all likelihoods; real rows leave out those that do not fit, and say so."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (60, 5, 7), dtype=np.uint8) if values == "images" else rng.normal(size=(60, 3)) * 9
+    np.savez(tmp_path / "mine.npz", x=x)
+    job = Run(study, tmp_path / "own", dataset=str(tmp_path / "mine.npz"))
+    job.execute()
+    assert job.folder.path.name == "tiny-mine"
+    assert bool(job.notes) == (values == "rows")
+    assert {row[4] for row in table(job.folder.path)} <= {"bernoulli", "normal"}
+    assert (job.folder.path / "winners" / "1" / "card.json").is_file()
+
+
+def test_a_study_whose_own_data_do_not_fit_is_refused(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).normal(size=(60, 3)))
+    (tmp_path / "tiny_space.toml").write_text(SPACE)
+    path = tmp_path / "tiny.toml"
+    text = STUDY.format(space="tiny_space.toml").replace('"digits"', f'"{tmp_path / "mine.npz"}"')
+    path.write_text(text)
+    with pytest.raises(ValueError, match="bernoulli"):
+        Run(load_study(path), tmp_path / "own")
