@@ -375,10 +375,11 @@ class StudentT(Symmetric):
 
     def __init__(self, nu: int) -> None:
         self.nu, self.name, self.variance = nu, f"student_t{nu}", nu / (nu - 2)
-        self.log_norm = 0.5 * math.log(nu * math.pi) + math.lgamma(nu / 2) - math.lgamma((nu + 1) / 2)
-        # psi((nu + 1) / 2) - psi(nu / 2) for odd nu, from psi(1) = -gamma and psi(1/2) = -gamma - 2 log 2.
-        rise = 2 * math.log(2) + sum(1 / k for k in range(1, (nu + 1) // 2)) - sum(2 / k for k in range(1, nu, 2))
-        self.entropy = 0.5 * (nu + 1) * rise + self.log_norm
+        # psi((nu + 1) / 2) - psi(nu / 2) = 2 log 2 - 1 for nu = 3, 2 log 2 - 7/6 for nu = 5, and B(nu / 2, 1/2).
+        self.log_norm, self.entropy = {
+            3: (math.log(math.sqrt(3) * math.pi / 2), math.log(8 * math.sqrt(3) * math.pi) - 2),
+            5: (math.log(3 * math.sqrt(5) * math.pi / 8), math.log(24 * math.sqrt(5) * math.pi) - 3.5),
+        }[nu]
         # tail(y) = y^nu P(y^2) / 2 pi by the sine series, which is exact to rounding on all of [0, pi].
         sines = {3: {1: 1.0}, 5: {1: 4 / 3, 2: -1 / 6}}[nu]
         self.series = [

@@ -110,15 +110,18 @@ def _gauss_legendre(points: int) -> tuple[tuple[mpf, mpf], ...]:
     return tuple(nodes)
 
 
-def _panels(posterior: str, mu: mpf, sigma: mpf, low: float, high: float) -> list[mpf]:
+def _panels(posterior: str, prior: str, mu: mpf, sigma: mpf) -> list[mpf]:
     law = LAWS[posterior]
+    low, high = mpf(law.low), mpf(law.high)
+    if prior == "gumbel" and law.support[0] == -math.inf:
+        # exp(-z) tilts the density: by sigma for the normal, to the rate 1 - sigma for an exponential tail.
+        low = low - sigma if posterior == "normal" else low / (1 - sigma) if posterior != "gumbel" else low - 3
     doubling = [mpf(0)] + [sign * mpf(2) ** k for k in range(-1, 84) for sign in (-1, 1)]
     # Both ends of a moving panel grid: around x = 0 for q, around z = 0 for p.
     cuts = set(doubling) | {(z - mu) / sigma for z in doubling}
     if posterior == "gumbel":
-        cuts |= {mpf(k) / 2 for k in range(-9, 1)}
-    ends = mpf(max(low, law.low)), mpf(min(high, law.high))
-    return [ends[0], *sorted(x for x in cuts if ends[0] < x < ends[1]), ends[1]]
+        cuts |= {mpf(k) / 2 for k in range(-15, 1)}
+    return [low, *sorted(x for x in cuts if low < x < high), high]
 
 
 def kl_and_gradient(posterior: str, prior: str, loc: float, scale: float) -> tuple[mpf, mpf, mpf]:
@@ -126,7 +129,7 @@ def kl_and_gradient(posterior: str, prior: str, loc: float, scale: float) -> tup
     with mp.workdps(DIGITS):
         q, p, mu, sigma = LAWS[posterior], LAWS[prior], mpf(loc), mpf(scale)
         energy = slope = pull = mpf(0)
-        cuts = _panels(posterior, mu, sigma, -math.inf, math.inf)
+        cuts = _panels(posterior, prior, mu, sigma)
         for left, right in zip(cuts, cuts[1:], strict=False):
             half, centre = (right - left) / 2, (right + left) / 2
             for node, weight in _gauss_legendre(40):
