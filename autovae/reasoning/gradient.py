@@ -37,27 +37,34 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise layer: its value, and its gradient from (grad, input, output)."""
+    """An elementwise layer: its value, and its gradient from (grad, input, output).
+
+    One that finds its gradient from the output alone says so and is then computed in place, `forward(h)` changing h.
+    """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+    in_place: bool = False
 
 
 def _activation(layer: nn.Module) -> Activation | None:
     """The hand-written passes of an activation, None where there are none."""
     kind = type(layer)
     if kind is nn.ReLU:
-        return Activation(torch.relu, lambda g, x, y: aten.threshold_backward(g, y, 0))
+        threshold = aten.threshold_backward.grad_input
+        return Activation(torch.relu_, lambda g, x, y: threshold(g, y, 0, grad_input=g), in_place=True)
     if kind is nn.Tanh:
-        return Activation(torch.tanh, lambda g, x, y: aten.tanh_backward(g, y))
+        tanh = aten.tanh_backward.grad_input
+        return Activation(torch.tanh_, lambda g, x, y: tanh(g, y, grad_input=g), in_place=True)
     if kind is nn.Sigmoid:
-        return Activation(torch.sigmoid, lambda g, x, y: aten.sigmoid_backward(g, y))
+        sigmoid = aten.sigmoid_backward.grad_input
+        return Activation(torch.sigmoid_, lambda g, x, y: sigmoid(g, y, grad_input=g), in_place=True)
     if isinstance(layer, nn.LeakyReLU) and kind is nn.LeakyReLU:
         slope = layer.negative_slope
-        return Activation(layer.forward, lambda g, x, y: aten.leaky_relu_backward(g, x, slope, False))
+        return Activation(_plain(layer), lambda g, x, y: aten.leaky_relu_backward(g, x, slope, False))
     if isinstance(layer, nn.ELU) and kind is nn.ELU:
         alpha = layer.alpha
-        return Activation(layer.forward, lambda g, x, y: aten.elu_backward(g, alpha, 1.0, 1.0, False, x))
+        return Activation(_plain(layer), lambda g, x, y: aten.elu_backward(g, alpha, 1.0, 1.0, False, x))
     if kind is nn.SiLU:
         return Activation(nn.functional.silu, lambda g, x, y: aten.silu_backward(g, x))
     if isinstance(layer, nn.GELU) and kind is nn.GELU:
@@ -66,8 +73,19 @@ def _activation(layer: nn.Module) -> Activation | None:
     return None
 
 
+def _plain(layer: nn.LeakyReLU | nn.ELU) -> Callable[[Tensor], Tensor]:
+    """The layer's function without its `inplace`, which would overwrite the input that `backward` asks for."""
+    if isinstance(layer, nn.ELU):
+        return lambda x: nn.functional.elu(x, layer.alpha)
+    return lambda x: nn.functional.leaky_relu(x, layer.negative_slope)
+
+
 class PlainNetwork:
-    """A sequence of Linear layers and activations with both passes written out."""
+    """A sequence of Linear layers and activations with both passes written out.
+
+    The results of products are kept from call to call and overwritten, since fresh pages cost as much as a small product;
+    what `forward` and `backward` return is their caller's until the next call of the same.
+    """
 
     def __init__(self, layers: list[nn.Linear | Activation]) -> None:
         self.layers = [
@@ -76,6 +94,7 @@ class PlainNetwork:
             else (layer.weight.detach(), layer.weight.detach().T.contiguous(), _bias(layer))
             for layer in layers
         ]
+        self._results: dict[tuple[int, int, str], Tensor] = {}
 
     @classmethod
     def of(cls, module: nn.Module) -> PlainNetwork | None:
@@ -86,26 +105,36 @@ class PlainNetwork:
     def forward(self, h: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The output, and the activations' inputs and outputs for `backward`."""
         kept: list[Tensor] = []
-        for layer in self.layers:
+        owned = False
+        for index, layer in enumerate(self.layers):
             if isinstance(layer, Activation):
-                y = layer.forward(h)
+                y = layer.forward(h if owned or not layer.in_place else h.clone())
                 kept += [h, y]
                 h = y
             else:
                 _, transposed, bias = layer
-                h = torch.mm(h, transposed) if bias is None else torch.addmm(bias, h, transposed)
+                h = self._product(h, transposed, index, "forward")
+                if bias is not None:
+                    h.add_(bias)
+            owned = True
         return h, kept
 
     def backward(self, g: Tensor, kept: list[Tensor]) -> Tensor:
-        """The gradient of the input from that of the output."""
+        """The gradient of the input from that of the output, which is overwritten."""
         left = len(kept)
-        for layer in reversed(self.layers):
+        for index, layer in reversed(list(enumerate(self.layers))):
             if isinstance(layer, Activation):
                 left -= 2
                 g = layer.backward(g, kept[left], kept[left + 1])
             else:
-                g = torch.mm(g, layer[0])
+                g = self._product(g, layer[0], index, "backward")
         return g
+
+    def _product(self, a: Tensor, b: Tensor, index: int, way: str) -> Tensor:
+        key = (index, len(a), way)
+        if key not in self._results:
+            self._results[key] = a.new_empty(len(a), b.shape[1])
+        return torch.mm(a, b, out=self._results[key])
 
 
 def _bias(layer: nn.Linear) -> Tensor | None:
@@ -136,21 +165,25 @@ def likelihood_gradient(posterior: LatentPosterior) -> Gradient:
     cotangent = _measured(posterior) or _by_autograd(posterior)
     size, objects = len(prior.object_families), prior.objects
     plain = set(prior.object_families) == {"normal"}
+    # A closed form may overwrite the output, which an activation at the end still needs.
+    shared = isinstance(network.layers[-1], Activation) if network.layers else True
 
     @torch.no_grad()
     def gradient(xi: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
         z, slope = (xi, None) if plain else _latent_and_slope(prior, xi)
         params, kept = network.forward(z if objects == 1 else z.reshape(-1, size))
+        if shared:
+            params = params.clone()
         value, g = cotangent(params, len(xi), need_value)
         g = network.backward(g, kept).reshape(xi.shape)
-        return value, g if slope is None else g.mul_(slope)
+        return value, g.clone() if slope is None else g * slope
 
     return gradient
 
 
 def _takes_flat(prior: PriorModule, network: PlainNetwork) -> bool:
     first = next((layer for layer in network.layers if not isinstance(layer, Activation)), None)
-    return first is not None and first[0].shape[1] == len(prior.object_families)
+    return first is None or first[0].shape[1] == len(prior.object_families)
 
 
 def _latent_and_slope(prior: PriorModule, xi: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,12 +234,15 @@ def _measured(posterior: LatentPosterior) -> Cotangent | None:
     constant = float(sum(power * log_norm for power, (_, _, log_norm) in pieces) - spread)
 
     def cotangent(params: Tensor, batch: int, need_value: bool) -> tuple[Tensor | None, Tensor]:
-        mean = params if link == "identity" else params.sigmoid()
-        residual = target - (mean * unit + offset if moved else mean)
-        weighted = residual * weight
+        mean = params if link == "identity" else params.sigmoid_()
+        residual = torch.sub(target, mean * unit + offset if moved else mean)
+        weighted = residual * weight if need_value else residual.mul_(weight)
         value = (weighted * residual).sum(-1).mul_(-0.5).add_(constant) if need_value else None
-        g = weighted * unit if moved else weighted
-        return value, g if link == "identity" else aten.sigmoid_backward(g, mean)
+        if moved:
+            weighted *= unit
+        if link == "sigmoid":
+            aten.sigmoid_backward.grad_input(weighted, mean, grad_input=weighted)
+        return value, weighted
 
     return cotangent
 

@@ -89,6 +89,32 @@ def test_evidence_without_a_closed_form(evidence):
     assert_exact(LatentPosterior(prior, [evidence(), Gaussian(None, measurement(), 0.3)]))
 
 
+@pytest.mark.parametrize("likelihood", [None, "bernoulli"])
+@pytest.mark.parametrize("last", [nn.Sigmoid(), nn.GELU()], ids=str)
+def test_an_activation_at_the_end(likelihood, last):
+    prior = PriorModule(nn.Sequential(decoder(), last), MIXED, likelihood=likelihood)
+    assert_exact(LatentPosterior(prior, Gaussian(None, measurement(), 0.3)))
+
+
+def test_no_network_at_all():
+    prior = PriorModule(nn.Identity(), MIXED).double()
+    assert_exact(LatentPosterior(prior, Gaussian(None, measurement(6), 0.3)))
+
+
+def test_the_gradient_does_not_change_its_argument_nor_earlier_results():
+    gradient = likelihood_gradient(
+        LatentPosterior(PriorModule.from_decoder(decoder()), Gaussian(None, measurement(), 0.3))
+    )
+    xi, other = torch.randn(2, 5, 6).double()
+    before = xi.clone()
+    value, slope = gradient(xi, True)
+    kept = value.clone(), slope.clone()
+    gradient(other, True)
+    assert torch.equal(xi, before)
+    assert torch.equal(value, kept[0])
+    assert torch.equal(slope, kept[1])
+
+
 def test_several_objects():
     prior = PriorModule(decoder(), MIXED, likelihood="bernoulli", shape=(2, 5)).replicate(3)
     y = measurement().reshape(2, 5)
