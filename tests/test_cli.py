@@ -74,7 +74,7 @@ def test_an_infinite_pair_in_a_space(capsys, tmp_path):
     ("values", "words"),
     [
         (np.full((20, 4), np.nan), ["NaN"]),
-        (np.array([["a", "b"]] * 20), ["dtype"]),
+        (np.array([["a", "b"]] * 20), ["values of"]),
         (np.zeros((0, 4)), ["empty"]),
     ],
 )
