@@ -21,7 +21,8 @@ The end bins reach to -inf and +inf, so that masses sum to one.
 The Bernoulli knows two outcomes only. For two levels, that is for the bins that meet at 1/2, its mass is its own
 probability; grey levels are scored as the continuous Bernoulli of the same logits, and lose partly by construction.
 References: Loaiza-Ganem and Cunningham, The continuous Bernoulli, 2019; Uria, Murray and Larochelle, RNADE, 2013.
-Not here: how masses are computed (`likelihood_masses`, `beta`), the bins themselves (`data.batches`), sums over pixels
+Value and slope are found together by autograd functions of first order: gradients of gradients and torch.func are not
+served. Not here: how masses are computed (`likelihood_masses`, `beta`), the bins themselves (`data.batches`), sums over pixels
 and observation masks (`model.vae`).
 
 To add one: subclass `Likelihood`, write log_prob, log_mass, mean and sample, add it to LIKELIHOODS and its name to
@@ -76,6 +77,14 @@ class Likelihood(ABC):
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         """Log probability of the bin [lower, upper]; lower may be -inf, upper +inf."""
 
+    def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        """`log_prob` summed over the last axis; a head may find the sum with less work than its terms."""
+        return self.log_prob(x, params, scale).sum(-1)
+
+    def log_mass_sum(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        """`log_mass` summed over the last axis."""
+        return self.log_mass(lower, upper, params, scale).sum(-1)
+
     @abstractmethod
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
         """E x."""
@@ -116,8 +125,6 @@ def check_support(likelihood: str, support: str, dequantise: bool = True) -> Non
 class _LinearInX(torch.autograd.Function):
     """x eta - A(eta) and its slope x - A'(eta), found together: both need the same exponentials."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, eta: Tensor, both: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         normaliser, mean = both(eta)
@@ -148,6 +155,38 @@ def _softplus_and_sigmoid(eta: Tensor) -> tuple[Tensor, Tensor]:
     return eta.clamp_min(0).sub_(likelier.log_()), s
 
 
+class _CoinSum(torch.autograd.Function):
+    """sum x eta - log(1 + exp eta) over the last axis: one logarithm for many factors, all within [1/2, 1]."""
+
+    FACTORS = 100  # 2^-100 is a normal number of float32
+
+    @staticmethod
+    def value(x: Tensor, eta: Tensor, s: Tensor, spare: Tensor) -> Tensor:
+        """From s = sigmoid eta, in the memory of `spare`, which may be s itself."""
+        likelier = torch.sub(s, 0.5, out=spare).abs_().add_(0.5)
+        whole = eta.shape[-1] // _CoinSum.FACTORS * _CoinSum.FACTORS
+        value = likelier[..., whole:].prod(-1).log_()
+        if whole:
+            value += likelier[..., :whole].unflatten(-1, (-1, _CoinSum.FACTORS)).prod(-1).log_().sum(-1)
+        return value.add_(torch.clamp_min(eta, 0, out=spare).neg_().addcmul_(x, eta).sum(-1))
+
+    @staticmethod
+    def forward(x: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+        s = eta.sigmoid()
+        value = _CoinSum.value(x, eta, s, torch.empty_like(s))
+        return value, torch.sub(x, s, out=s)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
+        return None, grad.unsqueeze(-1) * ctx.saved_tensors[0]
+
+
 class Bernoulli(Likelihood):
     """A coin of logit eta: black or white; grey x is read as the share of white."""
 
@@ -159,8 +198,18 @@ class Bernoulli(Likelihood):
     def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return _linear_in_x(x, params, _softplus_and_sigmoid)
 
+    def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        x = x.to(params.dtype)
+        shape = torch.broadcast_shapes(x.shape, params.shape)
+        x, params = x.expand(shape), params.expand(shape)
+        if not (params.requires_grad and torch.is_grad_enabled()):
+            s = params.sigmoid()
+            return _CoinSum.value(x, params, s, s)
+        result: Tensor = _CoinSum.apply(x, params)[0]
+        return result
+
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        black, white = (lower <= 0) & (upper == 0.5), (lower == 0.5) & (upper >= 1)
+        black, white = _halves(lower, upper)
         two_levels = black | white
         if not two_levels.is_cuda:  # a captured graph cannot ask; there both are computed
             if bool(two_levels.all()):
@@ -169,11 +218,22 @@ class Bernoulli(Likelihood):
                 return log_tilted_bin(lower, upper, params)
         return torch.where(two_levels, self.log_prob(white, params), log_tilted_bin(lower, upper, params))
 
+    def log_mass_sum(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        black, white = _halves(lower, upper)
+        if not black.is_cuda and bool((black | white).all()):
+            return self.log_prob_sum(white, params)
+        return self.log_mass(lower, upper, params).sum(-1)
+
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return params.sigmoid()
 
     def sample(self, params: Tensor, scale: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return torch.bernoulli(params.sigmoid(), generator=generator)
+
+
+def _halves(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Which bins are the lower, and which the upper half of the unit interval: the two levels of a coin."""
+    return (lower <= 0) & (upper == 0.5), (lower == 0.5) & (upper >= 1)
 
 
 class ContinuousBernoulli(Likelihood):
@@ -209,8 +269,6 @@ class ContinuousBernoulli(Likelihood):
 
 class _StandardLogProb(torch.autograd.Function):
     """log p(d) - log scale with d = (x - loc) / scale, from a law that gives log p and its slope together."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x, loc, scale, law):  # type: ignore[no-untyped-def]

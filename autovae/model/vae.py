@@ -226,16 +226,21 @@ class VAEStack(nn.Module):
         """
         parts = []
         for run, params, scale in self._heads(outputs):
-            value = run.likelihood.log_prob(targets[run.likelihood.trains_on], params, scale)
-            parts.append((value if mask is None else value * mask).sum(-1))
+            x = targets[run.likelihood.trains_on]
+            if mask is None:
+                parts.append(run.likelihood.log_prob_sum(x, params, scale))
+            else:
+                parts.append((run.likelihood.log_prob(x, params, scale) * mask).sum(-1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def log_mass(self, outputs: Tensor, lower: Tensor, upper: Tensor, mask: Tensor | None = None) -> Tensor:
         """Log probability of the bins [lower, upper] (B, X), summed over features, (P, K, B)."""
         parts = []
         for run, params, scale in self._heads(outputs):
-            value = run.likelihood.log_mass(lower, upper, params, scale)
-            parts.append((value if mask is None else value * mask).sum(-1))
+            if mask is None:
+                parts.append(run.likelihood.log_mass_sum(lower, upper, params, scale))
+            else:
+                parts.append((run.likelihood.log_mass(lower, upper, params, scale) * mask).sum(-1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def mean(self, outputs: Tensor) -> Tensor:

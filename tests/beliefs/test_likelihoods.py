@@ -238,6 +238,23 @@ def test_slopes_in_float32_near_zero(name: str) -> None:
         torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("features", [7, 100, 784])
+def test_sums_over_pixels_equal_their_terms(features: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    params = (torch.randn(3, 5, features, generator=generator) * 40).requires_grad_()
+    x = torch.randint(0, 2, (5, features), generator=generator).float()
+    lower = torch.where(x > 0, 0.5, -math.inf)
+    upper = torch.where(x > 0, math.inf, 0.5)
+    head = LIKELIHOODS["bernoulli"]
+    for terms, total in (
+        (head.log_prob(x, params), head.log_prob_sum(x, params)),
+        (head.log_mass(lower, upper, params), head.log_mass_sum(lower, upper, params)),
+    ):
+        torch.testing.assert_close(total, terms.sum(-1), rtol=1e-5, atol=1e-4)
+        (slopes,) = torch.autograd.grad(total.sum(), params)
+        torch.testing.assert_close(slopes, torch.autograd.grad(terms.sum(), params)[0])
+
+
 # ------------------------------------------------------------------------------------------ means and draws
 
 
