@@ -1,1 +1,1 @@
-
+"""How good a fit is, on scales that are comparable across beliefs."""

@@ -1,1 +1,1 @@
-
+"""What a study found: importance, figures, one page."""

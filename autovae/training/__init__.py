@@ -1,1 +1,1 @@
-
+"""The population trainer; imports neither optuna nor pydantic nor typer."""
