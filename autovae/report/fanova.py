@@ -6,19 +6,24 @@ box l on axis g, and c_l = (v_l - mean) prod_g w_lg,
 
     m_g(a)    = sum_l c_l / w_lg          [a in l_g]                     marginal of axis g at a
     m_gh(a,b) = sum_l c_l / (w_lg w_lh)   [a in l_g] [b in l_h]          marginal of the pair
-    V_g = Var m_g,    V_gh = Var m_gh - V_g - V_h,    importance = V / Var(tree), averaged over trees
+    V_g = Var m_g,    V_gh = Var(m_gh - m_g - m_h),    importance = V / Var(tree), averaged over trees
 
 On each axis the boxes meet in a few atoms (intervals between split points, or choices), so that V_g takes one
-cumulative sum and all V_gh of a tree are blocks of one matrix product M' diag(c) M, with M the boxes' indicators on the
-atoms of all axes. That, instead of a walk through the tree for every atom, is where the speed is.
+cumulative sum and all V_gh of a tree are blocks of one matrix product U' diag(c) U, with U_la = [a in l_g] / w_lg - 1 on
+the atoms of all axes. That, instead of a walk through the tree for every atom, is where the speed is.
 
-The measure is uniform on the range of a numeric axis (on its logarithm where the axis says so). For a categorical axis
-there are two: `measure="choices"` gives every choice 1/C, the space that was searched; `measure="cube"` is Optuna's
-FanovaImportanceEvaluator, uniform over the cube of the one-hot columns, most of whose corners are no choice at all: it
-counts a belief as "both normal and laplace" or as none, and overrates axes with many choices.
+The measure is uniform on the range of a numeric axis (on its logarithm where the axis says so) and on the choices of a
+categorical one: the space that was searched. Some combinations of choices are not in it, as the infinite pairs of
+posterior and prior: two axes with holes are joined (`Joint`) and only the combinations that exist count. With holes the
+two are dependent, and a function m of them is split by least squares, m = m_q + m_p + rest with m_q, m_p centred, each
+part's share being its covariance with m. Without holes that is the ordinary decomposition, and the shares always sum up.
+
+`measure="cube"` is Optuna's FanovaImportanceEvaluator instead: uniform over the cube of the one-hot columns, most of
+whose corners are no choice at all. It counts a belief as "both normal and laplace" or as neither.
 
 References: Hutter, Hoos and Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, 2014; Hooker,
-Generalized Functional ANOVA Diagnostics, 2007. Not here: which axes a study has, intervals, files (`importance`).
+Generalized Functional ANOVA Diagnostics, 2007; Li and Rabitz, General formulation of HDMR component functions with
+independent and correlated variables, 2012. Not here: which axes a study has, intervals, files (`importance`).
 """
 
 from __future__ import annotations
@@ -32,13 +37,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Axis", "Decomposition", "Forest", "decompose", "encode", "fit_forest"]
+__all__ = ["Axis", "Decomposition", "Forest", "Joint", "decompose", "encode", "exact_forest", "fit_forest"]
 
 Array = NDArray[np.float64]
 Measure = Literal["choices", "cube"]
 
 DENSE = 4_000_000  # numbers of a tree's box-by-atom matrix past which its atoms are merged
-MERGED = 32  # atoms an axis keeps then, for pairs only
+MERGED = 16  # atoms an axis keeps then, for pairs only
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,28 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Joint:
+    """Two neighbouring categorical axes of which only some combinations exist, as indices into their choices."""
+
+    first: int  # place of the first axis; the second is the next
+    cells: tuple[tuple[int, int], ...]
+
+    @property
+    def projections(self) -> tuple[Array, Array]:
+        """P_q and P_p: a function of the cells -> the parts that depend on the first axis and on the second alone."""
+        count = len(self.cells)
+        left, right = (np.array(side)[:, None] == np.unique(side) for side in zip(*self.cells, strict=True))
+        one_hot = np.concatenate([left, right], 1).astype(float)
+        one_hot -= one_hot.mean(0)
+        coefficients = np.linalg.pinv(one_hot)
+        split = left.shape[1]
+        centring = np.eye(count) - 1 / count
+        return one_hot[:, :split] @ coefficients[:split] @ centring, one_hot[:, split:] @ coefficients[
+            split:
+        ] @ centring
+
+
+@dataclass(frozen=True)
 class Forest:
     """Trees as flat arrays, the inputs they were fitted to, and how well they predict what they have not seen."""
 
@@ -84,8 +111,7 @@ class Decomposition:
     main_by_tree: Array  # (trees, axes)
     pairs_by_tree: Array  # (trees, axes, axes), symmetric, zero diagonal
     r2: float
-    curves: list[tuple[Array, Array]] = field(default_factory=list)  # per axis: places, marginal prediction there
-    surfaces: dict[tuple[int, int], Array] = field(default_factory=dict)
+    curves: list[tuple[Array, Array]] = field(default_factory=list)  # per axis: places, (trees, places) predictions
 
     @property
     def main(self) -> Array:
@@ -128,6 +154,13 @@ def fit_forest(inputs: Array, scores: Array, trees: int = 64, seed: int | None =
     return Forest([tree.tree_ for tree in forest.estimators_], _out_of_bag_r2(forest, inputs, scores))
 
 
+def exact_forest(inputs: Array, scores: Array) -> Forest:
+    """One tree that has the mean score of every distinct input for a leaf: decomposes a complete table exactly."""
+    from sklearn.tree import DecisionTreeRegressor
+
+    return Forest([DecisionTreeRegressor(random_state=0).fit(inputs, scores).tree_], math.nan)
+
+
 def _out_of_bag_r2(forest: Any, inputs: Array, scores: Array) -> float:
     """1 - residual / total over points that some tree has not seen, each predicted by those trees alone."""
     total, count = np.zeros(len(scores)), np.zeros(len(scores))
@@ -147,41 +180,57 @@ def _out_of_bag_r2(forest: Any, inputs: Array, scores: Array) -> float:
 
 @dataclass(frozen=True)
 class _Boxes:
-    """The leaves of one tree on the atoms of each axis."""
+    """The leaves of one tree on the atoms of each group; a group is an axis, or two joined ones."""
 
     values: Array  # (L,)
     shares: Array  # w_lg, (L, G)
-    low: NDArray[np.intp]  # first atom of numeric axes, (L, G)
+    low: NDArray[np.intp]  # first atom of numeric groups, (L, G)
     high: NDArray[np.intp]  # one past the last
-    members: dict[int, Array]  # categorical axes: indicator of boxes on atoms, (L, A_g)
-    weights: list[Array]  # measure of the atoms of each axis, sums to 1
-    edges: list[Array]  # of numeric axes
+    members: dict[int, Array]  # categorical groups: indicator of boxes on atoms, (L, A_g)
+    weights: list[Array]  # measure of the atoms of each group, sums to 1
+    edges: list[Array]  # of numeric groups
 
 
 def decompose(
-    axes: Sequence[Axis], forest: Forest, pairs: bool = True, measure: Measure = "choices", curves: bool = False
+    axes: Sequence[Axis],
+    forest: Forest,
+    pairs: bool = True,
+    measure: Measure = "choices",
+    joint: Joint | None = None,
+    curves: bool = False,
 ) -> Decomposition:
     """Main effects and, if asked for, pair interactions of every tree. Trees without variance are left out."""
     axes = tuple(axes)
-    main, both = [], []
+    size = len(axes)
+    owners = [place for place in range(size) if joint is None or place != joint.first + 1]  # first axis of each group
+    projections = joint.projections if joint is not None else ()
+    main, both, seen = [], [], []
     for tree in forest.trees:
-        boxes = _boxes(tree, axes, measure)
+        boxes = _boxes(tree, axes, measure, joint)
         mass = boxes.shares.prod(1)
-        centred = boxes.values - np.average(boxes.values, weights=mass)
-        variance = float(np.average(centred**2, weights=mass))
+        mean = np.average(boxes.values, weights=mass)
+        centred = mass * (boxes.values - mean)
+        variance = float(centred @ (boxes.values - mean))
         if not variance > 1e-300:
             continue
-        effects = _main_effects(boxes, mass * centred)
+        marginals = [_marginal(boxes, group, centred) for group in range(len(owners))]
+        effects, effects_of_pairs = np.zeros(size), np.zeros((size, size))
+        effects[owners] = [weight @ m**2 for weight, m in zip(boxes.weights, marginals, strict=True)]
+        product = _product(boxes, centred) if pairs else None
+        if product is not None:
+            effects_of_pairs[np.ix_(owners, owners)] = _pair_effects(*product)
+        if joint is not None:
+            _split(joint.first, projections, owners, marginals, product, effects, effects_of_pairs)
         main.append(effects / variance)
-        if pairs:
-            both.append(_pair_effects(boxes, mass * centred) / variance)
-    size = len(axes)
+        both.append(effects_of_pairs / variance)
+        if curves:
+            seen.append([mean + part for part in _curve(axes, joint, owners, boxes, marginals)])
     return Decomposition(
         axes,
         np.array(main).reshape(-1, size),
         np.array(both).reshape(-1, size, size),
         forest.r2,
-        _curves(axes, forest) if curves else [],
+        [(_places(axis), np.array([tree[place] for tree in seen])) for place, axis in enumerate(axes)] if seen else [],
     )
 
 
@@ -202,34 +251,49 @@ def _leaf_bounds(tree: Any, low: Array, high: Array) -> tuple[Array, Array, Arra
     return tree.value[leaf].reshape(len(leaf), -1)[:, 0], lows[leaf], highs[leaf]
 
 
-def _boxes(tree: Any, axes: Sequence[Axis], measure: Measure) -> _Boxes:
-    bounds = np.array([axis.bounds for axis in axes for _ in range(axis.columns)])
+def _boxes(tree: Any, axes: Sequence[Axis], measure: Measure, joint: Joint | None) -> _Boxes:
+    bounds = np.array([axis.bounds for axis in axes for _ in range(axis.columns)], float)
     values, lows, highs = _leaf_bounds(tree, bounds[:, 0], bounds[:, 1])
-    count, size = len(values), len(axes)
-    shares = np.ones((count, size))
-    first, last = np.zeros((count, size), np.intp), np.zeros((count, size), np.intp)
+    shares: list[Array] = []
+    first: list[NDArray[np.intp]] = []
+    last: list[NDArray[np.intp]] = []
     members: dict[int, Array] = {}
     weights: list[Array] = []
     edges: list[Array] = []
     column = 0
+    nowhere = np.zeros(len(values), np.intp)
     for place, axis in enumerate(axes):
-        stop = column + axis.columns
+        low, high = lows[:, column : column + axis.columns], highs[:, column : column + axis.columns]
+        column += axis.columns
         if axis.categorical:
-            indicator, weight = _atoms(lows[:, column:stop], highs[:, column:stop], measure)
-            members[place] = indicator
-            shares[:, place] = indicator @ weight
-            edges.append(np.empty(0))
+            indicator, weight = _atoms(low, high, measure)
+            if joint is not None and place == joint.first + 1:  # the group before becomes the joined one
+                before, here = (np.array(side) for side in zip(*joint.cells, strict=True))
+                indicator = members[len(weights) - 1][:, before] * indicator[:, here]
+                weight = np.full(len(joint.cells), 1 / len(joint.cells))
+                members[len(weights) - 1], weights[-1], shares[-1] = indicator, weight, indicator @ weight
+                continue
+            members[len(weights)] = indicator
+            share = indicator @ weight
+            starts, stops, edge = nowhere, nowhere, np.empty(0)
         else:
-            low, high = axis.bounds
-            edge = np.unique(np.concatenate([lows[:, column], highs[:, column]]))
-            weight = np.diff(edge) / (high - low)
-            first[:, place] = np.searchsorted(edge, lows[:, column])
-            last[:, place] = np.searchsorted(edge, highs[:, column])
-            shares[:, place] = (highs[:, column] - lows[:, column]) / (high - low)
-            edges.append(edge)
-        weights.append(weight)
-        column = stop
-    return _Boxes(values, shares, first, last, members, weights, edges)
+            bottom, top = axis.bounds
+            edge = np.unique(np.concatenate([low[:, 0], high[:, 0]]))
+            weight = np.diff(edge) / (top - bottom)
+            starts, stops = np.searchsorted(edge, low[:, 0]), np.searchsorted(edge, high[:, 0])
+            share = (high[:, 0] - low[:, 0]) / (top - bottom)
+        for known, new in zip((shares, first, last, weights, edges), (share, starts, stops, weight, edge), strict=True):
+            known.append(new)  # type: ignore[attr-defined]
+    alive = np.stack(shares, 1).min(1) > 0  # a box of combinations that do not exist has no measure
+    return _Boxes(
+        values[alive],
+        np.stack(shares, 1)[alive],
+        np.stack(first, 1)[alive],
+        np.stack(last, 1)[alive],
+        {group: indicator[alive] for group, indicator in members.items()},
+        weights,
+        edges,
+    )
 
 
 def _atoms(lows: Array, highs: Array, measure: Measure) -> tuple[Array, Array]:
@@ -246,12 +310,8 @@ def _atoms(lows: Array, highs: Array, measure: Measure) -> tuple[Array, Array]:
     return (conflict == 0).astype(float), np.full(len(corners), 1 / len(corners))
 
 
-def _main_effects(boxes: _Boxes, mass: Array) -> Array:
-    return np.array([float(weight @ _marginal(boxes, place, mass) ** 2) for place, weight in enumerate(boxes.weights)])
-
-
 def _marginal(boxes: _Boxes, place: int, mass: Array) -> Array:
-    """m_g at the atoms of one axis."""
+    """m_g at the atoms of one group."""
     part = mass / boxes.shares[:, place]
     if place in boxes.members:
         return part @ boxes.members[place]
@@ -260,65 +320,102 @@ def _marginal(boxes: _Boxes, place: int, mass: Array) -> Array:
     return np.cumsum(jumps)[:-1]
 
 
-def _indicators(boxes: _Boxes) -> tuple[Array, Array, NDArray[np.intp]]:
-    """M / w of all axes side by side (L, A), the atoms' measure (A,), where each axis starts.
+def _excess(boxes: _Boxes) -> tuple[NDArray[np.float32], Array, NDArray[np.intp]]:
+    """U = [a in l_g] / w_lg - 1 of all axes side by side (L, A), the atoms' measure (A,), where each axis starts.
 
-    Atoms of axes with many are merged (a box then has the share of the merged atom that it covers), so that the matrix
-    stays in bounds; that smooths a marginal over 1 / MERGED of its range.
+    An axis that a box does not cut has U = 0. Axes with many atoms are merged into MERGED equal parts (a box then has
+    the share of the part that it covers), so that the matrix stays in bounds; that smooths a marginal by 1 / MERGED of
+    its range.
     """
     count = len(boxes.values)
     merge = count * sum(map(len, boxes.weights)) > DENSE
-    blocks, weights = [], []
-    for place, weight in enumerate(boxes.weights):
+    weights = [
+        np.full(MERGED, 1 / MERGED) if merge and place not in boxes.members and len(weight) > MERGED else weight
+        for place, weight in enumerate(boxes.weights)
+    ]
+    starts = np.cumsum([0, *(len(weight) for weight in weights)])
+    excess = np.zeros((count, starts[-1]), np.float32)
+    for place, weight in enumerate(weights):
+        cut = np.flatnonzero(boxes.shares[:, place] < 1)
+        share = boxes.shares[cut, place, None]
         if place in boxes.members:
-            block = boxes.members[place] / boxes.shares[:, place, None]
-        elif merge and len(weight) > MERGED:
-            edge = boxes.edges[place]
-            grid = np.linspace(edge[0], edge[-1], MERGED + 1)
-            low, high = edge[boxes.low[:, place], None], edge[boxes.high[:, place], None]
-            covered = np.clip(np.minimum(high, grid[1:]) - np.maximum(low, grid[:-1]), 0, None)
-            block = covered / (grid[1] - grid[0]) / boxes.shares[:, place, None]
-            weight = np.full(MERGED, 1 / MERGED)
-        else:
+            inside: NDArray[Any] = boxes.members[place][cut]
+        elif weight is boxes.weights[place]:
             atom = np.arange(len(weight))
-            inside = (boxes.low[:, place, None] <= atom) & (atom < boxes.high[:, place, None])
-            block = inside / boxes.shares[:, place, None]
-        blocks.append(block)
-        weights.append(weight)
-    starts = np.cumsum([0, *(len(weight) for weight in weights[:-1])])
-    return np.concatenate(blocks, 1), np.concatenate(weights), starts
+            inside = (boxes.low[cut, place, None] <= atom) & (atom < boxes.high[cut, place, None])
+        else:
+            edge = boxes.edges[place]
+            grid = MERGED * (edge - edge[0]) / (edge[-1] - edge[0])
+            low, high = grid[boxes.low[cut, place], None], grid[boxes.high[cut, place], None]
+            part = np.arange(MERGED)
+            inside = np.clip(high - part, 0, 1) - np.clip(low - part, 0, 1)
+        excess[cut, starts[place] : starts[place + 1]] = inside / share - 1
+    return excess, np.concatenate(weights), starts[:-1]
 
 
-def _pair_effects(boxes: _Boxes, mass: Array) -> Array:
-    """V_gh of all pairs: the joint marginals are the blocks of one product; their variance less both main effects."""
-    indicators, weights, starts = _indicators(boxes)
-    main = np.add.reduceat(weights * (mass @ indicators) ** 2, starts)
-    joint = (indicators * mass[:, None]).T @ indicators
-    joint *= joint
-    joint *= weights
-    variance = np.add.reduceat(np.add.reduceat(joint, starts, axis=1) * weights[:, None], starts, axis=0)
-    effect = np.clip(variance - main[:, None] - main[None], 0, None)
+def _product(boxes: _Boxes, mass: Array) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Since sum_l c_l = 0, m_gh(a, b) - m_g(a) - m_h(b) = sum_l c_l U_la U_lb: U' diag(c) U, the atoms' measure, starts."""
+    excess, weights, starts = _excess(boxes)
+    return ((excess * mass[:, None].astype(np.float32)).T @ excess).astype(np.float64), weights, starts
+
+
+def _pair_effects(product: Array, weights: Array, starts: NDArray[np.intp]) -> Array:
+    """V_gh of all groups."""
+    square = product**2
+    square *= weights
+    effect = np.add.reduceat(np.add.reduceat(square, starts, axis=1) * weights[:, None], starts, axis=0)
     np.fill_diagonal(effect, 0)
     return effect
 
 
-def _curves(axes: Sequence[Axis], forest: Forest, places: int = 64) -> list[tuple[Array, Array]]:
-    """Per axis: choices (as 0..C-1) or places along the range, and the forest's marginal prediction there, (trees, places)."""
-    found: list[tuple[Array, list[Array]]] = []
-    for axis in axes:
-        low, high = axis.bounds
-        at = np.arange(axis.columns, dtype=float) if axis.categorical else low + (high - low) * _middles(places)
-        found.append((at, []))
-    for tree in forest.trees:
-        boxes = _boxes(tree, axes, "choices")
-        mass = boxes.shares.prod(1) * boxes.values
-        for place, (at, predictions) in enumerate(found):
-            marginal = _marginal(boxes, place, mass)
-            if not axes[place].categorical:
-                marginal = marginal[np.searchsorted(boxes.edges[place], at).clip(1, len(marginal)) - 1]
-            predictions.append(marginal)
-    return [(at, np.array(predictions)) for at, predictions in found]
+def _split(
+    first: int,
+    projections: Sequence[Array],
+    owners: Sequence[int],
+    marginals: Sequence[Array],
+    product: tuple[Array, Array, NDArray[np.intp]] | None,
+    effects: Array,
+    pairs: Array,
+) -> None:
+    """What the joined group explains, in place: to its first axis, its second and their interaction, alone and with others."""
+    second, group = first + 1, owners.index(first)
+    m = marginals[group]
+    total = float(np.mean(m**2))
+    effects[first], effects[second] = (float(np.mean((part @ m) * m)) for part in projections)
+    pairs[first, second] = pairs[second, first] = total - effects[first] - effects[second]
+    if product is None:
+        return
+    values, weights, starts = product
+    stops = [*starts[1:], len(weights)]
+    rows = values[starts[group] : stops[group]]
+    for place, part in zip((first, second), projections, strict=True):
+        shared = ((part @ rows) * rows).mean(0) * weights
+        for other, owner in enumerate(owners):
+            if other != group:
+                pairs[place, owner] = pairs[owner, place] = float(shared[starts[other] : stops[other]].sum())
 
 
-def _middles(count: int) -> Array:
-    return (np.arange(count) + 0.5) / count
+def _places(axis: Axis, count: int = 64) -> Array:
+    """Where a marginal curve is shown: choices as 0..C-1, or places along the range in the forest's units."""
+    low, high = axis.bounds
+    middles = (np.arange(count) + 0.5) / count
+    return np.arange(axis.columns, dtype=float) if axis.categorical else low + (high - low) * middles
+
+
+def _curve(
+    axes: Sequence[Axis], joint: Joint | None, owners: Sequence[int], boxes: _Boxes, marginals: Sequence[Array]
+) -> list[Array]:
+    """One tree's centred marginal prediction at the places of every axis."""
+    curves: list[Array] = []
+    for group, owner in enumerate(owners):
+        m = marginals[group]
+        if joint is not None and owner == joint.first:
+            for side in zip(*joint.cells, strict=True):
+                chosen = np.array(side)
+                counts = np.maximum(np.bincount(chosen), 1)
+                curves.append(np.bincount(chosen, m) / counts)
+        elif axes[owner].categorical:
+            curves.append(m)
+        else:
+            curves.append(m[np.searchsorted(boxes.edges[group], _places(axes[owner])).clip(1, len(m)) - 1])
+    return curves

@@ -34,7 +34,7 @@ __all__ = ["build_report"]
 MOST_ROWS = 1000  # of the leaderboard
 SAMPLES, COLUMNS = 64, 8
 COLUMNS_OF_CSV = (
-    "axis", "with_axis", "importance", "low", "high", "optuna", "ped_anova", "values", "trials", "surrogate_r2",
+    "axis", "with_axis", "importance", "low", "high", "optuna", "ped_anova", "values", "trials", "surrogate_r2", "branch",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ class Report:
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.importance: Importance = importance_of(record.complete)
+        self.importance: Importance = importance_of(record.complete, record.study.get("space"))
         self.files: dict[str, Figure | bytes] = {}
         self.notes: list[str] = list(record.notes)
         self.cards: dict[str, dict[str, Any]] = {}

@@ -7,7 +7,7 @@ Complete trials only. For every axis and pair of axes a row of importance.csv:
 | column            | is                                                                                          |
 |-------------------|---------------------------------------------------------------------------------------------|
 | axis, with_axis   | the axis; for an interaction its partner                                                    |
-| importance        | fANOVA: share of the forest's variance, every choice counted alike (`fanova`, "choices")    |
+| importance        | fANOVA: share of the forest's variance over the beliefs that can be searched (`fanova`)     |
 | low, high         | 95 % interval of it, by a bootstrap of the trials                                           |
 | optuna            | the same main effect as Optuna's FanovaImportanceEvaluator defines it ("cube")              |
 | ped_anova         | Optuna's PED-ANOVA: what separates the best tenth from the rest; sums to 1                  |
@@ -19,7 +19,8 @@ due to this axis? PED-ANOVA: how differently do the best trials choose it? An ax
 the first and small in the second.
 
 The interval resamples trials, fits a smaller forest to each resample, and puts the spread of its importances about the
-estimate; importances stay in [0, 1]. It covers which trials were run, not choices that were never tried.
+estimate (scaled by 1 / sqrt(n) where a resample holds fewer than all n trials), within [0, 1]. It covers which trials
+were run, not choices that were never tried.
 
 References: Hutter, Hoos and Leyton-Brown 2014 (`fanova`); Watanabe, Bansal and Hutter, PED-ANOVA, 2023.
 """
@@ -33,14 +34,16 @@ from typing import Any
 
 import numpy as np
 
-from autovae.report.fanova import Array, Axis, Decomposition, decompose, encode, fit_forest
+from autovae.finiteness import finiteness
+from autovae.report.fanova import Array, Axis, Decomposition, Joint, decompose, encode, exact_forest, fit_forest
 
-__all__ = ["Importance", "belief_axes", "importance_of", "importance_rows"]
+__all__ = ["Importance", "belief_axes", "exact_importance", "importance_of", "importance_rows"]
 
 SKIPPED = {"number", "state", "score", "score_se", "seed", "seconds", "reason", "bits", "nats"}
 FEW = 12  # a number that took at most so many values is a choice
-RESAMPLES, SMALL = 40, 8  # bootstrap resamples, trees in each
+RESAMPLES, SMALL, MOST = 40, 8, 1000  # bootstrap resamples, trees in each, trials in each
 LEVEL = 0.95
+LEAST = 4  # trials
 
 
 @dataclass
@@ -56,6 +59,8 @@ class Importance:
     ped_anova: Array = field(default_factory=lambda: np.zeros(0))
     counts: list[dict[Any, int]] = field(default_factory=list)
     reason: str = ""
+    branches: dict[str, Importance] = field(default_factory=dict)  # axes that only some trials have: those trials alone
+    holes: int = 0  # combinations of posterior and prior that the space does not offer
 
     @property
     def values(self) -> Array:
@@ -65,25 +70,34 @@ class Importance:
         return self.decomposition.pairs + np.diag(self.decomposition.main)
 
 
-def belief_axes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Axis], list[dict[str, Any]]]:
-    """The axes on which trials differ, and the trials on these axes. Heterogeneous pairings become shares of families."""
+def belief_axes(
+    rows: Sequence[Mapping[str, Any]], space: Mapping[str, Any] | None = None
+) -> tuple[list[Axis], list[dict[str, Any]], list[str]]:
+    """The axes on which trials differ, the trials on these axes, and the names of axes that only some trials have.
+
+    Heterogeneous pairings become shares of families. Ranges are those of the study's space where it names them, else
+    what was tried.
+    """
     points = [_beliefs(row) for row in rows]
-    names = list(dict.fromkeys(name for point in points for name in point))
-    axes = []
-    for name in names:
+    _fill_shares(points)
+    parameters = (space or {}).get("parameters", {})
+    axes, partial = [], []
+    for name in sorted({name for point in points for name in point}):
         values = [point.get(name) for point in points]
-        if any(value is None for value in values):
-            continue  # an axis of some trials only
-        different = list(dict.fromkeys(values))
+        different = set(values) - {None}
         if len(different) < 2:
+            continue
+        if None in values:
+            partial.append(name)
             continue
         numbers = [value for value in different if isinstance(value, float) and math.isfinite(value)]
         if len(numbers) == len(different) > FEW:
-            low, high = min(numbers), max(numbers)
-            axes.append(Axis(name, low, high, log=low > 0 and high / low >= 100))
+            known = parameters.get(name, {})
+            low, high = min([*numbers, known.get("low", math.inf)]), max([*numbers, known.get("high", -math.inf)])
+            axes.append(Axis(name, low, high, log=bool(known.get("log", low > 0 and high / low >= 100))))
         elif len(different) <= max(FEW, len(rows) // 2):
             axes.append(Axis(name, choices=tuple(sorted(different, key=lambda value: (str(type(value)), value)))))
-    return axes, points
+    return axes, points, partial
 
 
 def _beliefs(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,14 +113,61 @@ def _beliefs(row: Mapping[str, Any]) -> dict[str, Any]:
     return point
 
 
-def importance_of(rows: Sequence[Mapping[str, Any]], seed: int = 0, resamples: int = RESAMPLES) -> Importance:
+def _fill_shares(points: list[dict[str, Any]]) -> None:
+    """A family that a heterogeneous trial does not hold has share 0 in it; a single pair has share 1."""
+    shares = {name for point in points for name in point if name.startswith("share of ")}
+    for side in ("posterior", "prior"):
+        own = {name for name in shares if name.endswith(f" in {side}")}
+        if not own:
+            continue
+        for point in points:
+            single = point.pop(side, None)
+            for name in own:
+                point.setdefault(name, 1.0 if name == f"share of {single} in {side}" else 0.0)
+
+
+def joint_of(axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]], space: Mapping[str, Any] | None) -> Joint | None:
+    """Posterior and prior as joined axes, where the space does not offer all their combinations."""
+    names = [axis.name for axis in axes]
+    if "posterior" not in names or "prior" not in names or names.index("prior") != names.index("posterior") + 1:
+        return None
+    first = names.index("posterior")
+    posteriors, priors = axes[first].choices, axes[first + 1].choices
+    if not posteriors or not priors:
+        return None
+    listed = (space or {}).get("parameters", {}).get("pair", {}).get("choices")
+    offered = {tuple(part.strip() for part in str(text).split("|")) for text in listed or ()}
+    tried = {(row["posterior"], row["prior"]) for row in rows}
+    cells = tuple(
+        (a, b)
+        for a, q in enumerate(posteriors)
+        for b, p in enumerate(priors)
+        if (q, p) in tried or ((q, p) in offered if listed else _finite(q, p))
+    )
+    return Joint(first, cells) if len(cells) < len(posteriors) * len(priors) else None
+
+
+def _finite(posterior: str, prior: str) -> bool:
+    try:
+        return finiteness(posterior, prior) != "infinite"
+    except ValueError:  # a family that this version does not know
+        return False
+
+
+def importance_of(
+    rows: Sequence[Mapping[str, Any]],
+    space: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    branches: bool = True,
+) -> Importance:
     """Importances from complete trials (rows with a score). Says why not, where there are none."""
     rows = [row for row in rows if math.isfinite(row["score"])]
-    axes, points = belief_axes(rows)
+    axes, points, partial = belief_axes(rows, space)
     result = Importance(tuple(axes), len(rows))
     scores = np.array([row["score"] for row in rows], float)
-    if len(rows) < 4:
-        result.reason = f"{len(rows)} complete trials are too few to say what mattered; at least 4 are needed."
+    if len(rows) < LEAST:
+        result.reason = f"{len(rows)} complete trials are too few to say what mattered; at least {LEAST} are needed."
     elif not axes:
         result.reason = "All complete trials hold the same belief, so no axis can have mattered."
     elif np.ptp(scores) == 0:
@@ -114,12 +175,17 @@ def importance_of(rows: Sequence[Mapping[str, Any]], seed: int = 0, resamples: i
     if result.reason:
         return result
     result.counts = [_counts(axis, points) for axis in axes]
-    inputs = encode(axes, points)
+    inputs, joint = encode(axes, points), joint_of(axes, rows, space)
     forest = fit_forest(inputs, scores, seed=seed)
-    result.decomposition = decompose(axes, forest, curves=True)
+    result.decomposition = decompose(axes, forest, joint=joint, curves=True)
     result.optuna = decompose(axes, forest, pairs=False, measure="cube").main
     result.ped_anova = ped_anova(axes, points, scores)
-    result.low, result.high = _intervals(axes, inputs, scores, result.values, seed, resamples)
+    result.low, result.high = _intervals(axes, joint, inputs, scores, result.values, seed, resamples)
+    if joint is not None:
+        result.holes = len(axes[joint.first].choices) * len(axes[joint.first + 1].choices) - len(joint.cells)
+    for name in partial if branches else ():
+        own = [row for row, point in zip(rows, points, strict=True) if name in point]
+        result.branches[name] = importance_of(own, space, seed, resamples, branches=False)
     return result
 
 
@@ -129,21 +195,38 @@ def _counts(axis: Axis, points: Sequence[Mapping[str, Any]]) -> dict[Any, int]:
 
 
 def _intervals(
-    axes: Sequence[Axis], inputs: Array, scores: Array, estimate: Array, seed: int, resamples: int
+    axes: Sequence[Axis],
+    joint: Joint | None,
+    inputs: Array,
+    scores: Array,
+    estimate: Array,
+    seed: int,
+    resamples: int,
 ) -> tuple[Array, Array]:
     """The bootstrap's spread about its own mean, put about the estimate and kept in [0, 1]."""
     generator = np.random.default_rng(seed)
     found = []
+    size = min(len(scores), MOST)
     for number in range(resamples):
-        drawn = generator.integers(len(scores), size=len(scores))
-        again = decompose(axes, fit_forest(inputs[drawn], scores[drawn], SMALL, number))
+        drawn = generator.integers(len(scores), size=size)
+        again = decompose(axes, fit_forest(inputs[drawn], scores[drawn], SMALL, number), joint=joint)
         if len(again.main_by_tree):
             found.append(again.pairs + np.diag(again.main))
     if len(found) < 2:
         return np.full_like(estimate, math.nan), np.full_like(estimate, math.nan)
-    spread = np.array(found) - np.mean(found, 0)
+    spread = (np.array(found) - np.mean(found, 0)) * math.sqrt(size / len(scores))
     low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return np.clip(estimate + low, 0, 1), np.clip(estimate + high, 0, 1)
+
+
+def exact_importance(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Any] | None = None) -> Decomposition:
+    """The decomposition of a complete table of beliefs: no forest guesses, every cell is the mean of its trials."""
+    rows = [row for row in rows if math.isfinite(row["score"])]
+    axes, points, _ = belief_axes(rows, space)
+    if not axes or not all(axis.categorical for axis in axes):
+        raise ValueError("an exact decomposition needs a complete table of at least two beliefs, all axes with choices")
+    scores = np.array([row["score"] for row in rows], float)
+    return decompose(axes, exact_forest(encode(axes, points), scores), joint=joint_of(axes, rows, space))
 
 
 def ped_anova(axes: Sequence[Axis], points: Sequence[Mapping[str, Any]], scores: Array) -> Array:
@@ -178,27 +261,34 @@ def ped_anova(axes: Sequence[Axis], points: Sequence[Mapping[str, Any]], scores:
     return np.array([found.get(axis.name, 0.0) for axis in axes])
 
 
-def importance_rows(result: Importance) -> list[dict[str, Any]]:
-    """Rows of importance.csv: main effects, then interactions, the largest first."""
-    if result.decomposition is None:
-        return []
-    values, rows = result.values, []
-    order = sorted(range(len(result.axes)), key=lambda place: -values[place, place])
-    pairs = [(a, b) for a in range(len(order)) for b in range(a)]
-    for a, b in [(place, place) for place in order] + sorted(pairs, key=lambda pair: -values[pair]):
-        main = a == b
-        rows.append(
-            {
-                "axis": result.axes[a].name if main else result.axes[b].name,
-                "with_axis": "" if main else result.axes[a].name,
-                "importance": round(float(values[a, b]), 6),
-                "low": round(float(result.low[a, b]), 6),
-                "high": round(float(result.high[a, b]), 6),
-                "optuna": round(float(result.optuna[a]), 6) if main else None,
-                "ped_anova": round(float(result.ped_anova[a]), 6) if main else None,
-                "values": len(result.counts[a]) if main else len(result.counts[a]) * len(result.counts[b]),
-                "trials": result.trials,
-                "surrogate_r2": round(result.decomposition.r2, 6),
-            }
-        )
+def importance_rows(result: Importance, branch: str = "") -> list[dict[str, Any]]:
+    """Rows of importance.csv: main effects, then interactions, the largest first; then axes that only some trials have."""
+    rows: list[dict[str, Any]] = []
+    if result.decomposition is not None:
+        values = result.values
+        order = sorted(range(len(result.axes)), key=lambda place: -values[place, place])
+        pairs = sorted([(a, b) for a in order for b in order if a < b], key=lambda pair: -values[pair])
+        for a, b in [(place, place) for place in order] + pairs:
+            alone = a == b
+            rows.append(
+                {
+                    "axis": result.axes[a].name,
+                    "with_axis": "" if alone else result.axes[b].name,
+                    "importance": _rounded(values[a, b]),
+                    "low": _rounded(result.low[a, b]),
+                    "high": _rounded(result.high[a, b]),
+                    "optuna": _rounded(result.optuna[a]) if alone else None,
+                    "ped_anova": _rounded(result.ped_anova[a]) if alone else None,
+                    "values": len(result.counts[a]) * (1 if alone else len(result.counts[b])),
+                    "trials": result.trials,
+                    "surrogate_r2": _rounded(result.decomposition.r2),
+                    "branch": branch,
+                }
+            )
+    for name, own in result.branches.items():
+        rows += [row for row in importance_rows(own, f"trials with {name}") if name in (row["axis"], row["with_axis"])]
     return rows
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 6)
