@@ -173,6 +173,7 @@ class HMC(Method):
                 chain.learn(iteration, warmup)
                 if self.keep_warmup:
                     early.append(chain.state.xi)
+            learnt = chain.leapfrogs
             kept = chain.keep(track(range(draws), draws, "draws", progress), draws, warmup > 0)
         log_normal = 0.5 * posterior.latent_dim * math.log(2 * math.pi)
         return Draws(
@@ -187,7 +188,13 @@ class HMC(Method):
             acceptance=kept["acceptance"].mean(1),
             divergences=kept["divergent"].sum(1),
             warmup=torch.stack(early, 1) if early else None,
-            info={"step_size": chain.step, "leapfrogs": chain.leapfrogs, "warmup": warmup, **chain.lengths()},
+            info={
+                "warmup": warmup,
+                "step_size": chain.step,
+                "leapfrogs": chain.leapfrogs,
+                "leapfrogs_after_warmup": chain.leapfrogs - learnt,
+                **chain.lengths(),
+            },
             flags=_flags(posterior, kept),
         )
 

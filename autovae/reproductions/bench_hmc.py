@@ -1,0 +1,210 @@
+r"""Benchmark of HMC against Pyro and blackjax, as ratios from interleaved rounds on one machine.
+
+Work: decoder 128-400-400-784 (ReLU, sigmoid mean, weights of He's initialisation, a fixed seed), a measured image with
+noise of standard deviation .3, 8 chains, 10 leapfrog steps of one equal step size, unit mass, float32. The step is found
+once (acceptance .8) and given to everybody; chains start where a warm-up left them.
+
+| key | ratio |
+|---|---|
+| vs_pyro, vs_blackjax | leapfrogs of all 8 chains per second, ours over theirs, median over rounds |
+| vs_pyro_ess | effective draws per second (the smaller of the median ESS of xi^2 and that of the energy), both plain HMC |
+| chees_vs_pyro_ess | the same for our default, ChEES with a learnt mass; warm-up is counted on no side |
+| chains64_vs_8 | seconds of a leapfrog with 64 chains over seconds with 8 |
+
+Pyro gets the potential as a function (its fastest way in) and an explicit trajectory length; its chains run one after the
+other, as it does in one process. blackjax gets jit, vmap and scan, without the time to compile.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autovae.export.prior import PriorModule
+from autovae.reasoning import HMC, Gaussian, LatentPosterior
+from autovae.reasoning.draws import diagnose
+
+__all__ = ["bench_hmc"]
+
+LATENTS, HIDDEN, PIXELS, NOISE, STEPS = 128, 400, 784, 0.3, 10
+INSTALL = {
+    "pyro": "pip install 'pyro-ppl>=1.9'",
+    "blackjax": "pip install blackjax",
+}
+
+Round = Callable[[Tensor, int, int], tuple[Tensor, float]]
+"""(positions (chains, dim), draws, seed) -> (draws (chains, draws, dim), seconds)."""
+
+
+def question(seed: int = 0) -> LatentPosterior:
+    """The reference decoder and a measured image."""
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in ((LATENTS, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, PIXELS)):
+        layer = nn.Linear(fan_in, fan_out)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(fan_out, fan_in, generator=generator) * (2 / fan_in) ** 0.5)
+            layer.bias.zero_()
+        layers += [layer, nn.ReLU()]
+    prior = PriorModule(nn.Sequential(*layers[:-1]), ["normal"] * LATENTS, likelihood="bernoulli", shape=(PIXELS,))
+    truth = prior.decode(prior.sample(1, generator))[0]
+    return LatentPosterior(prior, Gaussian(None, truth + NOISE * torch.randn(PIXELS, generator=generator), NOISE))
+
+
+def _ours(posterior: LatentPosterior, step: float) -> Round:
+    def run(start: Tensor, draws: int, seed: int) -> tuple[Tensor, float]:
+        method = HMC(chains=len(start), steps=STEPS, trajectory="fixed", step_size=step, jitter=0.0)
+        answer = method.run(posterior, draws, warmup=0, seed=seed, start=start)
+        return answer.xi, answer.seconds
+
+    return run
+
+
+def _pyro(posterior: LatentPosterior, step: float) -> Round:
+    from pyro.infer import HMC as PyroHMC
+    from pyro.infer import MCMC
+
+    decoder, evidence = posterior.prior.decoder, posterior.constraints[0]
+    assert isinstance(evidence, Gaussian)
+    y = evidence.y
+
+    def potential(latents: dict[str, Tensor]) -> Tensor:
+        xi = latents["xi"]
+        return 0.5 * ((decoder(xi).sigmoid() - y) / NOISE).square().sum() + 0.5 * xi.square().sum()
+
+    def run(start: Tensor, draws: int, seed: int) -> tuple[Tensor, float]:
+        chains, seconds = [], 0.0
+        for position in start:
+            kernel = PyroHMC(
+                potential_fn=potential,
+                step_size=step,
+                trajectory_length=STEPS * step,
+                adapt_step_size=False,
+                adapt_mass_matrix=False,
+            )
+            sampler = MCMC(kernel, draws, warmup_steps=0, initial_params={"xi": position.clone()}, disable_progbar=True)
+            began = time.perf_counter()
+            sampler.run()
+            seconds += time.perf_counter() - began
+            chains.append(sampler.get_samples()["xi"].detach())
+        return torch.stack(chains), seconds
+
+    return run
+
+
+def _blackjax(posterior: LatentPosterior, step: float) -> Round:
+    import blackjax
+    import jax
+    import jax.numpy as jnp
+
+    evidence = posterior.constraints[0]
+    assert isinstance(evidence, Gaussian)
+    y = jnp.asarray(evidence.y.numpy())
+    linear = [layer for layer in posterior.prior.decoder.children() if isinstance(layer, nn.Linear)]
+    weights = [
+        (jnp.asarray(layer.weight.detach().numpy().T), jnp.asarray(layer.bias.detach().numpy())) for layer in linear
+    ]
+
+    def log_prob(xi: Any) -> Any:
+        h = xi
+        for weight, bias in weights[:-1]:
+            h = jax.nn.relu(h @ weight + bias)
+        x = jax.nn.sigmoid(h @ weights[-1][0] + weights[-1][1])
+        return -0.5 * (((x - y) / NOISE) ** 2).sum() - 0.5 * (xi**2).sum()
+
+    kernel = blackjax.hmc(log_prob, step_size=step, inverse_mass_matrix=jnp.ones(LATENTS), num_integration_steps=STEPS)
+
+    @jax.jit
+    def loop(keys: Any, states: Any) -> Any:
+        def one(states: Any, keys: Any) -> Any:
+            states, _ = jax.vmap(kernel.step)(keys, states)
+            return states, states.position
+
+        return jax.lax.scan(one, states, keys)
+
+    def run(start: Tensor, draws: int, seed: int) -> tuple[Tensor, float]:
+        states = jax.vmap(kernel.init)(jnp.asarray(start.numpy()))
+        keys = jax.random.split(jax.random.key(seed), (draws, len(start)))
+        jax.block_until_ready(loop(keys, states))  # compiles on the first call
+        began = time.perf_counter()
+        positions = np.asarray(jax.block_until_ready(loop(keys, states))[1])
+        seconds = time.perf_counter() - began
+        return torch.from_numpy(positions.transpose(1, 0, 2).copy()), seconds
+
+    return run
+
+
+PEERS: dict[str, Callable[[LatentPosterior, float], Round]] = {"pyro": _pyro, "blackjax": _blackjax}
+
+
+def _effective(posterior: LatentPosterior, xi: Tensor) -> float:
+    """The smaller of the median ESS of xi^2 and the ESS of the energy."""
+    with torch.no_grad():
+        energy = torch.stack([posterior.log_prob(chain) for chain in xi])
+    return float(min(np.median(diagnose(xi.square()).ess_bulk), diagnose(energy[..., None]).ess_bulk[0]))
+
+
+def bench_hmc(rounds: int = 5, draws: int = 2000, chains: int = 8, warmup: int = 500) -> dict[str, Any]:
+    """The ratios of the table above with what they are made of; `draws` per chain in all, spread over the rounds."""
+    posterior = question()
+    adapted = HMC(chains=chains, steps=STEPS, trajectory="fixed", mass="unit", jitter=0.0)
+    first = adapted.run(posterior, 50, warmup=warmup)
+    step = float(first.info["step_size"])
+    runs: dict[str, Round] = {"autovae": _ours(posterior, step)}
+    notes = []
+    for name, build in PEERS.items():
+        try:
+            runs[name] = build(posterior, step)
+        except ImportError:
+            notes.append(f"{name} is not installed: {INSTALL[name]}")
+    part = max(draws // rounds, 4)
+    positions = {name: first.xi[:, -1].clone() for name in runs}
+    many = first.xi[:, -1].repeat(64 // chains + 1, 1)[:64]
+    kept: dict[str, list[Tensor]] = {name: [] for name in runs}
+    seconds: dict[str, list[float]] = {name: [] for name in [*runs, "autovae64"]}
+    for index in range(rounds):
+        for name, run in runs.items():
+            if index == 0:
+                run(positions[name], 4, 0)  # not counted: first calls allocate
+            xi, took = run(positions[name], part, 100 + index)
+            positions[name] = xi[:, -1].clone()
+            kept[name].append(xi)
+            seconds[name].append(took)
+        _, took = runs["autovae"](many, max(part // 8, 4), 100 + index)
+        seconds["autovae64"].append(took / max(part // 8, 4) * part)
+    default = HMC(chains=chains).run(posterior, draws, warmup=warmup)
+    default_seconds = default.seconds * default.info["leapfrogs_after_warmup"] / default.info["leapfrogs"]
+    rates = {name: [part * STEPS / took for took in seconds[name]] for name in runs}
+    per_second = {name: _effective(posterior, torch.cat(kept[name], 1)) / sum(seconds[name]) for name in runs}
+    chees = _effective(posterior, default.xi) / default_seconds
+
+    def ratio(name: str, values: dict[str, list[float]]) -> float | None:
+        if name not in values:
+            return None
+        return statistics.median(a / b for a, b in zip(values["autovae"], values[name], strict=True))
+
+    result: dict[str, Any] = {
+        "vs_pyro": ratio("pyro", rates),
+        "vs_pyro_ess": per_second["autovae"] / per_second["pyro"] if "pyro" in runs else None,
+        "chees_vs_pyro_ess": chees / per_second["pyro"] if "pyro" in runs else None,
+        "vs_blackjax": ratio("blackjax", rates),
+        "chains64_vs_8": statistics.median(
+            a / b for a, b in zip(seconds["autovae64"], seconds["autovae"], strict=True)
+        ),
+        "chees_vs_plain_ess": chees / per_second["autovae"],
+        "ess_per_second": per_second["autovae"],
+        "chees_ess_per_second": chees,
+        "step_size": step,
+        "threads": torch.get_num_threads(),
+        "draws": part * rounds,
+        "notes": notes,
+    }
+    for name, values in rates.items():
+        result[f"leapfrogs_per_second_{name}"] = statistics.median(values)
+    return result
