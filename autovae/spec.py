@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from autovae.finiteness import TAILS, finiteness, why_infinite
 from autovae.tables import lookup, unknown
 
-__all__ = ["LIKELIHOOD_NAMES", "Domain", "Pair", "VAESpec", "largest_remainder"]
+__all__ = ["LIKELIHOOD_NAMES", "RIVAL_NAMES", "Domain", "Pair", "VAESpec", "largest_remainder"]
 
 Pair: TypeAlias = tuple[str, str]  # (posterior family, prior family) of one latent
 Belief: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
@@ -43,6 +43,7 @@ SUPPORTS = ("binary", "unit", "real")
 ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky_relu")
 OBJECTIVES = ("density", "mass")
 BOUNDS = ("vr", "miwae", "ciwae", "piwae")
+RIVAL_NAMES = ("mixture", "vampprior", "flow")
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ class VAESpec:
     scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
     objective           "density": log p of dequantised data; "mass": log probability of the level's bin
     latent_dim, hidden, activation, network      the network; `network` names an entry of model.networks.NETWORKS
+    rival, components   a learned prior in place of the product: "" (none), "mixture", "vampprior" (of `components` each) or
+                        "flow"; its base or components are of the families `prior` (vampprior: of the posterior's)
+    posterior_flow      whether a normal posterior is bent by a flow that sees the data point
     saturate            whether the decoder's first layer is tanh; None: where a Cauchy posterior at alpha >= 1 needs it
     epochs, batch_size, learning_rate, seed      the training; `data_seed` orders the minibatches
     estimator           of the gradient; None takes the right one for the families and alpha
@@ -178,10 +182,14 @@ class VAESpec:
     saturate: bool | None = None
     estimator: str | None = None
     allow: str = ""
+    rival: str = ""
+    components: int = 100
+    posterior_flow: bool = False
     pairs: tuple[Pair, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, least in (("latent_dim", 1), ("samples", 1), ("groups", 1), ("epochs", 1), ("batch_size", 1)):
+        for name, least in (("latent_dim", 1), ("samples", 1), ("groups", 1), ("epochs", 1), ("batch_size", 1),
+                            ("components", 1)):  # fmt: skip
             _whole(getattr(self, name), name, least)
         for name in ("seed", "data_seed"):
             _whole(getattr(self, name), name, 0)
@@ -219,6 +227,7 @@ class VAESpec:
         object.__setattr__(self, "prior", _compact(prior))
         object.__setattr__(self, "pairs", tuple(zip(posterior, prior, strict=True)))
         self._check_pairs()
+        self._check_learned()
         self._check_bound()
         self._decide_saturation()
 
@@ -233,6 +242,38 @@ class VAESpec:
                 )
             if self.alpha >= 1 or self.allow != "alpha<1":
                 raise ValueError(why_infinite(q, p) + "; or train with alpha < 1 and allow = 'alpha<1'")
+
+    def _check_learned(self) -> None:
+        """A learned prior or posterior must not move a support, nor leave the region where a divergence is finite."""
+        if not isinstance(self.posterior_flow, bool):
+            raise ValueError(f"posterior_flow must be true or false, got {self.posterior_flow!r}")
+        if not isinstance(self.rival, str):
+            raise ValueError(f"rival must be the name of a learned prior or '' for none, got {self.rival!r}")
+        if self.rival and self.rival not in RIVAL_NAMES:
+            raise ValueError(unknown(self.rival, RIVAL_NAMES, "rival prior"))
+        if not self.rival and not self.posterior_flow:
+            return
+        what = f"rival = {self.rival!r}" if self.rival else "posterior_flow"
+        for q, p in distinct(self.pairs):
+            if not TAILS[p].whole_line or finiteness(q, p) == "conditional":
+                raise ValueError(
+                    f"{what} needs pairs that are finite everywhere under a prior on the whole line, got {q}|{p}: what is "
+                    "learned would leave the region where the divergence is finite; use prior = 'normal'"
+                )
+            if self.rival == "vampprior" and q != p:
+                raise ValueError(
+                    f"the components of a VampPrior are posteriors, so its prior family is the posterior's; got {q}|{p}, "
+                    f"expected prior = {q!r}"
+                )
+            if self.posterior_flow and q != "normal":
+                raise ValueError(
+                    f"posterior_flow bends a normal posterior, got posterior {q!r}; use posterior = 'normal'"
+                )
+        if self.posterior_flow and self.rival == "vampprior":
+            raise ValueError(
+                "a VampPrior of flow posteriors would invert the flow at every component; leave out posterior_flow, or "
+                "use rival = 'flow' or 'mixture'"
+            )
 
     def _check_bound(self) -> None:
         if self.bound == "vr":
@@ -271,7 +312,12 @@ class VAESpec:
     @property
     def closed_form(self) -> bool:
         """Whether the training bound is the ELBO with the divergence in closed form (alpha = 1)."""
-        return self.alpha == 1.0
+        return self.alpha == 1.0 and not self.rival and not self.posterior_flow
+
+    @property
+    def matched_normal(self) -> bool:
+        """Whether this is the plain belief: normal posterior, normal prior, nothing learned in their place."""
+        return set(self.pairs) == {("normal", "normal")} and not self.rival and not self.posterior_flow
 
     @property
     def draws(self) -> int:
@@ -296,8 +342,9 @@ class VAESpec:
 
     @property
     def belief(self) -> str:
-        """The belief in words."""
-        return f"{self.pair_text}, {self.likelihood}, alpha {self.alpha:g}"
+        """The belief in words: ``normal|normal, bernoulli, alpha 1``, ``normal|normal + flow prior, ...``."""
+        learned = [" + posterior flow"] * self.posterior_flow + [f" + {self.rival} prior"] * bool(self.rival)
+        return f"{self.pair_text}{''.join(learned)}, {self.likelihood}, alpha {self.alpha:g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same spec back."""

@@ -161,3 +161,8 @@ class Pairing:
         """Prior samples z (P, N, D) from standard normal xi."""
         (z,) = self._by_prior.apply(lambda p, xi: FAMILIES[p].from_normal(xi), xi)
         return z
+
+    def to_normal(self, z: Tensor) -> Tensor:
+        """The standard normal source of prior samples z (P, N, D): the inverse of `sample_prior`."""
+        (xi,) = self._by_prior.apply(lambda p, z: FAMILIES[p].to_normal(z), z)
+        return xi
