@@ -105,7 +105,7 @@ def _bounds(stack: VAEStack, feed: Feed, index: slice, noise: Tensor) -> Tensor:
     z, eps = stack.latents(loc, scale, xi)
     outputs = stack.decode(z, noise.shape[0])
     weights = stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
-    weights = weights + stack.log_latent_ratio(z, eps, scale, noise.shape[0])
+    weights = weights + stack.log_latent_ratio(z, eps, loc, scale, noise.shape[0])
     return iwae(weights.transpose(0, 1))
 
 

@@ -7,6 +7,9 @@ Notation: P members, B data points of X numbers, K samples a point, D latents, O
     decoder   z                  -> outputs (P, K, B, O)         parameters of p(x|z), see `beliefs.likelihoods`
     weights   log w = log p(x|z) + log p(z) - log q(z|x)  (K, P, B)
 
+Where a spec has a rival prior (`beliefs.priors`) or a flow posterior (`beliefs.posteriors`), `log_prior`, `log_posterior`
+and `latents` answer for it; nothing else knows of them.
+
 Everything is computed on stacks; a single VAE is a stack of one, so that a member's numbers cannot differ from a single
 fit's by more than rounding. Not here: bounds on these weights (`bounds`), training (`training.population`).
 """
@@ -22,6 +25,8 @@ from torch import Tensor, nn
 
 from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
+from autovae.beliefs.posteriors import FlowPosterior
+from autovae.beliefs.priors import RIVALS, Rival, join, part
 from autovae.model.gradients import check_estimator
 from autovae.model.networks import NETWORKS, init_linear, stack
 from autovae.spec import Domain, VAESpec
@@ -84,6 +89,7 @@ class VAE(nn.Module):
             start = math.log(spec.scale)
         learned = self.likelihood.has_scale and spec.scale == "global"
         self.raw_scale = nn.Parameter(torch.full((1,), start / SCALE_SPEED), requires_grad=learned)
+        self.rival, self.flow_posterior = _learned_beliefs(spec, domain)
 
     @property
     def likelihood(self) -> Likelihood:
@@ -101,6 +107,21 @@ class VAE(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.spec.belief}, {self.spec.latent_dim} latents"
+
+
+def _learned_beliefs(spec: VAESpec, domain: Domain) -> tuple[Rival | None, FlowPosterior | None]:
+    """The rival prior and the flow posterior that the spec asks for, each with a stream of its own."""
+
+    def stream(name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(stream_seed(spec.seed, name))
+
+    rival = posterior = None
+    if spec.rival:
+        kind = lookup(RIVALS, spec.rival, "rival prior")
+        rival = kind.new(spec.latent_dim, domain.features, spec.components, stream("rival"))
+    if spec.posterior_flow:
+        posterior = FlowPosterior(spec.latent_dim, stream("posterior flow"))
+    return rival, posterior
 
 
 def outputs_per_point(spec: VAESpec, domain: Domain) -> int:
@@ -156,6 +177,9 @@ class VAEStack(nn.Module):
         self.encoder = stack([member.encoder for member in members])
         self.decoder = stack([member.decoder for member in members])
         self.raw_scale = nn.Parameter(torch.cat([member.raw_scale.detach() for member in members]))
+        self.rival = join([m.rival for m in members if m.rival]) if members[0].rival else None
+        posteriors = [m.flow_posterior for m in members if m.flow_posterior]
+        self.flow_posterior = join(posteriors) if posteriors else None
         self.pairing = Pairing([spec.pairs for spec in self.specs])
         learned = [float(member.raw_scale.requires_grad) for member in members]
         self.register_buffer("_scale_learned", torch.tensor(learned), persistent=False)
@@ -190,11 +214,49 @@ class VAEStack(nn.Module):
         """z and its standard noise eps, (P, K B, D), from standard normal xi (P, K, B, D): the reparameterisation."""
         members, samples, points, latents = xi.shape
         eps = self.pairing.noise(xi.reshape(members, samples * points, latents))
-        z = loc.unsqueeze(1) + scale.unsqueeze(1) * eps.view(xi.shape)
-        return z.reshape(members, samples * points, latents), eps
+        z = (loc.unsqueeze(1) + scale.unsqueeze(1) * eps.view(xi.shape)).view(eps.shape)
+        if self.flow_posterior is not None:
+            z, _ = self.flow_posterior(z, self.repeat(loc, samples), self.repeat(scale, samples))
+        return z, eps
+
+    @staticmethod
+    def repeat(values: Tensor, samples: int) -> Tensor:
+        """(P, B, D) for every sample, (P, K B, D)."""
+        members, points, latents = values.shape
+        return values.unsqueeze(1).expand(members, samples, points, latents).reshape(members, -1, latents)
+
+    def centre(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """The z of eps = 0, (P, B, D): the posterior's location."""
+        return loc if self.flow_posterior is None else self.flow_posterior(loc, loc, scale)[0]
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z), (P, N), of z (P, N, D)."""
+        return self.pairing.log_prior(z) if self.rival is None else self.rival.log_prob(z, self.pairing, self.encode)
+
+    def log_posterior(self, eps: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        """log q(z|x), (P, N), of the z that the noise eps (P, N, D) became; loc and scale are (P, N, D)."""
+        value = self.pairing.log_posterior(eps, scale)
+        if self.flow_posterior is None:
+            return value
+        return value - self.flow_posterior(loc + scale * eps, loc, scale)[1]
+
+    def log_posterior_at(self, z: Tensor, loc: Tensor, scale: Tensor, stopped: bool = False) -> Tensor:
+        """log q(z|x), (P, N), at any z (P, N, D); `stopped` treats the posterior's own parameters as constants."""
+        if stopped:
+            loc, scale = loc.detach(), scale.detach()
+        log_det: Tensor | float = 0.0
+        if self.flow_posterior is not None:
+            z, log_det = self.flow_posterior.inverse(z, loc, scale, stopped)
+        return self.pairing.log_posterior((z - loc) / scale, scale) + log_det
+
+    def sample_prior(self, xi: Tensor, uniform: Tensor) -> Tensor:
+        """Draws of the prior, (P, N, D), from standard normals xi (P, N, D) and uniforms (P, N), which mixtures need."""
+        if self.rival is None:
+            return self.pairing.sample_prior(xi)
+        return self.rival.sample(xi, uniform, self.pairing, self.encode)
 
     def divergence(self, loc: Tensor, scale: Tensor) -> Tensor:
-        """D(q(z|x), p(z)) of each point, summed over latents, (P, B)."""
+        """D(q(z|x), p(z)) of each point in closed form, summed over latents, (P, B): for product priors."""
         return self.pairing.kl(loc, scale)
 
     def decode(self, z: Tensor, samples: int = 1) -> Tensor:
@@ -252,12 +314,10 @@ class VAEStack(nn.Module):
         heads = self._heads(outputs)
         return torch.cat([run.likelihood.sample(params, scale, generator) for run, params, scale in heads])
 
-    def log_latent_ratio(self, z: Tensor, eps: Tensor, scale: Tensor, samples: int) -> Tensor:
-        """log p(z) - log q(z|x), (P, K, B), of z and eps (P, K B, D)."""
-        members, points, latents = scale.shape
-        wide = scale.unsqueeze(1).expand(members, samples, points, latents).reshape(z.shape)
-        ratio = self.pairing.log_prior(z) - self.pairing.log_posterior(eps, wide)
-        return ratio.view(members, samples, points)
+    def log_latent_ratio(self, z: Tensor, eps: Tensor, loc: Tensor, scale: Tensor, samples: int) -> Tensor:
+        """log p(z) - log q(z|x), (P, K, B), of z and eps (P, K B, D); loc and scale are (P, B, D)."""
+        log_q = self.log_posterior(eps, self.repeat(loc, samples), self.repeat(scale, samples))
+        return (self.log_prior(z) - log_q).view(scale.shape[0], samples, scale.shape[1])
 
     def unstack(self) -> list[VAE]:
         """The members' own modules, with the stack's weights copied back into them."""
@@ -267,4 +327,7 @@ class VAEStack(nn.Module):
         with torch.no_grad():
             for index, member in enumerate(members):
                 member.raw_scale.copy_(self.raw_scale[index : index + 1])
+        for whole, own in ((self.rival, "rival"), (self.flow_posterior, "flow_posterior")):
+            if whole is not None:
+                part(whole, [getattr(member, own) for member in members])
         return members

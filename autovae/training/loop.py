@@ -20,9 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autovae.data.batches import network_input
 from autovae.data.datasets import Data, load
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
+from autovae.streams import stream_seed
 from autovae.training.feed import Feed
 from autovae.training.member import Member, load_member, save_member
 from autovae.training.population import Population, shape_key
@@ -85,10 +87,8 @@ class Trained:
     def reconstruct(self, x: Tensor) -> Tensor:
         """E[x | z] at the posterior's location, for points x (N, *shape) as the data set holds them."""
         stack = self.model.stacked.eval()
-        from autovae.data.batches import network_input
-
-        loc, _ = stack.encode(network_input(x.flatten(1), self.data))
-        return stack.mean(stack.decode(loc))[0, 0].view(len(x), *self.data.domain.shape)
+        z = stack.centre(*stack.encode(network_input(x.flatten(1), self.data)))
+        return stack.mean(stack.decode(z))[0, 0].view(len(x), *self.data.domain.shape)
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -201,7 +201,14 @@ def _file(checkpoint: str | os.PathLike[str] | None, position: int) -> Path:
 
 def _member(spec: VAESpec, data: Data, encoder: nn.Module | None, decoder: nn.Module | None, path: Path) -> Member:
     vae = build(spec, data.domain, encoder, decoder)
-    return load_member(path, vae, data.digest) if path.is_file() else Member(vae)
+    if path.is_file():
+        return load_member(path, vae, data.digest)
+    if vae.rival is not None:
+        generator = torch.Generator().manual_seed(stream_seed(spec.seed, "rival start"))
+        points = torch.randperm(len(data.train), generator=generator)[: spec.components]
+        mask = None if data.train.mask is None else data.train.mask[points].flatten(1)
+        vae.rival.start(network_input(data.train.x[points].flatten(1), data, mask), generator)
+    return Member(vae)
 
 
 def fit(

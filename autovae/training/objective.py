@@ -2,7 +2,8 @@ r"""The training bound of every member of a population, for one minibatch.
 
 | alpha    | bound  | what is followed                                                                       |
 |----------|--------|----------------------------------------------------------------------------------------|
-| 1        | "vr"   | (1/K) sum_k log p(x given z_k) - beta D(q, p), D in closed form (or quadrature)         |
+| 1        | "vr"   | (1/K) sum_k log p(x given z_k) - beta D(q, p), D in closed form (or quadrature);         |
+|          |        | with a learned prior or posterior D is the mean of log q(z_k) - log p(z_k)              |
 | not 1    | "vr"   | the variational Renyi bound of order alpha on log w = log p(x given z) p(z) / q(z)      |
 | 0        | "miwae", "ciwae", "piwae" | M groups of K samples, on the same log weights                       |
 
@@ -62,29 +63,27 @@ def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor
         value = log_likelihood.mean(1) - beta * divergence
         return Terms(value, value.detach(), mean, divergence.detach())
     log_prior, log_q, log_q_stopped = _log_densities(stack, z, eps, loc, scale, xi.shape)
-    followed = _followed(spec, log_likelihood.transpose(0, 1), log_prior, log_q, log_q_stopped, path, alpha)
     with torch.no_grad():
         divergence = (log_q - log_prior).mean(0)
+    terms = (beta * log_prior, beta * log_q, None if log_q_stopped is None else beta * log_q_stopped)
+    followed = _followed(spec, log_likelihood.transpose(0, 1), *terms, path, alpha)
     return Terms(followed, followed.detach(), mean, divergence)
 
 
 def _log_densities(
     stack: VAEStack, z: Tensor, eps: Tensor, loc: Tensor, scale: Tensor, shape: torch.Size
-) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(z), log q(z) and log q(z) with its parameters stopped (a function of z alone), each (M K, P, B)."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """log p(z), log q(z), and where the estimator follows it log q(z) with its parameters stopped; each (M K, P, B)."""
     members, samples, points, _ = shape
-
-    def wide(t: Tensor) -> Tensor:
-        return t.unsqueeze(1).expand(shape).reshape(z.shape)
 
     def samples_first(t: Tensor) -> Tensor:
         return t.view(members, samples, points).transpose(0, 1)
 
-    log_prior = samples_first(stack.pairing.log_prior(z))
-    log_q = samples_first(stack.pairing.log_posterior(eps, wide(scale)))
-    fixed_loc, fixed_scale = wide(loc.detach()), wide(scale.detach())
-    log_q_stopped = samples_first(stack.pairing.log_posterior((z - fixed_loc) / fixed_scale, fixed_scale))
-    return log_prior, log_q, log_q_stopped
+    loc, scale = stack.repeat(loc, samples), stack.repeat(scale, samples)
+    log_prior, log_q = samples_first(stack.log_prior(z)), samples_first(stack.log_posterior(eps, loc, scale))
+    if estimator_of(stack.specs[0]) == "pathwise" and stack.specs[0].bound == "vr":
+        return log_prior, log_q, None
+    return log_prior, log_q, samples_first(stack.log_posterior_at(z, loc, scale, stopped=True))
 
 
 def _followed(
@@ -92,7 +91,7 @@ def _followed(
     log_likelihood: Tensor,
     log_prior: Tensor,
     log_q: Tensor,
-    log_q_stopped: Tensor,
+    log_q_stopped: Tensor | None,
     path: Tensor,
     alpha: Tensor,
 ) -> Tensor:
@@ -101,8 +100,10 @@ def _followed(
     order = alpha if spec.bound == "vr" else alpha * 0
     if spec.bound == "vr":
         if estimator == "dreg":
+            assert log_q_stopped is not None  # only the pathwise estimator does without it
             log_weights = log_likelihood + log_prior - log_q_stopped
             scale_path(path, path_factor(log_weights, order).unsqueeze(-1).view(*path.shape[:-1], 1))
         return surrogate(log_likelihood, log_prior, log_q, log_q_stopped, None, order, estimator)
+    assert log_q_stopped is not None  # grouped bounds follow it
     log_weights = log_likelihood + log_prior - log_q_stopped
     return grouped_surrogate(spec.bound, log_weights.view(path.shape[:-1]), path, spec.mix)

@@ -66,7 +66,7 @@ def test_at_alpha_one_closed_form_and_samples_agree(posterior):
     closed = bound(stack, batch, xi, alpha, beta)
     loc, scale = stack.encode(batch.inputs)
     z, eps = stack.latents(loc, scale, xi)
-    sampled = closed.log_likelihood + stack.log_latent_ratio(z, eps, scale, 1)[:, 0]
+    sampled = closed.log_likelihood + stack.log_latent_ratio(z, eps, loc, scale, 1)[:, 0]
     error = sampled.std() / len(sampled[0]) ** 0.5
     assert abs(sampled.mean() - closed.value.mean()) < 5 * error
 
