@@ -7,7 +7,7 @@ once (acceptance .8) and given to everybody; chains start where a warm-up left t
 | key | ratio |
 |---|---|
 | vs_pyro, vs_blackjax | leapfrogs of all 8 chains per second, ours over theirs, median over rounds |
-| vs_pyro_ess | effective draws per second (the smaller of the median ESS of xi^2 and that of the energy), both plain HMC |
+| vs_pyro_ess | effective draws per second (the least ESS of any xi_i^2 and of the energy), both plain HMC |
 | chees_vs_pyro_ess | the same for our default, ChEES with a learnt mass; warm-up is counted on no side |
 | chains64_vs_8 | seconds of a leapfrog with 64 chains over seconds with 8 |
 
@@ -144,10 +144,10 @@ PEERS: dict[str, Callable[[LatentPosterior, float], Round]] = {"pyro": _pyro, "b
 
 
 def _effective(posterior: LatentPosterior, xi: Tensor) -> float:
-    """The smaller of the median ESS of xi^2 and the ESS of the energy."""
+    """The least bulk ESS of any squared coordinate and of the energy."""
     with torch.no_grad():
         energy = torch.stack([posterior.log_prob(chain) for chain in xi])
-    return float(min(np.median(diagnose(xi.square()).ess_bulk), diagnose(energy[..., None]).ess_bulk[0]))
+    return float(min(np.min(diagnose(xi.square()).ess_bulk), diagnose(energy[..., None]).ess_bulk[0]))
 
 
 def bench_hmc(rounds: int = 5, draws: int = 2000, chains: int = 8, warmup: int = 500) -> dict[str, Any]:
