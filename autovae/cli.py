@@ -198,6 +198,27 @@ def datasets(data: DataDir = None, json: Json = False) -> None:
     )
 
 
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="training, nll, divergences, importance or hmc.")],
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved rounds; ratios are their medians.")] = 5,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Measure against the peers that are installed: ratios above 1 are faster than the peer.
+
+    Peers come with `pip install 'autovae[bench]'`; one that is missing gives null and how to install it.
+    """
+    from autovae.reproductions.benches import run_bench
+
+    values = run_bench(name, rounds, device)
+    if json:
+        _emit(values)
+        return
+    for key, value in values.items():
+        typer.echo(f"{key:<32}{value:.3f}" if isinstance(value, float) else f"{key:<32}{value}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     try:
