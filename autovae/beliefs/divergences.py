@@ -61,10 +61,6 @@ def by_rule(kind: str, posterior: str, prior: str, rule: Rule) -> Cell:
     return Cell(kind, from_rule(posterior, prior, rule, True), from_rule(posterior, prior, rule, False))
 
 
-def by_value(kind: str, posterior: str, prior: str, energy: Callable[[Tensor, Tensor], Tensor]) -> Cell:
-    return Cell(kind, from_value(posterior, prior, energy))
-
-
 def below_one(mu: Tensor, sigma: Tensor) -> Tensor:
     """The moment generating function of an exponential tail of rate 1 exists."""
     return (sigma < 1) & (mu < INF)
@@ -87,11 +83,11 @@ LOG_SQUARE: dict[str, Callable[[str, str], Cell]] = {
     "normal": lambda q, p: by_rule("special", q, p, special.normal_log_square),
     "laplace": lambda q, p: by_rule("special", q, p, special.laplace_log_square),
     "cauchy": lambda q, p: elementary(from_value(q, p, closed.cauchy_log_square)),
-    "logistic": lambda q, p: by_value("special", q, p, special.logistic_log_square),
+    "logistic": lambda q, p: by_rule("special", q, p, special.logistic_log_square),
     "gumbel": lambda q, p: by_rule("quadrature", q, p, quadrature.gumbel_log_square),
     "uniform": lambda q, p: elementary(from_value(q, p, closed.uniform_log_square)),
     "exponential": lambda q, p: by_rule("special", q, p, special.exponential_log_square),
-    "hypsecant": lambda q, p: by_value("special", q, p, special.hypsecant_log_square),
+    "hypsecant": lambda q, p: by_rule("special", q, p, special.hypsecant_log_square),
     "student_t3": lambda q, p: elementary(from_value(q, p, closed.t3_log_square)),
     "student_t5": lambda q, p: elementary(from_value(q, p, closed.t5_log_square)),
 }
@@ -103,8 +99,8 @@ LOG_COSH: dict[str, Callable[[str, str], Cell]] = {
     "uniform": lambda q, p: by_rule("special", q, p, special.uniform_log_cosh),
     "exponential": lambda q, p: by_rule("special", q, p, special.exponential_log_cosh),
     "hypsecant": lambda q, p: by_rule("quadrature", q, p, quadrature.hypsecant_log_cosh),
-    "student_t3": lambda q, p: by_value("special", q, p, special.student_log_cosh(3)),
-    "student_t5": lambda q, p: by_value("special", q, p, special.student_log_cosh(5)),
+    "student_t3": lambda q, p: by_rule("special", q, p, special.student_log_cosh(3)),
+    "student_t5": lambda q, p: by_rule("special", q, p, special.student_log_cosh(5)),
 }
 
 KL: dict[tuple[str, str], Cell] = {

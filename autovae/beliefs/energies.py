@@ -26,7 +26,16 @@ from torch import Tensor
 
 from autovae.beliefs.families import FAMILIES
 
-__all__ = ["ENERGY_CONSTANT", "RESCALED", "Divergence", "Rule", "Three", "constant", "from_rule", "from_value"]
+__all__ = [
+    "ENERGY_CONSTANT",
+    "RESCALED",
+    "Divergence",
+    "Rule",
+    "Three",
+    "constant",
+    "from_rule",
+    "from_value",
+]
 
 Three = tuple[Tensor, Tensor, Tensor]  # value, d/dmu, d/dsigma
 Rule = Callable[[Tensor, Tensor, bool], Three]  # (mu, sigma, fine) -> energy; not fine: for float32, about 1e-7

@@ -29,12 +29,11 @@ from torch import Tensor
 
 from autovae.beliefs import special_cells
 from autovae.beliefs.energies import Rule, Three
-from autovae.beliefs.families import minus_abs
-from autovae.beliefs.special import Constants
+from autovae.beliefs.special import Constants, column, in_blocks, sums
 
 __all__ = ["gumbel_log_cosh", "gumbel_log_square", "hypsecant_log_cosh", "logistic_log_cosh", "normal_log_cosh"]
 
-Density = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f(x), f'(x)
+Density = Callable[[Tensor], Three]  # x -> f(x), -f'(x), -x f'(x)
 
 
 # --- nodes ---
@@ -42,7 +41,7 @@ Density = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f(x), f'(x)
 
 def _nodes(x: np.ndarray, weight: np.ndarray) -> Constants:
     weight = weight / weight.sum()
-    return Constants(x, weight, weight * x)
+    return Constants(x, weight, np.stack([weight, weight * x]))
 
 
 def _normal_nodes(points: int, step: float) -> Constants:
@@ -77,75 +76,75 @@ def _gumbel_contour(points: int, low: float, high: float) -> Constants:
 
 
 def _half_line(points: int, length: float) -> Constants:
-    """Gauss-Legendre on (0, length) with the weight 2 log(1 + exp(-z))."""
+    """Gauss-Legendre on (0, length) and its mirror image, with the weight 2 log(1 + exp(-abs z))."""
     node, weight = np.polynomial.legendre.leggauss(points)
     z = 0.5 * length * (1 + node)
-    return Constants(z, weight * length * np.log1p(np.exp(-z)))
+    weight = weight * length * np.log1p(np.exp(-z))
+    return Constants(np.concatenate([-z, z]), np.concatenate([weight, weight]))
 
 
-# --- densities and their slopes, for the wide rule ---
+# --- densities and their falls, for the wide rule ---
 
 
-def _normal_density(x: Tensor) -> tuple[Tensor, Tensor]:
-    density = math.sqrt(0.5 / math.pi) * torch.exp(-0.5 * x.square())
-    return density, -x * density
+def _normal_density(x: Tensor) -> Three:
+    square = x.square()
+    density = math.sqrt(0.5 / math.pi) * torch.exp(-0.5 * square)
+    return density, x * density, square * density
 
 
-def _logistic_density(x: Tensor) -> tuple[Tensor, Tensor]:
-    decay = torch.exp(minus_abs(x))
-    inverse = 1 / (1 + decay)
-    density = decay * inverse.square()
-    slope = (1 - decay) * inverse * density
-    return density, torch.where(x < 0, slope, -slope)
+def _logistic_density(x: Tensor) -> Three:
+    # sigmoid (1 - sigmoid): the absolute error of its tail, 1e-16, is what counts in a sum.
+    below = torch.sigmoid(x)
+    density = torch.addcmul(below, below, below, value=-1)
+    fall = torch.addcmul(-density, below, density, value=2)
+    return density, fall, x * fall
 
 
-def _hypsecant_density(x: Tensor) -> tuple[Tensor, Tensor]:
-    decay = torch.exp(minus_abs(x))
-    square = decay.square()
-    inverse = 1 / (1 + square)
-    density = (2 / math.pi) * decay * inverse
-    slope = (1 - square) * inverse * density
-    return density, torch.where(x < 0, slope, -slope)
+def _hypsecant_density(x: Tensor) -> Three:
+    size = x.abs()
+    decay = torch.exp(-size)
+    inverse = torch.reciprocal(1 + decay.square())
+    density = (2 / math.pi) * (decay * inverse)
+    fall = torch.addcmul(-density, density, inverse, value=2)  # density tanh(abs x)
+    return density, torch.copysign(fall, x), size * fall
 
 
-def _gumbel_density(x: Tensor) -> tuple[Tensor, Tensor]:
+def _gumbel_density(x: Tensor) -> Three:
     # 0 in float64 at -7; further out exp(-x) would overflow and its slope be 0 * inf.
     rise = torch.exp(-x.clamp(min=-7))
     density = rise * torch.exp(-rise)
-    return density, density * (rise - 1)
+    fall = torch.addcmul(density, rise, density, value=-1)
+    return density, fall, x * fall
 
 
 # --- the two rules ---
 
 
+@in_blocks
 def _narrow(mu: Tensor, sigma: Tensor, rule: Constants) -> Three:
-    node, weight, moment = rule.on(mu.device)
-    z = mu + sigma * node.view((-1,) + (1,) * mu.dim())
-    decay = torch.exp(minus_abs(z))
-    energy = 2 * torch.log1p(decay) - minus_abs(z)
-    force = (1 - decay) / (1 + decay)
-    force = torch.where(z < 0, -force, force).flatten(1)
-    return (
-        (weight @ energy.flatten(1)).view_as(mu),
-        (weight @ force).view_as(mu),
-        (moment @ force).view_as(mu),
-    )
+    node, weight, weights = rule.on(mu.device)
+    z = torch.addcmul(mu, sigma, column(node, mu))
+    size = z.abs()
+    # With s = sigmoid(-abs z): log(1 + exp(-abs z)) = -log(1 - s), tanh(abs z / 2) = 1 - 2 s.
+    below = torch.sigmoid(-size)
+    energy = torch.add(size, torch.log(1 - below), alpha=-2)
+    slopes = sums(weights, torch.copysign(0.5 - below, z))
+    return sums(weight, energy), 2 * slopes[0], 2 * slopes[1]
+
+
+@in_blocks
+def _decaying(mu: Tensor, sigma: Tensor, rule: Constants, density: Density) -> Three:
+    """E 2 log(1 + exp(-abs z)), from the density of q at the nodes."""
+    node, weight = rule.on(mu.device)
+    rate = 1 / sigma
+    x = torch.addcmul(-mu * rate, rate, column(node, mu))
+    mass, fall, spread = (sums(weight, term) for term in density(x))
+    return rate * mass, rate.square() * fall, rate.square() * (spread - mass)
 
 
 def _wide(mu: Tensor, sigma: Tensor, rule: Constants, mean_abs: Rule, density: Density) -> Three:
-    value, by_mu, by_sigma = mean_abs(mu, sigma, True)
-    node, weight = rule.on(mu.device)
-    node = node.view((-1,) + (1,) * mu.dim())
-    rate = 1 / sigma
-    for end in (node, -node):
-        x = (end - mu) * rate
-        f, slope = density(x)
-        mass, tilt = (weight @ f.flatten(1)).view_as(mu), (weight @ slope.flatten(1)).view_as(mu)
-        spread = (weight @ (x * slope).flatten(1)).view_as(mu)
-        value = value + rate * mass
-        by_mu = by_mu - rate.square() * tilt
-        by_sigma = by_sigma - rate.square() * (mass + spread)
-    return value, by_mu, by_sigma
+    growing, decaying = mean_abs(mu, sigma, True), _decaying(mu, sigma, rule, density)
+    return growing[0] + decaying[0], growing[1] + decaying[1], growing[2] + decaying[2]
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _log_cosh(splits: dict[bool, Split], mean_abs: Rule, density: Density) -> Ru
 normal_log_cosh = _log_cosh(
     {
         True: Split(1.5, _normal_nodes(44, 0.36), _half_line(48, 30)),
-        False: Split(1.25, _normal_nodes(18, 0.66), _half_line(20, 16)),
+        False: Split(1.25, _normal_nodes(16, 0.71), _half_line(18, 14)),
     },
     special_cells.normal_abs,
     _normal_density,
@@ -180,7 +179,7 @@ normal_log_cosh = _log_cosh(
 hypsecant_log_cosh = _log_cosh(
     {
         True: Split(3.0, _hypsecant_nodes(88, 0.087, 2.0), _half_line(48, 30)),
-        False: Split(3.0, _hypsecant_nodes(40, 0.165, 2.0), _half_line(16, 16)),
+        False: Split(2.5, _hypsecant_nodes(36, 0.18, 2.0), _half_line(18, 16)),
     },
     special_cells.hypsecant_abs,
     _hypsecant_density,
@@ -188,12 +187,12 @@ hypsecant_log_cosh = _log_cosh(
 gumbel_log_cosh = _log_cosh(
     {
         True: Split(2.0, _gumbel_nodes(64, -3.6, 5.0, 1.5), _half_line(64, 30)),
-        False: Split(2.0, _gumbel_nodes(24, -3.0, 4.5, 1.5), _half_line(22, 14)),
+        False: Split(2.0, _gumbel_nodes(18, -3.0, 4.2, 1.5), _half_line(20, 14)),
     },
     special_cells.gumbel_abs,
     _gumbel_density,
 )
-LOGISTIC_NODES = {True: _half_line(64, 30), False: _half_line(28, 18)}
+LOGISTIC_NODES = {True: _half_line(64, 30), False: _half_line(26, 17)}
 
 
 def logistic_log_cosh(mu: Tensor, sigma: Tensor, fine: bool) -> Three:

@@ -4,15 +4,14 @@ r"""Special functions that torch lacks: real arithmetic on real and imaginary pa
 |------------------------------|---------------------------------|----------------------------------------|----------------|
 | `scaled_exp_integral`        | w = x + iy, not on (-inf, 0]    | e^w E1(w)                              | 3e-13, coarse 1e-7 |
 | `exp_integral_of_exp`        | real t                          | E1(e^t) for t > 0, Ein(e^t) for t <= 0 | 1e-15          |
-| `digamma_less_log`           | x > 0, any y                    | Re psi(1/2 + w) - log w                | 1e-14          |
-| `half_digamma_and_log_gamma` | x >= 0, any y                   | Re psi, Re log Gamma, Re psi' at 1/2 + w | 1e-13 (of abs w)   |
-| `log_gamma_quarters`         | x > 0, any y                    | Re log Gamma(w + 3/4) - log Gamma(w + 1/4) | 1e-14       |
+| `polygamma_half`             | x >= 0, any y                   | log Gamma, psi, psi', psi'' at 1/2 + w | 1e-13 of abs w |
+| `log_gamma_quarters`         | x > 0, any y                    | Re 2 log(Gamma(w + 3/4) / Gamma(w + 1/4)) - log w | 1e-14 |
 | `inverse_tangent_integral`   | 0 <= x <= 1                     | Ti2(x) = Im Li2(ix)                    | 1e-15          |
 | `dilogarithm_of_exp`         | t >= 0                          | -Li2(-e^-t)                            | 1e-15          |
 
 Methods. E1: the integral of exp(-t) / (w + t) on a ray turned away from its pole, by the trapezoid rule in
 u, t = exp(u - exp(-u)): a sum of fixed poles, so neither branches nor NaN. Gamma functions: the recurrence moves the
-argument right by SHIFT, where the asymptotic series in the midpoint holds. Alternating series of moments
+argument right, where the asymptotic series in the midpoint holds. Alternating series of moments
 a_k = integral of y^k dm(y), m >= 0 on [0, 1]: `alternating` weights the first n terms so that the error is 5.8^-n
 whatever m is (Convergence acceleration of alternating series, Cohen, Rodriguez Villegas and Zagier, 2000).
 
@@ -23,41 +22,74 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = [
+    "POLES",
     "Constants",
     "alternating",
-    "digamma_less_log",
+    "column",
     "dilogarithm_of_exp",
     "exp_integral_of_exp",
-    "half_digamma_and_log_gamma",
+    "in_blocks",
     "inverse_tangent_integral",
     "log_gamma_quarters",
+    "polygamma_half",
     "polynomial",
     "scaled_exp_integral",
+    "sums",
 ]
 
-SHIFT = 8
-TERMS = 8  # of the asymptotic series: the next one is below 1e-16 at abs w >= SHIFT
+BLOCK = 1 << 15  # float64 numbers of an array per thread: 256 KiB
+F = TypeVar("F", bound=Callable[..., tuple[Tensor, ...]])
+Complex = tuple[Tensor, Tensor]  # real and imaginary part
+TERMS = 8  # of the asymptotic series of gamma functions
 
 
 class Constants:
-    """Rows of float64 constants that live on a device once asked for: no copy to the device in a captured graph."""
+    """Arrays of float64 constants that live on a device once asked for: no copy to the device in a captured graph."""
 
-    def __init__(self, *rows: Sequence[float] | np.ndarray) -> None:
-        self.rows = [[float(value) for value in row] for row in rows]
+    def __init__(self, *arrays: Sequence[float] | np.ndarray) -> None:
+        self.arrays = [np.asarray(array, dtype=np.float64) for array in arrays]
         self._on: dict[torch.device, tuple[Tensor, ...]] = {}
 
     def on(self, device: torch.device) -> tuple[Tensor, ...]:
         if device not in self._on:
-            self._on[device] = tuple(torch.tensor(row, dtype=torch.float64, device=device) for row in self.rows)
+            self._on[device] = tuple(torch.tensor(array, device=device) for array in self.arrays)
         return self._on[device]
+
+
+def in_blocks(function: F) -> F:
+    """function(x, y, rule, ...) that makes (nodes, *shape) arrays, on a CPU over blocks of elements: arrays that fit the
+    cache are twice as fast.
+    """
+
+    @functools.wraps(function)
+    def blocked(x: Tensor, y: Tensor, rule: Constants, *rest: Any) -> tuple[Tensor, ...]:
+        size = BLOCK * torch.get_num_threads() // len(rule.arrays[0])
+        if x.device.type != "cpu" or x.numel() <= size or torch.compiler.is_compiling():
+            return function(x, y, rule, *rest)
+        blocks = zip(x.flatten().split(size), y.flatten().split(size), strict=True)
+        parts = [function(a, b, rule, *rest) for a, b in blocks]
+        return tuple(torch.cat(part).view_as(x) for part in zip(*parts, strict=True))
+
+    return cast(F, blocked)
+
+
+def column(nodes: Tensor, like: Tensor) -> Tensor:
+    """Nodes as a leading dimension over the shape of `like`."""
+    return nodes.view((-1,) + (1,) * like.dim())
+
+
+def sums(weights: Tensor, terms: Tensor) -> Tensor:
+    """sum_k weights[..., k] terms[k]: (nodes,) or (rows, nodes) with (nodes, *shape)."""
+    return (weights @ terms.flatten(1)).view(weights.shape[:-1] + terms.shape[1:])
 
 
 def polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
@@ -97,24 +129,26 @@ def _poles(points: int, low: float, high: float, angle: float) -> Constants:
     u = np.linspace(low, high, points)
     t, turn = np.exp(u - np.exp(-u)), np.exp(1j * angle)
     weights = turn * (u[1] - u[0]) * t * (1 + np.exp(-u)) * np.exp(-t * turn)
-    return Constants((t * turn).real, (t * turn).imag, weights.real, weights.imag)
+    # Re and Im of sum c_k / (w + p_k), from Re and -Im of 1 / (w + p_k)
+    by_real, by_imag = np.stack([weights.real, weights.imag]), np.stack([weights.imag, -weights.real])
+    return Constants((t * turn).real, (t * turn).imag, by_real, by_imag)
 
 
 POLES = {True: _poles(72, -3.45, 3.9, 0.95), False: _poles(36, -2.75, 3.2, 0.95)}
 
 
-def scaled_exp_integral(x: Tensor, y: Tensor, fine: bool = True) -> tuple[Tensor, Tensor]:
+@in_blocks
+def scaled_exp_integral(x: Tensor, y: Tensor, poles: Constants) -> Complex:
     """Re and Im of S(w) = e^w E1(w), w = x + iy with y > 0 (or x > 0). S' = S - 1 / w."""
-    pole_x, pole_y, weight_x, weight_y = POLES[fine].on(x.device)
-    shape = (-1,) + (1,) * x.dim()
-    real, imag = x + pole_x.view(shape), y + pole_y.view(shape)
-    inverse = 1 / (real.square() + imag.square())
-    real, imag = (real * inverse).flatten(1), (imag * inverse).flatten(1)
-    return (weight_x @ real + weight_y @ imag).view_as(x), (weight_y @ real - weight_x @ imag).view_as(x)
+    pole_x, pole_y, by_real, by_imag = poles.on(x.device)
+    real, imag = x + column(pole_x, x), y + column(pole_y, x)
+    inverse = torch.reciprocal(torch.addcmul(real.square(), imag, imag))
+    value = sums(by_real, real * inverse) + sums(by_imag, imag * inverse)
+    return value[0], value[1]
 
 
 _EIN = [(-1) ** k / ((k + 1) * math.factorial(k + 1)) for k in range(19)]
-_STIELTJES = np.linspace(-3.4, 3.5, 26)
+_STIELTJES = np.linspace(-3.5, 3.3, 24)
 
 
 def exp_integral_of_exp(t: Tensor) -> Tensor:
@@ -134,68 +168,87 @@ def exp_integral_of_exp(t: Tensor) -> Tensor:
 # --- gamma functions of complex argument ---
 
 
-def _even_powers(coefficients: Sequence[float], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Re and Im of sum_k coefficients[k] w^(-2k - 2)."""
-    inverse = 1 / (x.square() + y.square())
-    real, imag = (x - y) * (x + y) * inverse.square(), -2 * x * y * inverse.square()  # 1 / w^2
-    total_x, total_y = torch.full_like(x, coefficients[-1]), torch.zeros_like(x)
-    for coefficient in coefficients[-2::-1]:
-        total_x, total_y = total_x * real - total_y * imag + coefficient, total_x * imag + total_y * real
-    return total_x * real - total_y * imag, total_x * imag + total_y * real
-
-
 _HALF, _QUARTER = Fraction(1, 2), Fraction(1, 4)
-# psi(1/2 + w) - log w = -sum B_2k(1/2) / (2k w^2k)
+# psi(1/2 + w) - log w = sum c_k / w^2k
 _DIGAMMA = [-float(bernoulli_polynomial(2 * k, _HALF) / (2 * k)) for k in range(1, TERMS + 1)]
-# log Gamma(w + 3/4) - log Gamma(w + 1/4) - log(w) / 2 = sum B_{2k+1}(1/4) / (k (2k + 1) w^2k)
-_QUARTERS = [float(bernoulli_polynomial(2 * k + 1, _QUARTER) / (k * (2 * k + 1))) for k in range(1, TERMS + 1)]
+# 2 log Gamma(w + 3/4) - 2 log Gamma(w + 1/4) - log w = sum d_k / w^2k
+_QUARTERS = [float(2 * bernoulli_polynomial(2 * k + 1, _QUARTER) / (k * (2 * k + 1))) for k in range(1, TERMS + 1)]
+SHIFTS = {True: (8, 8), False: (4, 5)}  # how far the recurrence moves, and terms of the series there
 
 
-def digamma_less_log(x: Tensor, y: Tensor) -> Tensor:
-    """Re(psi(1/2 + w) - log w), small for large w."""
-    right = x + SHIFT
-    total = 0.5 * torch.log1p(SHIFT * (2 * x + SHIFT) / (x.square() + y.square())) + _even_powers(_DIGAMMA, right, y)[0]
-    square = y.square()
-    for k in range(SHIFT):
+def _times(a: Complex, b: Complex) -> Complex:
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def _series(coefficients: Sequence[float], power: Complex) -> Complex:
+    """sum_k coefficients[k] power^k by Horner's rule, for two coefficients and more."""
+    x, y = power
+    real, imag = coefficients[-1] * x + coefficients[-2], coefficients[-1] * y
+    for coefficient in coefficients[-3::-1]:
+        real, imag = real * x - imag * y + coefficient, real * y + imag * x
+    return real, imag
+
+
+def _inverse(x: Tensor, y: Tensor) -> Complex:
+    size = torch.reciprocal(torch.addcmul(x.square(), y, y))
+    return x * size, -y * size
+
+
+def polygamma_half(x: Tensor, y: Tensor, fine: bool, orders: int) -> tuple[Tensor, list[Complex]]:
+    """Re log Gamma(1/2 + w), and Re and Im of psi, psi', ... (`orders` of them, at most 3) at 1/2 + w."""
+    shift, terms = SHIFTS[fine]
+    series = _DIGAMMA[:terms]
+    right = x + shift
+    inverse = _inverse(right, y)
+    square = _times(inverse, inverse)
+    log, angle = 0.5 * torch.log(torch.addcmul(right.square(), y, y)), torch.atan2(y, right)
+    # log Gamma(1/2 + w) = w log w - w + log(2 pi) / 2 + sum c_k / ((1 - 2k) w^(2k - 1)), the integral of psi's series
+    tail = _times(_series([c / (1 - 2 * k) for k, c in enumerate(series, 1)], square), inverse)
+    log_gamma = right * (log - 1) - y * angle + tail[0] + 0.5 * math.log(2 * math.pi)
+    found = [_times(_series(series, square), square)]
+    found[0] = (log + found[0][0], angle + found[0][1])
+    if orders > 1:  # psi' = 1 / w - sum 2k c_k / w^(2k + 1)
+        found.append(_times(_series([1.0, *(-2 * k * c for k, c in enumerate(series, 1))], square), inverse))
+    if orders > 2:  # psi'' = -1 / w^2 + sum 2k (2k + 1) c_k / w^(2k + 2)
+        slopes = [-1.0, *(2 * k * (2 * k + 1) * c for k, c in enumerate(series, 1))]
+        found.append(_times(_series(slopes, square), square))
+    moduli = torch.ones_like(x)
+    squares = y.square()
+    for k in range(shift):
         real = x + (0.5 + k)
-        total = total - real / (real.square() + square)
-    return total
+        modulus = torch.addcmul(squares, real, real)
+        moduli = moduli * modulus
+        size = torch.reciprocal(modulus)
+        pole = power = (real * size, -y * size)  # 1 / (1/2 + w + k)
+        for order, sign in zip(range(orders), (-1, 1, -2), strict=False):
+            power = _times(power, pole) if order else pole
+            found[order] = (found[order][0] + sign * power[0], found[order][1] + sign * power[1])
+    return log_gamma - 0.5 * torch.log(moduli), found
 
 
-def log_gamma_quarters(x: Tensor, y: Tensor) -> Tensor:
-    """Re(2 log Gamma(w + 3/4) - 2 log Gamma(w + 1/4) - log w), small for large w."""
-    right, square = x + SHIFT, y.square()
-    total = (
-        0.5 * torch.log1p(SHIFT * (2 * x + SHIFT) / (x.square() + square)) + 2 * _even_powers(_QUARTERS, right, y)[0]
-    )
+def log_gamma_quarters(x: Tensor, y: Tensor, fine: bool) -> tuple[Tensor, Complex]:
+    """Re g(w) and g'(w), g = 2 log Gamma(w + 3/4) - 2 log Gamma(w + 1/4) - log w, small for large w."""
+    shift, terms = SHIFTS[fine]
+    series = _QUARTERS[:terms]
+    right, squares = x + shift, y.square()
+    inverse = _inverse(right, y)
+    square = _times(inverse, inverse)
+    # log(w + shift) - log w, and its slope with that of - log w
+    value = 0.5 * torch.log1p(shift * (2 * x + shift) / torch.addcmul(squares, x, x))
+    value = value + _times(_series(series, square), square)[0]
+    slope = _series([1.0, *(-2 * k * c for k, c in enumerate(series, 1))], square)
+    slope = _times(slope, inverse)
+    here = _inverse(x, y)
+    real, imag = slope[0] - here[0], slope[1] - here[1]
     ratio = torch.ones_like(x)
-    for k in range(SHIFT):
-        low = (x + (k + 0.25)).square() + square
-        ratio = ratio * (1 + (x + (k + 0.5)) / low)  # abs((w + k + 3/4) / (w + k + 1/4))^2
-    return total - torch.log(ratio)
-
-
-def half_digamma_and_log_gamma(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Re psi(1/2 + w), Re log Gamma(1/2 + w) and Re psi'(1/2 + w)."""
-    right, square = x + SHIFT, y.square()
-    log = 0.5 * torch.log(right.square() + square)
-    digamma = log + _even_powers(_DIGAMMA, right, y)[0]
-    # log Gamma(1/2 + w) = w log w - w + log(2 pi) / 2 + w sum c_k w^-2k, from the integral of the digamma series.
-    series_x, series_y = _even_powers([c / (1 - 2 * k) for k, c in enumerate(_DIGAMMA, 1)], right, y)
-    angle = torch.atan2(y, right)
-    log_gamma = right * (log - 1 + series_x) - y * (angle + series_y) + 0.5 * math.log(2 * math.pi)
-    # psi'(1/2 + w) = 1 / w - sum 2k c_k w^(-2k - 1)
-    trigamma_x, trigamma_y = _even_powers([-2 * k * c for k, c in enumerate(_DIGAMMA, 1)], right, y)
-    inverse = 1 / (right.square() + square)
-    trigamma = (right * (1 + trigamma_x) + y * trigamma_y) * inverse
-    product = torch.ones_like(x)
-    for k in range(SHIFT):
-        real = x + (0.5 + k)
-        modulus = real.square() + square
-        digamma = digamma - real / modulus
-        trigamma = trigamma + (real.square() - square) / modulus.square()
-        product = product * modulus
-    return digamma, log_gamma - 0.5 * torch.log(product), trigamma
+    for k in range(shift):
+        low, high = x + (k + 0.25), x + (k + 0.75)
+        below, above = torch.addcmul(squares, low, low), torch.addcmul(squares, high, high)
+        ratio = ratio * (above / below)
+        below, above = 2 / below, 2 / above
+        real = real + (low * below - high * above)
+        imag = imag - y * (below - above)
+    return value - torch.log(ratio), (real, imag)
 
 
 # --- polylogarithms ---

@@ -17,25 +17,27 @@ Not here: energies without such a form, see `quadrature`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from autovae.beliefs.energies import Three
+from autovae.beliefs.energies import Rule, Three
 from autovae.beliefs.families import EULER, minus_abs
 from autovae.beliefs.special import (
+    POLES,
     Constants,
     alternating,
-    digamma_less_log,
+    column,
     dilogarithm_of_exp,
     exp_integral_of_exp,
-    half_digamma_and_log_gamma,
+    in_blocks,
     inverse_tangent_integral,
     log_gamma_quarters,
+    polygamma_half,
     polynomial,
     scaled_exp_integral,
+    sums,
 )
 
 __all__ = ["along_contour", "contour_log_square", "student_log_cosh"]
@@ -87,7 +89,7 @@ def gumbel_abs(mu: Tensor, sigma: Tensor, fine: bool = True) -> Three:
 def exponential_log_square(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
     """log(1 + mu^2) + 2 Re S(w), w = (mu + i) / sigma, S' = S - 1 / w."""
     x, y = mu / sigma, 1 / sigma
-    real, imag = scaled_exp_integral(x, y, fine)
+    real, imag = scaled_exp_integral(x, y, POLES[fine])
     by_sigma = -2 * (x * real - y * imag - 1) / sigma
     return torch.log1p(mu.square()) + 2 * real, 2 * real / sigma, by_sigma
 
@@ -98,34 +100,44 @@ def laplace_log_square(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
     return 0.5 * (right[0] + left[0]), 0.5 * (right[1] - left[1]), 0.5 * (right[2] + left[2])
 
 
-def logistic_log_square(mu: Tensor, sigma: Tensor) -> Tensor:
-    return torch.log1p(mu.square()) + 2 * digamma_less_log(1 / (2 * math.pi * sigma), mu / (2 * math.pi * sigma))
+def logistic_log_square(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
+    """2 log(2 pi sigma) + 2 Re psi(1/2 + w), w = (1 - i mu) / (2 pi sigma)."""
+    x = 1 / (2 * math.pi * sigma)
+    y = mu * x
+    _, ((real, _), (slope_x, slope_y)) = polygamma_half(x, -y, fine, 2)
+    value = 2 * real - 2 * torch.log(x)
+    return value, 2 * x * slope_y, 2 * (1 - x * slope_x - y * slope_y) / sigma
 
 
-def hypsecant_log_square(mu: Tensor, sigma: Tensor) -> Tensor:
-    return torch.log1p(mu.square()) + 2 * log_gamma_quarters(1 / (2 * math.pi * sigma), mu / (2 * math.pi * sigma))
+def hypsecant_log_square(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
+    """log(1 + mu^2) + 2 Re g(w), w = (1 - i mu) / (2 pi sigma)."""
+    x = 1 / (2 * math.pi * sigma)
+    y = mu * x
+    value, (slope_x, slope_y) = log_gamma_quarters(x, -y, fine)
+    square = mu.square()
+    by_mu = 2 * mu / (1 + square) + 2 * x * slope_y
+    return torch.log1p(square) + 2 * value, by_mu, -2 * (x * slope_x + y * slope_y) / sigma
 
 
 def along_contour(nodes: np.ndarray, weights: np.ndarray) -> Constants:
     """Complex nodes x_k with Im x_k > 0 and the masses of the density on them, for `contour_log_square`."""
-    weights = weights / weights.sum()
-    moments = weights * nodes
-    return Constants(nodes.real, nodes.imag, weights.real, weights.imag, moments.real, moments.imag)
+    c = weights / weights.sum()
+    m = c * nodes
+    shift = nodes.imag if np.ptp(nodes.imag) else nodes.imag[:1]  # a line needs one row only
+    by_real, by_imag = 2 * np.stack([c.imag, m.imag]), 2 * np.stack([c.real, m.real])
+    return Constants(nodes.real, shift, c.real, 2 * c.imag, by_real, by_imag)
 
 
+@in_blocks
 def contour_log_square(mu: Tensor, sigma: Tensor, rule: Constants) -> Three:
     """2 Re sum_k c_k log(1 - i (mu + sigma x_k)): the branch point stays 1 + sigma Im(x_k) away."""
-    node_x, node_y, weight_x, weight_y, moment_x, moment_y = rule.on(mu.device)
-    shape = (-1,) + (1,) * mu.dim()
-    real, imag = 1 + sigma * node_y.view(shape), mu + sigma * node_x.view(shape)
-    square = real.square() + imag.square()
-    log, angle = torch.log(square).flatten(1), torch.atan(imag / real).flatten(1)
-    inverse = 1 / square
-    real, imag = (real * inverse).flatten(1), (imag * inverse).flatten(1)
-    value = weight_x @ log + 2 * (weight_y @ angle)
-    by_mu = 2 * (weight_x @ imag + weight_y @ real)
-    by_sigma = 2 * (moment_x @ imag + moment_y @ real)
-    return value.view_as(mu), by_mu.view_as(mu), by_sigma.view_as(mu)
+    node, shift, by_log, by_angle, by_real, by_imag = rule.on(mu.device)
+    real, imag = 1 + sigma * column(shift, mu), torch.addcmul(mu, sigma, column(node, mu))
+    square = torch.addcmul(imag.square(), real, real)
+    value = sums(by_log, torch.log(square)) + sums(by_angle, torch.atan(imag / real))
+    inverse = torch.reciprocal(square)
+    slopes = sums(by_real, real * inverse) + sums(by_imag, imag * inverse)
+    return value, slopes[0], slopes[1]
 
 
 def _line(points: int, step: float, shift: float) -> Constants:
@@ -143,7 +155,7 @@ def normal_log_square(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
 # --- E 2 log(2 cosh(z / 2)) ---
 
 
-def student_log_cosh(nu: int) -> Callable[[Tensor, Tensor], Tensor]:
+def student_log_cosh(nu: int) -> Rule:
     r"""With s = sqrt(nu) sigma and w = (s - i mu) / 2 pi,
 
         (2 / pi) Re(s psi(1/2 + w) - 2 pi log Gamma(1/2 + w) + pi log(2 pi) [- s^2 psi'(1/2 + w) / 6 pi for nu = 5]).
@@ -151,16 +163,23 @@ def student_log_cosh(nu: int) -> Callable[[Tensor, Tensor], Tensor]:
     From E abs(c + sigma X) = (2 / pi)(c atan(c / s) + s [- (s / 3) / (1 + (c / s)^2)]), averaged over c = mu + L with
     E log(b - iL) = log(2 pi) + psi(1/2 + b / 2 pi), its integral and its derivative in b.
     """
+    root = math.sqrt(nu)
 
-    def energy(mu: Tensor, sigma: Tensor) -> Tensor:
-        s = math.sqrt(nu) * sigma
-        digamma, log_gamma, trigamma = half_digamma_and_log_gamma(s / (2 * math.pi), mu / (2 * math.pi))
-        total = s * digamma - 2 * math.pi * log_gamma + math.pi * math.log(2 * math.pi)
-        if nu == 5:
-            total = total - s.square() * trigamma / (6 * math.pi)
-        return (2 / math.pi) * total
+    def rule(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
+        s = root * sigma
+        log_gamma, found = polygamma_half(s / (2 * math.pi), mu / (-2 * math.pi), fine, 2 if nu == 3 else 3)
+        (digamma, angle), (first_x, first_y), *second = found
+        value = s * digamma - 2 * math.pi * log_gamma + math.pi * math.log(2 * math.pi)
+        by_mu = s * first_y / (2 * math.pi) - angle
+        by_s = s * first_x / (2 * math.pi)
+        if second:
+            square = s.square() / (6 * math.pi)
+            value = value - square * first_x
+            by_mu = by_mu - square * second[0][1] / (2 * math.pi)
+            by_s = by_s - s * first_x / (3 * math.pi) - square * second[0][0] / (2 * math.pi)
+        return (2 / math.pi) * value, (2 / math.pi) * by_mu, (2 * root / math.pi) * by_s
 
-    return energy
+    return rule
 
 
 def uniform_log_cosh(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
@@ -180,25 +199,28 @@ def uniform_log_cosh(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
 
 
 def _series(terms: int) -> Constants:
-    return Constants(range(1, terms + 1), [2 * weight / n for n, weight in enumerate(alternating(terms), 1)])
+    n = np.arange(1, terms + 1)
+    weight = 2 * np.array(alternating(terms)) / n
+    return Constants(n, weight, np.stack([weight, -n * weight]))
 
 
-SERIES = {True: _series(18), False: _series(11)}
+Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+SERIES = {True: _series(18), False: _series(10)}
 _FIRST_MOMENT = [(-1) ** k / (math.factorial(k) * (k + 2)) for k in range(13)]
 
 
-def _first_moment(s: Tensor) -> Tensor:
+def _first_moment(s: Tensor, decay: Tensor, fine: bool) -> Tensor:
     """The integral of y exp(-s y) over y in (0, 1), for s >= 0: (1 - (1 + s) exp(-s)) / s^2 without its cancellation."""
-    small = s < 0.5
-    far = torch.where(small, 1.0, s)
-    series = polynomial(_FIRST_MOMENT, torch.where(small, s, 0.0))
-    return torch.where(small, series, (1 - (1 + far) * torch.exp(-far)) / far.square())
+    series = polynomial(_FIRST_MOMENT if fine else _FIRST_MOMENT[:7], s.clamp(max=0.5))
+    far = s.clamp(min=0.5)
+    return torch.where(s < 0.5, series, (1 - decay - s * decay) / far.square())
 
 
-def _remainders(a: Tensor, sigma: Tensor, fine: bool) -> tuple[Three, Three]:
+@in_blocks
+def _remainders(a: Tensor, sigma: Tensor, series: Constants, fine: bool) -> Six:
     r"""E 2 log(1 + exp(-abs z)) for z = a + sigma E and for z = -a + sigma E, with E exponential and a >= 0.
 
-    Triples with derivatives in a and sigma. The terms E exp(-n abs z), P = exp(-n a) and D = exp(-a / sigma), are
+    Both triples in a row, derivatives in a and sigma. The terms E exp(-n abs z), P = exp(-n a) and D = exp(-a / sigma), are
 
         right: P / (1 + n sigma)
         left:  D / (1 + n sigma) + B,  B = integral over v in (0, a) of exp(-(a - v) / sigma - n v) / sigma.
@@ -206,32 +228,38 @@ def _remainders(a: Tensor, sigma: Tensor, fine: bool) -> tuple[Three, Three]:
     B = (D - P) / (n sigma - 1) is regular at n sigma = 1: written by the larger exponential and moments of the smaller
     over it, exp(-gap y) on y in (0, 1) with gap = a (n - 1 / sigma).
     """
-    n, weight = SERIES[fine].on(a.device)
-    n = n.view((-1,) + (1,) * a.dim())
+    orders, weight, weights = series.on(a.device)
+    n = column(orders, a)
     rate = 1 / sigma
-    power, decay, outside = torch.exp(-n * a), torch.exp(-a * rate), 1 / (1 + n * sigma)
-    gap = a * (n - rate)
-    size = -minus_abs(gap)
-    first = _first_moment(size)
-    whole = size * first + torch.exp(-size)
-    between = a * rate * torch.where(gap < 0, power, decay) * whole
-    # The mean of (a - v) / a under the integrand of B: y counts from the end where the integrand is larger.
-    lever = a * rate * torch.where(gap < 0, power * first, decay * (whole - first))
-
-    def total(term: Tensor) -> Tensor:
-        return (weight @ term.flatten(1)).view_as(a)
-
-    right = power * outside
-    left = decay * outside + between
-    left_by_sigma = (a * rate.square() - n * outside) * decay * outside - rate * between + a * rate.square() * lever
-    return (
-        (total(right), total(-n * right), total(-n * outside * right)),
-        (total(left), total(rate * (power - left)), total(left_by_sigma)),
+    ratio = a * rate
+    power, decay, outside = (
+        torch.exp(-n * a),
+        torch.exp(-ratio),
+        torch.reciprocal(torch.addcmul(torch.ones_like(a), n, sigma)),
     )
+    gap = n * a - ratio
+    size = gap.abs()
+    larger = torch.maximum(power, decay)
+    smaller = torch.exp(-size)  # over the larger
+    first = larger * _first_moment(size, smaller, fine)
+    whole = size * first + larger * smaller
+    # The mean of (a - v) / a under the integrand of B: the moment counts from the end where the integrand is larger.
+    lever = torch.where(gap < 0, first, whole - first)
+    right = power * outside
+    out, out_square = sums(weight, outside), sums(weights[1], outside.square())
+    between, right_sums, right_by_sigma = sums(weight, whole), sums(weights, right), sums(weights[1], right * outside)
+    between = ratio * between
+    left = decay * out + between
+    left_by_sigma = (
+        decay * (ratio * rate * out + out_square) - rate * between + ratio.square() * rate * sums(weight, lever)
+    )
+    left_by_a = rate * (sums(weight, power) - left)
+    return right_sums[0], right_sums[1], right_by_sigma, left, left_by_a, left_by_sigma
 
 
 def exponential_log_cosh(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
-    right, left = _remainders(-minus_abs(mu), sigma, fine)
+    both = _remainders(-minus_abs(mu), sigma, SERIES[fine], fine)
+    right, left = both[:3], both[3:]
     t = mu.clamp(max=0) / sigma
     decay, fall = torch.exp(t), torch.expm1(t)
     value = mu + sigma + 2 * sigma * (fall - t)
@@ -245,7 +273,8 @@ def exponential_log_cosh(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
 
 def laplace_log_cosh(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
     a = -minus_abs(mu)
-    right, left = _remainders(a, sigma, fine)
+    both = _remainders(a, sigma, SERIES[fine], fine)
+    right, left = both[:3], both[3:]
     decay = torch.exp(-a / sigma)
     by_a = 1 - decay + 0.5 * (right[1] + left[1])
     return (
