@@ -161,20 +161,22 @@ class _CoinSum(torch.autograd.Function):
     FACTORS = 100  # 2^-100 is a normal number of float32
 
     @staticmethod
-    def value(x: Tensor, eta: Tensor, s: Tensor, spare: Tensor) -> Tensor:
-        """From s = sigmoid eta, in the memory of `spare`, which may be s itself."""
-        likelier = torch.sub(s, 0.5, out=spare).abs_().add_(0.5)
+    def value(x: Tensor, eta: Tensor, likelier: Tensor) -> Tensor:
+        """sum (x - 1/2) eta - |eta| / 2 + log sigmoid |eta|, the sigmoid given as `likelier`."""
+        centred = x - 0.5
+        one_point = centred.dim() == 1 or centred.shape[:-1].numel() == 1
+        linear = eta @ centred.reshape(-1) if one_point else (centred * eta).sum(-1)
+        value = linear.sub_(torch.linalg.vector_norm(eta, 1, -1), alpha=0.5)
         whole = eta.shape[-1] // _CoinSum.FACTORS * _CoinSum.FACTORS
-        value = likelier[..., whole:].prod(-1).log_()
+        value += likelier[..., whole:].prod(-1).log_()
         if whole:
             value += likelier[..., :whole].unflatten(-1, (-1, _CoinSum.FACTORS)).prod(-1).log_().sum(-1)
-        return value.add_(torch.clamp_min(eta, 0, out=spare).neg_().addcmul_(x, eta).sum(-1))
+        return value
 
     @staticmethod
     def forward(x: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
         s = eta.sigmoid()
-        value = _CoinSum.value(x, eta, s, torch.empty_like(s))
-        return value, torch.sub(x, s, out=s)
+        return _CoinSum.value(x, eta, (s - 0.5).abs_().add_(0.5)), torch.sub(x, s, out=s)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -200,11 +202,9 @@ class Bernoulli(Likelihood):
 
     def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         x = x.to(params.dtype)
-        shape = torch.broadcast_shapes(x.shape, params.shape)
-        x, params = x.expand(shape), params.expand(shape)
+        params = params.expand(torch.broadcast_shapes(x.shape, params.shape))
         if not (params.requires_grad and torch.is_grad_enabled()):
-            s = params.sigmoid()
-            return _CoinSum.value(x, params, s, s)
+            return _CoinSum.value(x, params, params.abs().sigmoid_())
         result: Tensor = _CoinSum.apply(x, params)[0]
         return result
 
