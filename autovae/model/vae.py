@@ -28,7 +28,8 @@ from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
 from autovae.beliefs.priors import RIVALS, Rival, join, part
 from autovae.model.gradients import check_estimator
-from autovae.model.networks import NETWORKS, init_linear, stack
+from autovae.model.networks import NETWORKS, init_linear
+from autovae.model.stacks import stack
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
 from autovae.tables import lookup
@@ -214,7 +215,7 @@ class VAEStack(nn.Module):
         """z and its standard noise eps, (P, K B, D), from standard normal xi (P, K, B, D): the reparameterisation."""
         members, samples, points, latents = xi.shape
         eps = self.pairing.noise(xi.reshape(members, samples * points, latents))
-        z = (loc.unsqueeze(1) + scale.unsqueeze(1) * eps.view(xi.shape)).view(eps.shape)
+        z = (loc.unsqueeze(1) + scale.unsqueeze(1) * eps.view(xi.shape)).reshape(eps.shape)
         if self.flow_posterior is not None:
             z, _ = self.flow_posterior(z, self.repeat(loc, samples), self.repeat(scale, samples))
         return z, eps

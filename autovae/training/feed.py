@@ -1,13 +1,14 @@
 """Feed: the training points as one tensor on the device, and minibatches as each kind of likelihood wants them.
 
 The encoder sees the middle of a level's bin, (v + 1/2) / L, in training and in scoring alike. Likelihoods that train on
-densities see a point drawn within the bin, (v + u) / L, from a stream shared by all members of a population: common
-random numbers, so that members differ by their beliefs and not by their data.
+densities see a point drawn within the bin, (v + u) / L, from a stream shared by all members of a study: common random
+numbers, so that members differ by their beliefs and not by their data. The stream starts anew with every epoch, at
+(data seed, epoch), and is read in the order of the minibatches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,17 +32,25 @@ class Batch:
     upper: Tensor | None = None
     mask: Tensor | None = None  # True where the value was observed
 
+    def __len__(self) -> int:
+        return len(self.inputs)
+
 
 class Feed:
-    """The points of one split on a device."""
+    """The points of one split on a device; models see them as `dtype`."""
 
-    def __init__(self, data: Data, split: Split | None = None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        data: Data,
+        split: Split | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.data = data
-        self.device = torch.device(device)
+        self.device, self.dtype = torch.device(device), dtype
         split = data.train if split is None else split
         self._x = split.x.flatten(1).to(self.device)
         self._mask = None if split.mask is None else split.mask.flatten(1).to(self.device)
-        self._noise = torch.Generator(self.device)
 
     @property
     def points(self) -> int:
@@ -51,17 +60,50 @@ class Feed:
     def domain(self) -> Domain:
         return self.data.domain
 
-    def start_epoch(self, data_seed: int, epoch: int) -> None:
-        """Put the stream of dequantisation noise where (data_seed, epoch) begins."""
-        self._noise.manual_seed(stream_seed(data_seed, "dequantise", epoch))
+    @property
+    def nbytes(self) -> int:
+        """What the points take on the device."""
+        return self._x.nbytes + (0 if self._mask is None else self._mask.nbytes)
 
-    def batch(self, index: Tensor | slice, kinds: Iterable[str] = (), edges: bool = False) -> Batch:
+    def dequantiser(self) -> torch.Generator:
+        """A generator on the device for dequantisation noise, to be put where an epoch begins by `start`."""
+        return torch.Generator(self.device)
+
+    @staticmethod
+    def start(generator: torch.Generator, data_seed: int, epoch: int) -> None:
+        """Put the stream of dequantisation noise where (data_seed, epoch) begins."""
+        generator.manual_seed(stream_seed(data_seed, "dequantise", epoch))
+
+    def batch(
+        self,
+        index: Tensor | slice,
+        kinds: Iterable[str] = (),
+        edges: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Batch:
         """The points at `index`, with the targets of these kinds and, if asked for, their bins' edges."""
-        x = self._x[index]
-        mask = None if self._mask is None else self._mask[index]
+        x, mask = self._take(self._x, index), None if self._mask is None else self._take(self._mask, index)
         inputs = batches.network_input(x, self.data, mask)
         targets: dict[str, Tensor] = {}
         for kind in kinds:
-            targets[kind] = inputs if kind == "levels" else batches.dequantise(x, self.data, self._noise)
+            values = inputs if kind == "levels" else batches.dequantise(x, self.data, generator)
+            targets[kind] = values.to(self.dtype)
         lower, upper = batches.bin_edges(x, self.data) if edges else (None, None)
-        return Batch(inputs, targets, lower, upper, mask)
+        return Batch(inputs.to(self.dtype), targets, lower, upper, mask)
+
+    @staticmethod
+    def _take(values: Tensor, index: Tensor | slice) -> Tensor:
+        return values.index_select(0, index) if isinstance(index, Tensor) else values[index]
+
+    def order(self, batch_size: int, data_seed: int, epoch: int) -> list[Tensor]:
+        """The minibatches of an epoch as indices on the device; the last may be smaller."""
+        return batches.minibatches(self.points, batch_size, data_seed, epoch, self.device)
+
+    def epoch(
+        self, batch_size: int, data_seed: int, epoch: int, kinds: Iterable[str] = (), edges: bool = False
+    ) -> Iterator[Batch]:
+        """The minibatches of an epoch, one after the other."""
+        generator = self.dequantiser()
+        self.start(generator, data_seed, epoch)
+        for index in self.order(batch_size, data_seed, epoch):
+            yield self.batch(index, kinds, edges, generator)

@@ -1,0 +1,336 @@
+r"""Stacks: the networks of P members of one shape as one module whose tensors have the member axis first.
+
+    LinearStack    linear layers and activations: (P, N, in) x (P, in, out) + (P, 1, out) -> (P, N, out)
+    ModuleStack    any module, by `torch.func.vmap` over stacked parameters and buffers
+
+A stack takes (N, in), shared by the members, or (P, N, in), and gives (P, N, out). It copies the members' weights when
+it is made and gives them back in `unstack`.
+
+The whole chain of a LinearStack is one node of the gradient's graph. With h_0 = x, a_l = h_(l-1) W_l + b_l and
+h_l = f(a_l), its backward pass from g = d loss / d a_L is
+
+    dW_l = h_(l-1)^T g        db_l = sum_N g        g <- (g W_l^T) f'(a_(l-1))
+
+with every activation applied in place: no tensor is kept, or passed over, that the products do not need. Stacks may
+take their products in a narrower type (bfloat16) with float32 master weights, see `prepare`.
+Not here: which architectures there are (`networks`), what their numbers mean (`vae`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+__all__ = ["LinearStack", "ModuleStack", "is_linear", "prepare", "stack"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function and the product of a gradient with its slope, both written into an existing tensor."""
+
+    apply: Callable[[Tensor, Tensor], object]  # (a, out)
+    pull: Callable[[Tensor, Tensor], object]  # (gradient, kept): in place; kept is f(a), or a where that is needed
+    keeps_input: bool = False
+    settings: tuple[object, ...] = field(default=(), compare=True)
+
+
+def _relu(module: nn.Module) -> Activation:
+    return Activation(
+        lambda a, out: torch.clamp(a, min=0, out=out),
+        lambda g, h: aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
+    )
+
+
+def _tanh(module: nn.Module) -> Activation:
+    return Activation(
+        lambda a, out: torch.tanh(a, out=out), lambda g, h: aten.tanh_backward.grad_input(g, h, grad_input=g)
+    )
+
+
+def _gelu(module: nn.Module) -> Activation:
+    form = str(module.approximate)
+    return Activation(
+        lambda a, out: aten.gelu.out(a, approximate=form, out=out),
+        lambda g, a: aten.gelu_backward.grad_input(g, a, approximate=form, grad_input=g),
+        keeps_input=True,
+        settings=(form,),
+    )
+
+
+def _silu(module: nn.Module) -> Activation:
+    return Activation(
+        lambda a, out: aten.silu.out(a, out=out),
+        lambda g, a: aten.silu_backward.grad_input(g, a, grad_input=g),
+        keeps_input=True,
+    )
+
+
+def _elu(module: nn.Module) -> Activation:
+    alpha = float(module.alpha)  # type: ignore[arg-type]
+    return Activation(
+        lambda a, out: aten.elu.out(a, alpha, out=out),
+        lambda g, h: aten.elu_backward.grad_input(g, alpha, 1, 1, True, h, grad_input=g),
+        settings=(alpha,),
+    )
+
+
+def _leaky_relu(module: nn.Module) -> Activation:
+    slope = float(module.negative_slope)  # type: ignore[arg-type]
+    return Activation(
+        lambda a, out: aten.leaky_relu.out(a, slope, out=out),
+        lambda g, h: aten.leaky_relu_backward.grad_input(g, h, slope, True, grad_input=g),
+        settings=(slope,),
+    )
+
+
+IN_PLACE: dict[type[nn.Module], Callable[[nn.Module], Activation]] = {
+    nn.ReLU: _relu,
+    nn.Tanh: _tanh,
+    nn.GELU: _gelu,
+    nn.SiLU: _silu,
+    nn.ELU: _elu,
+    nn.LeakyReLU: _leaky_relu,
+}
+
+Runs = list[tuple[int, int, Activation]]  # members start:stop share an activation
+
+
+def _runs(layers: Sequence[nn.Module]) -> Runs:
+    runs: Runs = []
+    kinds: list[tuple[type[nn.Module], tuple[object, ...]]] = []
+    for member, layer in enumerate(layers):
+        activation = IN_PLACE[type(layer)](layer)
+        kind = (type(layer), activation.settings)
+        if kinds and kinds[-1] == kind:
+            runs[-1] = (runs[-1][0], member + 1, runs[-1][2])
+        else:
+            runs.append((member, member + 1, activation))
+            kinds.append(kind)
+    return runs
+
+
+def _activate(runs: Runs, a: Tensor, one: bool) -> tuple[Tensor, Tensor]:
+    """f(a), and what the backward pass needs: both are `a` itself, overwritten, where no run needs its input."""
+    result = torch.empty_like(a) if any(run[2].keeps_input for run in runs) else a
+    for start, stop, activation in runs:
+        whole = one or stop - start == len(a)
+        activation.apply(a if whole else a[start:stop], result if whole else result[start:stop])
+    return result, a
+
+
+def _pull(runs: Runs, gradient: Tensor, result: Tensor, a: Tensor, one: bool) -> None:
+    for start, stop, activation in runs:
+        whole = one or stop - start == len(a)
+        kept = a if activation.keeps_input else result
+        activation.pull(gradient if whole else gradient[start:stop], kept if whole else kept[start:stop])
+
+
+class _Chain(torch.autograd.Function):
+    """The chain of a LinearStack, forward and backward, as the module's docstring has it.
+
+    Tensors are (P, N, .), or (N, .) where there is one member: one product is faster than a batch of one.
+    """
+
+    @staticmethod
+    def forward(ctx, x, stack, *parameters):  # type: ignore[no-untyped-def]
+        layers = stack.layers()
+        ctx.stack, ctx.layers, ctx.shared = stack, layers, x.dim() == 2
+        one = stack.size == 1
+        affine = torch.addmm if one else torch.baddbmm
+        h = x if stack.narrow is None else x.to(stack.narrow)
+        if one:
+            h = h if ctx.shared else h.squeeze(0)
+        elif ctx.shared:
+            h = h.expand(stack.size, -1, -1)
+        kept = [h]
+        for depth, (weight, bias) in enumerate(layers):
+            h = affine(bias, h, weight)
+            if depth < len(stack.activations):
+                h, a = _activate(stack.activations[depth], h, one)
+                kept += [h, a]
+        ctx.save_for_backward(*kept)
+        h = h.unsqueeze(0) if one else h
+        return h if stack.narrow is None else h.to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        stack, layers, kept = ctx.stack, ctx.layers, ctx.saved_tensors
+        one, wide = stack.size == 1, gradient.dtype
+        product = torch.mm if one else torch.bmm
+        g = gradient.squeeze(0) if one else gradient
+        g = (g if stack.narrow is None else g.to(stack.narrow)).contiguous()
+        slopes: list[Tensor | None] = [None] * (2 * len(layers))
+        for depth in reversed(range(len(layers))):
+            below = kept[2 * depth - 1] if depth else kept[0]
+            weight, bias = 2 * depth, 2 * depth + 1
+            if stack.sinks and not stack.written:
+                product(below.mT, g, out=stack.sinks[weight])
+                torch.sum(g, -2, keepdim=True, out=stack.sinks[bias])
+            elif stack.sinks:
+                stack.sinks[weight] += product(below.mT, g)
+                stack.sinks[bias] += g.sum(-2, keepdim=True)
+            else:
+                if ctx.needs_input_grad[2 + weight]:
+                    slopes[weight] = product(below.mT, g).to(wide)
+                if ctx.needs_input_grad[2 + bias]:
+                    slopes[bias] = g.sum(-2, keepdim=True, dtype=wide)
+            if depth:
+                g = product(g, layers[depth][0].mT)
+                _pull(stack.activations[depth - 1], g, kept[2 * depth - 1], kept[2 * depth], one)
+        stack.written = True
+        if one:
+            slopes = [slope if slope is None else slope.unsqueeze(0) for slope in slopes]
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = product(g, layers[0][0].mT).to(wide)
+            if ctx.shared and not one:
+                to_x = to_x.sum(0)
+            elif one and not ctx.shared:
+                to_x = to_x.unsqueeze(0)
+        return to_x, None, *slopes
+
+
+class LinearStack(nn.Module):
+    """P sequences of linear layers as batched products.
+
+    Activations may differ between members at one depth (a saturating first layer): neighbours with one activation form
+    one slice of the stack. `own_gradients` gives every parameter a gradient tensor of its own, which the first backward
+    pass after `written = False` overwrites and later ones add to.
+    """
+
+    def __init__(self, members: Sequence[nn.Sequential]) -> None:
+        super().__init__()
+        self.size = len(members)
+        for depth, layers in enumerate(zip(*map(_linears, members), strict=True)):
+            weight = torch.stack([layer.weight.detach().T for layer in layers]).contiguous()
+            bias = torch.stack([layer.bias.detach()[None] for layer in layers])
+            self.register_parameter(f"weight_{depth}", nn.Parameter(weight, layers[0].weight.requires_grad))
+            self.register_parameter(f"bias_{depth}", nn.Parameter(bias, layers[0].bias.requires_grad))
+        between = [[layer for layer in member if not isinstance(layer, nn.Linear)] for member in members]
+        self.activations = [_runs(layers) for layers in zip(*between, strict=True)]
+        self.narrow: torch.dtype | None = None
+        self.sinks: list[Tensor] = []
+        self.written = False  # whether the sinks hold gradients of this step
+        self._views: list[tuple[Tensor, Tensor]] = []
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """(weight, bias) of every layer, without the member axis where there is one member, in the products' type."""
+        if not self._views:
+            values = [p.detach().squeeze(0) if self.size == 1 else p.detach() for p in self.parameters()]
+            self._views = list(zip(values[::2], values[1::2], strict=True))
+        if self.narrow is None:
+            return self._views
+        return [(w.to(self.narrow), b.to(self.narrow)) for w, b in self._views]
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        self._views, self.sinks = [], []  # the module moves to another device or type
+        return super()._apply(fn, recurse)
+
+    def own_gradients(self) -> None:
+        """From now on backward passes write into fixed `.grad` tensors; set `written = False` after every step.
+
+        Only where all parameters are learned, and products have the weights' type.
+        """
+        self.sinks = []
+        if self.narrow is not None or not all(p.requires_grad for p in self.parameters()):
+            return
+        for p in self.parameters():
+            p.grad = torch.zeros_like(p)
+            self.sinks.append(p.grad.squeeze(0) if self.size == 1 else p.grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = _Chain.apply(x, self, *self._parameters.values())
+        return result
+
+    def unstack(self, members: Sequence[nn.Sequential]) -> None:
+        """Copy the weights back into the members' own modules."""
+        values = list(self.parameters())
+        with torch.no_grad():
+            for index, member in enumerate(members):
+                for layer, weight, bias in zip(_linears(member), values[::2], values[1::2], strict=True):
+                    layer.weight.copy_(weight[index].T)
+                    layer.bias.copy_(bias[index, 0])
+
+
+class ModuleStack(nn.Module):
+    """P modules of any kind, by `torch.func.vmap` over stacked parameters and buffers; without it when P = 1.
+
+    The members' modules are read for their structure and left as they are until `unstack`.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._base = [members[0]]  # in a list: its own parameters are not part of this stack
+        self._size = len(members)
+        parameters, buffers = stack_module_state(list(members))  # type: ignore[arg-type]
+        learned = {name: p.requires_grad for name, p in members[0].named_parameters()}
+        self._names, self._buffer_names = list(parameters), list(buffers)
+        self.stacked = nn.ParameterList(
+            nn.Parameter(value.detach().clone(), requires_grad=learned[name]) for name, value in parameters.items()
+        )
+        for place, value in enumerate(buffers.values()):
+            self.register_buffer(f"buffer_{place}", value.detach().clone())
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        buffers = {name: self.get_buffer(f"buffer_{place}") for place, name in enumerate(self._buffer_names)}
+        return dict(zip(self._names, self.stacked, strict=True)), buffers
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self._state()
+        base = self._base[0].train(self.training)
+        if self._size == 1:
+            alone = tuple({name: t.squeeze(0) for name, t in part.items()} for part in state)
+            return functional_call(base, alone, (x if x.dim() == 2 else x.squeeze(0),))[None]
+
+        def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+            return functional_call(base, (parameters, buffers), (x,))
+
+        in_dims = (0, 0, None if x.dim() == 2 else 0)
+        result: Tensor = torch.func.vmap(call, in_dims, randomness="different")(*state, x)
+        return result
+
+    def unstack(self, members: Sequence[nn.Module]) -> None:
+        """Copy the weights and buffers back into the members' own modules."""
+        parameters, buffers = self._state()
+        with torch.no_grad():
+            for index, member in enumerate(members):
+                own = dict(member.named_parameters()) | dict(member.named_buffers())
+                for name, value in (parameters | buffers).items():
+                    own[name].copy_(value[index])
+
+
+def _linears(member: nn.Sequential) -> list[nn.Linear]:
+    return [layer for layer in member if isinstance(layer, nn.Linear)]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a chain of linear layers with activations between, which LinearStack can hold."""
+    if not isinstance(module, nn.Sequential) or len(module) % 2 == 0:
+        return False
+    return all(
+        (type(layer) is nn.Linear and layer.bias is not None) if depth % 2 == 0 else type(layer) in IN_PLACE
+        for depth, layer in enumerate(module)
+    )
+
+
+def stack(members: Sequence[nn.Module]) -> LinearStack | ModuleStack:
+    """The fastest stack that can hold these modules."""
+    if all(is_linear(member) for member in members):
+        return LinearStack(members)  # type: ignore[arg-type]
+    return ModuleStack(members)
+
+
+def prepare(module: nn.Module, narrow: torch.dtype | None = None) -> list[LinearStack]:
+    """The linear stacks in `module`, made ready for training: products in type `narrow`, gradients of their own."""
+    found = [part for part in module.modules() if isinstance(part, LinearStack)]
+    for part in found:
+        part.narrow = narrow
+        part.own_gradients()
+    return found

@@ -1,0 +1,132 @@
+r"""A trainer: some members of one shape and one age as a stack, with their optimizer and their noise.
+
+One step, for a minibatch x (B, X) common to all members and noise xi (P, K, B, D), each member's own:
+
+    loss_m = - mean_B bound_m(x, xi_m)          gradients of sum_m loss_m are the members' own gradients
+    Adam on the stacks, a learning rate per member
+
+What a member gets does not depend on its companions: its noise comes from (its seed, epoch), and the products of one
+member never mix with another's. `advance` is the whole step on tensors of the device, with no question to the host, so
+that it can be captured as one graph; losses are summed on the device and read once an epoch.
+Members leave whole (`collect`): nothing of theirs stays behind in the stack.
+Not here: which members are stacked (`population`); the bound itself (`objective`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from autovae.model.stacks import prepare
+from autovae.model.vae import VAEStack
+from autovae.streams import stream_seed
+from autovae.training.adam import StackedAdam
+from autovae.training.feed import Batch, Feed
+from autovae.training.member import Member
+from autovae.training.objective import bound
+
+__all__ = ["Row", "Trainer"]
+
+Row = dict[str, float]
+
+# Numbers of noise that a member draws at once. It depends on the member's own spec only: what a generator gives depends
+# on how much it is asked for, and companions must not change that.
+NOISE_AT_ONCE = 1 << 18
+
+
+class Trainer:
+    """A stack of members under training on `feed`; products are taken in `narrow` where that is given."""
+
+    def __init__(self, members: Sequence[Member], feed: Feed, narrow: torch.dtype | None = None) -> None:
+        self.members = list(members)
+        self.feed = feed
+        self.stack = VAEStack([member.vae for member in self.members]).to_device(feed.device).to(feed.dtype)
+        self.stack.train()
+        self._chains = prepare(self.stack, narrow)
+        self.specs = self.stack.specs
+        self.kinds = self.stack.target_kinds
+        self.edges = self.specs[0].objective == "mass"
+        self.epoch = self.members[0].epoch
+        self._beta = self._column([spec.beta for spec in self.specs])
+        self._alpha = self._column([spec.alpha for spec in self.specs])
+        self._named = [(name, p) for name, p in self.stack.named_parameters() if p.requires_grad]
+        rates = [spec.learning_rate for spec in self.specs]
+        self.adam = StackedAdam([p for _, p in self._named], rates, self.members[0].steps)
+        self._take_moments()
+        self._generators = [torch.Generator(feed.device) for _ in self.specs]
+        spec = self.specs[0]
+        shape = (len(self.specs), spec.draws, min(spec.batch_size, feed.points), spec.latent_dim)
+        ahead = max(1, NOISE_AT_ONCE // (shape[1] * shape[2] * shape[3]))
+        self._noise = torch.empty(ahead, *shape, dtype=feed.dtype, device=feed.device)
+        self._drawn = ahead  # noise of this block that is used up
+        self._totals = torch.zeros(3, len(self.specs), dtype=feed.dtype, device=feed.device)
+        self._rows: list[list[Row]] = []
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=self.feed.dtype, device=self.feed.device).unsqueeze(1)
+
+    def _take_moments(self) -> None:
+        """The moments that the members bring, from an earlier company or a checkpoint."""
+        if not self.members[0].steps:
+            return
+        for (name, _), mean, square in zip(self._named, self.adam.means, self.adam.squares, strict=True):
+            for position, member in enumerate(self.members):
+                if f"{name}/mean" in member.moments:
+                    mean[position].copy_(member.moments[f"{name}/mean"][0])
+                    square[position].copy_(member.moments[f"{name}/square"][0])
+
+    def start_epoch(self) -> None:
+        """Put every member's noise where this epoch begins."""
+        for generator, spec in zip(self._generators, self.specs, strict=True):
+            generator.manual_seed(stream_seed(spec.seed, "noise", self.epoch))
+        self._drawn = len(self._noise)
+        self._totals.zero_()
+
+    def noise(self) -> Tensor:
+        """xi (P, K, B, D) of the next step, B of a full minibatch: each member's own stream."""
+        if self._drawn == len(self._noise):
+            for position, generator in enumerate(self._generators):
+                self._noise[:, position].normal_(generator=generator)
+            self._drawn = 0
+        self._drawn += 1
+        return self._noise[self._drawn - 1]
+
+    def step(self, batch: Batch) -> None:
+        """One step of every member."""
+        self.advance(batch, self.noise()[:, :, : len(batch)])
+
+    def advance(self, batch: Batch, xi: Tensor) -> None:
+        """One step with noise xi (P, K, B, D), on the device alone."""
+        terms = bound(self.stack, batch, xi, self._alpha, self._beta)
+        (-terms.surrogate.mean(-1).sum()).backward()
+        self.adam.step()
+        for chain in self._chains:
+            chain.written = False
+        with torch.no_grad():
+            parts = torch.stack([-terms.value, terms.log_likelihood, terms.divergence])
+            self._totals += parts.sum(-1)
+
+    def finish_epoch(self) -> list[Row]:
+        """The mean loss, log likelihood and divergence of every member over the epoch."""
+        self.epoch += 1
+        loss, log_likelihood, divergence = (self._totals / self.feed.points).tolist()
+        rows = zip(loss, log_likelihood, divergence, strict=True)
+        latest: list[Row] = [{"epoch": self.epoch, "loss": a, "log_likelihood": b, "divergence": c} for a, b, c in rows]
+        self._rows.append(latest)
+        return latest
+
+    def collect(self) -> list[Member]:
+        """Give every member its weights, moments, age and history as they are now; training may go on."""
+        self.stack.unstack()
+        steps = self.adam.steps
+        for (name, _), mean, square in zip(self._named, self.adam.means, self.adam.squares, strict=True):
+            for key, values in ((f"{name}/mean", mean.cpu()), (f"{name}/square", square.cpu())):
+                for position, member in enumerate(self.members):
+                    member.moments[key] = values[position : position + 1].clone()
+        for position, member in enumerate(self.members):
+            member.epoch, member.steps = self.epoch, steps
+            member.history.extend(rows[position] for rows in self._rows)
+        self._rows.clear()
+        return list(self.members)
