@@ -21,8 +21,8 @@ probability p = ndtr(-abs xi), which float64 carries to abs(xi) = 37, and the tw
 for p <= 1/2. So a law is four small functions of its tails, computed in float64 and returned in the dtype that came.
 
 The quantile of Student's t with nu = 3 is Kepler's equation of eccentricity 1: with x = sqrt(nu) cot(y / 2) the upper
-tail is (y - sin y) / 2 pi; nu = 5 has its sibling (y - 4/3 sin y + 1/6 sin 2y) / 2 pi. A fixed number of Newton steps
-in (log y, log p) solves it; the last two are differentiated, which makes derivatives up to the third exact.
+tail is (y - sin y) / 2 pi; nu = 5 has its sibling (y - 4/3 sin y + 1/6 sin 2y) / 2 pi. Two Newton
+steps from a polynomial solve it; both are differentiated, which makes derivatives up to the third exact.
 
 Not here: divergences between families (`divergences`), which pairs are finite (`autovae.finiteness`), mixtures and
 fitted densities (`priors`).
@@ -37,9 +37,11 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from autovae.beliefs.special import horner
 from autovae.finiteness import TAILS, Tails
 
 __all__ = ["FAMILIES", "ByTails", "LocationScale", "Symmetric"]
@@ -380,20 +382,22 @@ class StudentT(Symmetric):
             3: (math.log(math.sqrt(3) * math.pi / 2), math.log(8 * math.sqrt(3) * math.pi) - 2),
             5: (math.log(3 * math.sqrt(5) * math.pi / 8), math.log(24 * math.sqrt(5) * math.pi) - 3.5),
         }[nu]
-        # tail(y) = y^nu P(y^2) / 2 pi by the sine series, which is exact to rounding on all of [0, pi].
-        sines = {3: {1: 1.0}, 5: {1: 4 / 3, 2: -1 / 6}}[nu]
+        # kepler(y) = y^nu P(y^2) by the sine series, which is exact to rounding on all of [0, pi].
+        sines, terms = {3: ({1: 1.0}, 14), 5: ({1: 4 / 3, 2: -1 / 6}, 20)}[nu]
         self.series = [
             -((-1) ** k) * sum(c * m ** (2 * k + 1) for m, c in sines.items()) / math.factorial(2 * k + 1)
-            for k in range((nu - 1) // 2, 24)
+            for k in range((nu - 1) // 2, (nu - 1) // 2 + terms)
         ]
+        # Its inverse to 1e-6, y = t P(t^2) in t = (kepler / series[0])^(1 / nu): where Newton starts.
+        y = 0.5 * math.pi * (1 + np.cos(math.pi * (np.arange(200) + 0.5) / 200))
+        t = (np.polynomial.polynomial.polyval(y**2, self.series) / self.series[0]) ** (1 / nu) * y
+        self.inverse = np.polynomial.polynomial.polyfit(t**2, y / t, 9).tolist()
 
     def kepler(self, y: Tensor) -> Tensor:
         """y - sin y (nu = 3), y - 4/3 sin y + 1/6 sin 2y (nu = 5): no cancellation for small y."""
         square = y.square()
-        total = torch.full_like(y, self.series[-1])
-        for coefficient in self.series[-2::-1]:
-            total = total * square + coefficient
-        return total * y**self.nu
+        total = horner(self.series, square) * (square * y)
+        return total * square if self.nu == 5 else total
 
     def log_prob(self, eps: Tensor) -> Tensor:
         return -0.5 * (self.nu + 1) * log1p_square(eps / math.sqrt(self.nu)) - self.log_norm
@@ -404,19 +408,13 @@ class StudentT(Symmetric):
 
     def upper(self, p: Tensor) -> Tensor:
         target = 2 * math.pi * p
-
-        def newton(y: Tensor) -> Tensor:
-            value = self.kepler(y)
-            slope = y * 2 * torch.sin(0.5 * y).square()  # y d/dy of `kepler`
-            if self.nu == 5:
-                slope = slope * (4 / 3) * torch.sin(0.5 * y).square()
-            return y * torch.exp(torch.log(target / value) * value / slope)
-
         with torch.no_grad():
-            y = (target / self.series[0]) ** (1 / self.nu)
-            for _ in range(4):
-                y = newton(y)
-        y = newton(newton(y.detach()))
+            t = (target / self.series[0]) ** (1 / self.nu)
+            y = t * horner(self.inverse, t.square())
+        for _ in range(2):
+            slope = 2 * torch.sin(0.5 * y).square()
+            slope = (2 / 3) * slope.square() if self.nu == 5 else slope
+            y = y + (target - self.kepler(y)) / slope
         return math.sqrt(self.nu) * torch.cos(0.5 * y) / torch.sin(0.5 * y)
 
     def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:

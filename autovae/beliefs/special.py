@@ -37,11 +37,11 @@ __all__ = [
     "column",
     "dilogarithm_of_exp",
     "exp_integral_of_exp",
+    "horner",
     "in_blocks",
     "inverse_tangent_integral",
     "log_gamma_quarters",
     "polygamma_half",
-    "polynomial",
     "scaled_exp_integral",
     "sums",
 ]
@@ -92,10 +92,10 @@ def sums(weights: Tensor, terms: Tensor) -> Tensor:
     return (weights @ terms.flatten(1)).view(weights.shape[:-1] + terms.shape[1:])
 
 
-def polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
-    """sum_k coefficients[k] x^k by Horner's rule."""
-    total = torch.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
+def horner(coefficients: list[float], x: Tensor) -> Tensor:
+    """sum_k coefficients[k] x^k."""
+    total = coefficients[-1] * x + coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
         total = total * x + coefficient
     return total
 
@@ -154,7 +154,7 @@ _STIELTJES = np.linspace(-3.5, 3.3, 24)
 def exp_integral_of_exp(t: Tensor) -> Tensor:
     """E1(e^t) for t > 0, Ein(e^t) for t <= 0, where Ein(x) = E1(x) + log x + Euler's gamma. Both have slopes in exp."""
     below = torch.exp(t.clamp(max=0))
-    series = below * polynomial(_EIN, below)
+    series = below * horner(_EIN, below)
     # E1(40) = 1e-19: constant from there, so that e^t does not overflow.
     above = torch.exp(t.clamp(0, math.log(40)))
     total = torch.zeros_like(above)
@@ -261,9 +261,9 @@ _DILOG = [float(bernoulli_polynomial(2 * k, Fraction(0)) / math.factorial(2 * k 
 
 def inverse_tangent_integral(x: Tensor) -> Tensor:
     """Ti2(x) = sum (-1)^k x^(2k+1) / (2k+1)^2 for 0 <= x <= 1; its slope is atan(x) / x."""
-    return x * polynomial(_TI2, x.square())
+    return x * horner(_TI2, x.square())
 
 
 def dilogarithm_of_exp(u: Tensor) -> Tensor:
     """-Li2(-e^-t) for t >= 0, given u = log(1 + e^-t) in (0, log 2]."""
-    return u * (polynomial(_DILOG, u.square()) + 0.25 * u)
+    return u * (horner(_DILOG, u.square()) + 0.25 * u)

@@ -31,11 +31,11 @@ from autovae.beliefs.special import (
     column,
     dilogarithm_of_exp,
     exp_integral_of_exp,
+    horner,
     in_blocks,
     inverse_tangent_integral,
     log_gamma_quarters,
     polygamma_half,
-    polynomial,
     scaled_exp_integral,
     sums,
 )
@@ -211,7 +211,7 @@ _FIRST_MOMENT = [(-1) ** k / (math.factorial(k) * (k + 2)) for k in range(13)]
 
 def _first_moment(s: Tensor, decay: Tensor, fine: bool) -> Tensor:
     """The integral of y exp(-s y) over y in (0, 1), for s >= 0: (1 - (1 + s) exp(-s)) / s^2 without its cancellation."""
-    series = polynomial(_FIRST_MOMENT if fine else _FIRST_MOMENT[:7], s.clamp(max=0.5))
+    series = horner(_FIRST_MOMENT if fine else _FIRST_MOMENT[:7], s.clamp(max=0.5))
     far = s.clamp(min=0.5)
     return torch.where(s < 0.5, series, (1 - decay - s * decay) / far.square())
 
