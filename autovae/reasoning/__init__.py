@@ -11,11 +11,8 @@ from autovae.reasoning.mean_field import ADVIStep, MeanField
 from autovae.reasoning.method import Method
 from autovae.reasoning.mgvi import MGVI, GeoVI
 from autovae.reasoning.posterior import LatentPosterior
+from autovae.reasoning.question import METHODS, ask
 from autovae.reasoning.resampling import SIR, Rejection
-
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (HMC, MAP, MeanField, MGVI, GeoVI, SIR, Rejection)
-}
 
 __all__ = [
     "ADVIStep",
@@ -39,5 +36,6 @@ __all__ = [
     "Not",
     "Or",
     "Relation",
+    "ask",
     "truth_table",
 ]
