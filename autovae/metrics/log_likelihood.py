@@ -23,6 +23,7 @@ from torch import Tensor
 
 from autovae.data.datasets import Data, Split
 from autovae.metrics.importance import PER_POINT, LogLikelihood, from_log_weights
+from autovae.model.chains import Chain
 from autovae.model.vae import VAE
 from autovae.streams import stream_seed
 from autovae.training.feed import Feed
@@ -30,37 +31,41 @@ from autovae.training.precision import fast_products
 
 __all__ = ["Model", "VAEModel", "log_likelihood", "log_weights"]
 
-# Numbers of one intermediate tensor: they and a few like them stay in cache, and memory is not mapped anew each time.
+# Numbers of one intermediate tensor: it and a few like it stay in cache, and memory is not mapped anew each time.
 CHUNK = 400_000
 
 
 class Model(Protocol):
-    """A latent model with a proposal for each of its points. z is (K, B, D) for the B points of `index`."""
+    """A latent model with a proposal for each of its points. z is (K, B, D): K samples for each of the B points of
+    `index`, or (K, 1, D) where they are common to all points."""
 
     latent_dim: int
     points: int
-    widest: int  # numbers per sample of the largest intermediate tensor
+    widest: int  # numbers a sample has in the largest intermediate tensor
     device: torch.device
     dtype: torch.dtype
 
-    def from_prior(self, xi: Tensor) -> Tensor:
-        """z ~ p(z) from standard normal xi (K, B, D)."""
+    def from_prior(self, xi: Tensor, uniform: Tensor) -> Tensor:
+        """z ~ p(z), (K, B, D), from standard normal xi (K, B, D) and uniforms (K, B), which mixtures need."""
 
-    def from_proposal(self, index: slice, xi: Tensor) -> Tensor:
-        """z ~ q(z|x) from standard normal xi (K, B, D)."""
+    def from_proposal(self, index: slice, xi: Tensor) -> tuple[Tensor, Tensor]:
+        """z ~ q(z|x) from standard normal xi (K, B, D), and log q(z|x), (K, B)."""
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z), (K, B)."""
 
     def log_proposal(self, index: slice, z: Tensor) -> Tensor:
-        """log q(z|x), (K, B)."""
+        """log q(z|x) of any z, (K, B)."""
 
-    def log_likelihood(self, index: slice, z: Tensor) -> Tensor:
-        """log p(x|z), (K, B)."""
+    def decode(self, z: Tensor) -> Tensor:
+        """What `log_likelihood` needs of z: the parameters of p(x|z)."""
+
+    def log_likelihood(self, index: slice, outputs: Tensor) -> Tensor:
+        """log p(x|z) of decoded z, (K, B)."""
 
 
 class VAEModel:
-    """A trained VAE with its encoder as the proposal, on the points of a split."""
+    """A trained VAE with its encoder as the proposal, on the points of a split (of the test split by default)."""
 
     def __init__(
         self,
@@ -73,40 +78,48 @@ class VAEModel:
     ) -> None:
         if density not in ("mass", "density"):
             raise ValueError(f"got density = {density!r}, expected 'mass' (of the level's bin) or 'density'")
-        self.dtype = dtype = next(vae.parameters()).dtype
+        self.dtype = next(vae.parameters()).dtype
         self.stack = vae.stacked.to_device(torch.device(device)).eval()
-        feed = Feed(data, data.test if split is None else split, device, dtype)
+        feed = Feed(data, data.test if split is None else split, device, self.dtype)
         self.points, self.latent_dim, self.device = feed.points, vae.spec.latent_dim, feed.device
         self.widest = max(data.domain.features, *vae.spec.hidden, vae.spec.latent_dim)
+        self._chain = Chain.of(vae.decoder) if self.device.type == "cpu" else None
         generator = feed.dequantiser()
         generator.manual_seed(stream_seed(seed, "dequantise", "score"))
         kinds = () if density == "mass" else self.stack.target_kinds
         self._batch = feed.batch(slice(None), kinds, edges=density == "mass", generator=generator)
-        step = max(1, 4 * CHUNK // self.widest)
         with torch.no_grad():
-            parts = [self.stack.encode(inputs) for inputs in self._batch.inputs.split(step)]
+            parts = [self.stack.encode(inputs) for inputs in self._batch.inputs.split(max(1, 4 * CHUNK // self.widest))]
         self._loc = torch.cat([loc for loc, _ in parts], 1)  # (1, N, D)
         self._scale = torch.cat([scale for _, scale in parts], 1)
 
-    def from_prior(self, xi: Tensor) -> Tensor:
-        return self.stack.pairing.sample_prior(xi.flatten(0, 1).unsqueeze(0)).view_as(xi)
+    def from_prior(self, xi: Tensor, uniform: Tensor) -> Tensor:
+        return self.stack.sample_prior(xi.flatten(0, 1)[None], uniform.flatten()[None]).view_as(xi)
 
-    def from_proposal(self, index: slice, xi: Tensor) -> Tensor:
-        eps = self.stack.pairing.noise(xi.flatten(0, 1).unsqueeze(0)).view_as(xi)
-        return self._loc[0, index] + self._scale[0, index] * eps
+    def from_proposal(self, index: slice, xi: Tensor) -> tuple[Tensor, Tensor]:
+        loc, scale, samples = self._loc[:, index], self._scale[:, index], xi.shape[0]
+        z, eps = self.stack.latents(loc, scale, xi[None])
+        eps = eps.view(z.shape)
+        log_q = self.stack.log_posterior(eps, self.stack.repeat(loc, samples), self.stack.repeat(scale, samples))
+        return z.view(xi.shape), log_q.view(xi.shape[:-1])
 
     def log_prior(self, z: Tensor) -> Tensor:
-        return self.stack.pairing.log_prior(z.flatten(0, 1).unsqueeze(0)).view(z.shape[:-1])
+        return self.stack.log_prior(z.flatten(0, 1)[None]).view(z.shape[:-1])
 
     def log_proposal(self, index: slice, z: Tensor) -> Tensor:
-        scale = self._scale[0, index].expand_as(z)
-        eps = (z - self._loc[0, index]) / scale
-        flat = [t.flatten(0, 1).unsqueeze(0) for t in (eps, scale)]
-        return self.stack.pairing.log_posterior(*flat).view(z.shape[:-1])
+        loc, scale, samples = self._loc[:, index], self._scale[:, index], z.shape[0]
+        wide = z.expand(samples, loc.shape[1], self.latent_dim)
+        loc, scale = self.stack.repeat(loc, samples), self.stack.repeat(scale, samples)
+        return self.stack.log_posterior_at(wide.flatten(0, 1)[None], loc, scale).view(wide.shape[:-1])
 
-    def log_likelihood(self, index: slice, z: Tensor) -> Tensor:
-        batch, samples = self._batch, z.shape[0]
-        outputs = self.stack.decode(z.flatten(0, 1).unsqueeze(0), samples)
+    def decode(self, z: Tensor) -> Tensor:
+        flat = z.flatten(0, 1)
+        if self._chain is not None:
+            return self._chain(flat).view(1, *z.shape[:-1], -1)
+        return self.stack.decode(flat[None], z.shape[0])
+
+    def log_likelihood(self, index: slice, outputs: Tensor) -> Tensor:
+        batch = self._batch
         mask = None if batch.mask is None else batch.mask[index]
         if batch.lower is not None and batch.upper is not None:
             return self.stack.log_mass(outputs, batch.lower[index], batch.upper[index], mask)[0]
@@ -114,54 +127,100 @@ class VAEModel:
         return self.stack.log_likelihood(outputs, targets, mask)[0]
 
 
-@torch.no_grad()
-def log_weights(
-    model: Model, index: slice, samples: int, defensive: float = 0.1, seed: int = 0
-) -> tuple[Tensor, list[int]]:
-    """log w (K, B) of the points of `index` and the sizes of the strata: samples of q first, then of p.
+class _Defence:
+    """The samples from the prior, common to all points: decoded once."""
 
-    Every point has its own stream of noise, so that its numbers do not depend on which points are asked for.
-    """
+    def __init__(self, model: Model, samples: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "importance", "prior"))
+        xi = torch.randn(samples, 1, model.latent_dim, generator=generator)
+        uniform = torch.rand(samples, 1, generator=generator)
+        z = model.from_prior(xi.to(model.device, model.dtype), uniform.to(model.device, model.dtype))
+        self.model, self.size = model, samples
+        self._parts = [(part, model.decode(part)) for part in z.split(max(1, CHUNK // model.widest))]
+
+    def log_weights(self, index: slice, log_shares: list[float]) -> Tensor:
+        """log p(x, z) - log m(z) of these samples for the points of `index`, (samples, B)."""
+        columns = []
+        places = range(self.model.points)[index]
+        for part, outputs in self._parts:
+            step = max(1, CHUNK // (self.model.widest * len(part)))
+            row = []
+            for start in range(places.start, places.stop, step):
+                some = slice(start, min(start + step, places.stop))
+                log_p = self.model.log_prior(part)
+                log_m = torch.logaddexp(self.model.log_proposal(some, part) + log_shares[0], log_p + log_shares[1])
+                row.append(self.model.log_likelihood(some, outputs) + log_p - log_m)
+            columns.append(torch.cat(row, 1))
+        return torch.cat(columns)
+
+
+def _strata(samples: int, defensive: float) -> list[int]:
+    """How many samples q(z|x) gives, and how many p(z)."""
     if samples < 1:
         raise ValueError(f"got {samples} samples, expected k >= 1")
     if not 0 <= defensive < 1:
         raise ValueError(f"got defensive = {defensive}, expected a share of samples from the prior in [0, 1)")
     from_prior = min(math.ceil(defensive * samples), samples - 1)
-    strata = [samples - from_prior, from_prior]
-    xi = _noise(model, index, samples, seed)
-    rows = max(1, CHUNK // (model.widest * xi.shape[1]))
-    parts = []
-    for stratum, noise in enumerate(xi.split(strata)):
-        for part in noise.split(rows) if len(noise) else ():
-            z = model.from_prior(part) if stratum else model.from_proposal(index, part)
-            log_p, log_q = model.log_prior(z), model.log_proposal(index, z)
-            shares = [math.log(size / samples) if size else -math.inf for size in strata]
-            log_m = torch.logaddexp(log_q + shares[0], log_p + shares[1]) if from_prior else log_q
-            parts.append(model.log_likelihood(index, z) + log_p - log_m)
-    return torch.cat(parts), strata
+    return [samples - from_prior, from_prior]
 
 
-def _noise(model: Model, index: slice, samples: int, seed: int) -> Tensor:
-    """Standard normal xi (K, B, D)."""
-    places = range(model.points)[index]
-    xi = torch.empty(len(places), samples, model.latent_dim)
+def _log_shares(strata: list[int]) -> list[float]:
+    return [math.log(size / sum(strata)) if size else -math.inf for size in strata]
+
+
+@torch.no_grad()
+def _proposed_log_weights(model: Model, index: slice, strata: list[int], seed: int) -> Tensor:
+    """log p(x, z) - log m(z) of samples of q(z|x), (strata[0], B); every point has its own stream of noise."""
+    places, log_shares = range(model.points)[index], _log_shares(strata)
+    xi = torch.empty(len(places), strata[0], model.latent_dim)
     generator = torch.Generator()
     for row, point in zip(xi, places, strict=True):
         generator.manual_seed(stream_seed(seed, "importance", point))
         row.normal_(generator=generator)
-    return xi.transpose(0, 1).to(model.device, model.dtype)
+    noise = xi.transpose(0, 1).to(model.device, model.dtype)
+    parts = []
+    for part in noise.split(max(1, CHUNK // (model.widest * len(places)))):
+        z, log_q = model.from_proposal(index, part)
+        log_p = model.log_prior(z)
+        log_m = torch.logaddexp(log_q + log_shares[0], log_p + log_shares[1]) if strata[1] else log_q
+        parts.append(model.log_likelihood(index, model.decode(z)) + log_p - log_m)
+    return torch.cat(parts)
 
 
+@torch.no_grad()
+def log_weights(
+    model: Model, index: slice, samples: int, defensive: float = 0.1, seed: int = 0
+) -> tuple[Tensor, list[int]]:
+    """log w (K, B) of the points of `index` and the sizes of the strata: samples of q first, then of p."""
+    strata = _strata(samples, defensive)
+    parts = [_proposed_log_weights(model, index, strata, seed)]
+    if strata[1]:
+        parts.append(_Defence(model, strata[1], seed).log_weights(index, _log_shares(strata)))
+    return torch.cat(parts), strata
+
+
+@torch.no_grad()
 def log_likelihood(
     model: Model, samples: int = 5000, defensive: float = 0.1, points: int | None = None, seed: int = 0
 ) -> LogLikelihood:
     """log p(x) of the first `points` points (all by default) with its errors."""
+    strata = _strata(samples, defensive)
     count = model.points if points is None else min(points, model.points)
     together = max(1, CHUNK // (model.widest * samples))
-    parts = []
+    results, common, own = [], torch.zeros(strata[1], dtype=torch.float64), 0.0
     with fast_products():
+        defence = _Defence(model, strata[1], seed) if strata[1] else None
         for start in range(0, count, together):
-            weights, strata = log_weights(model, slice(start, min(start + together, count)), samples, defensive, seed)
-            parts.append(from_log_weights(weights, strata))
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in PER_POINT}
-    return LogLikelihood(samples=samples, **joined)
+            index = slice(start, min(start + together, count))
+            weights = _proposed_log_weights(model, index, strata, seed)
+            if defence is not None:
+                weights = torch.cat([weights, defence.log_weights(index, _log_shares(strata))])
+            result = from_log_weights(weights, strata)
+            results.append(result)
+            if strata[1] > 1:  # what one set of prior samples does to all points does not average out
+                relative = (weights[strata[0] :].double() - result.per_point).exp().nan_to_num(0.0).cpu()
+                common += relative.sum(1)
+                own += float(relative.var(0).sum())
+    shared = strata[1] * (float(common.var()) - own) / (samples * count) ** 2 if strata[1] > 1 else 0.0
+    joined = {name: torch.cat([getattr(part, name) for part in results]) for name in PER_POINT}
+    return LogLikelihood(samples=samples, shared_variance=shared, **joined)

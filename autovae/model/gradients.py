@@ -80,9 +80,16 @@ def check_estimator(estimator: str, families: Iterable[str], alpha: float) -> No
         raise ValueError(f"estimator {estimator!r} is wrong here: {reason}; choose {right!r} (or leave it out)")
 
 
-def default_estimator(families: Iterable[str], alpha: float) -> str:
-    """ "dreg" where it is right and alpha is not 1 (there the divergence has its closed form), else "pathwise"."""
-    return "pathwise" if alpha == 1 or why_wrong("dreg", families, alpha) else "dreg"
+def default_estimator(families: Iterable[str], alpha: float, closed_form: bool = True) -> str:
+    """ "dreg" or, at alpha = 1, "stl" where they are right; "pathwise" elsewhere and for a divergence in closed form.
+
+    A divergence by samples (a learned prior or posterior) needs "stl": without it the score's noise holds the latents
+    back near the prior long after a closed form has let them go.
+    """
+    if alpha == 1 and closed_form:
+        return "pathwise"
+    wanted = "stl" if alpha == 1 else "dreg"
+    return "pathwise" if why_wrong(wanted, families, alpha) else wanted
 
 
 def path_factor(log_weights: Tensor, alpha: float | Tensor) -> Tensor:

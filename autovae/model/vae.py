@@ -318,7 +318,7 @@ class VAEStack(nn.Module):
     def log_latent_ratio(self, z: Tensor, eps: Tensor, loc: Tensor, scale: Tensor, samples: int) -> Tensor:
         """log p(z) - log q(z|x), (P, K, B), of z and eps (P, K B, D); loc and scale are (P, B, D)."""
         log_q = self.log_posterior(eps, self.repeat(loc, samples), self.repeat(scale, samples))
-        return (self.log_prior(z) - log_q).view(scale.shape[0], samples, scale.shape[1])
+        return (self.log_prior(z) - log_q).reshape(scale.shape[0], samples, scale.shape[1])
 
     def unstack(self) -> list[VAE]:
         """The members' own modules, with the stack's weights copied back into them."""

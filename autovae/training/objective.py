@@ -39,7 +39,7 @@ class Terms:
 
 def estimator_of(spec: VAESpec) -> str:
     """The gradient estimator that this spec is trained with: its own choice, or the right one for its families."""
-    return spec.estimator or default_estimator([q for q, _ in spec.pairs], spec.alpha)
+    return spec.estimator or default_estimator([q for q, _ in spec.pairs], spec.alpha, spec.closed_form)
 
 
 def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor) -> Terms:
@@ -50,7 +50,7 @@ def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor
     closed = spec.closed_form and spec.bound == "vr" and estimator_of(spec) == "pathwise"
     path = z
     if not closed:  # the decoder's z comes through `path`, samples first, and so does every gradient on its way back
-        path = z.view(xi.shape).transpose(0, 1).unflatten(0, (spec.groups, spec.samples))  # (M, K, P, B, D)
+        path = z.reshape(xi.shape).transpose(0, 1).unflatten(0, (spec.groups, spec.samples))  # (M, K, P, B, D)
         z = path.flatten(0, 1).transpose(0, 1).reshape(z.shape)
     outputs = stack.decode(z, xi.shape[1])
     if batch.lower is not None and batch.upper is not None:
@@ -77,7 +77,7 @@ def _log_densities(
     members, samples, points, _ = shape
 
     def samples_first(t: Tensor) -> Tensor:
-        return t.view(members, samples, points).transpose(0, 1)
+        return t.reshape(members, samples, points).transpose(0, 1)
 
     loc, scale = stack.repeat(loc, samples), stack.repeat(scale, samples)
     log_prior, log_q = samples_first(stack.log_prior(z)), samples_first(stack.log_posterior(eps, loc, scale))
