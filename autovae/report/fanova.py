@@ -37,7 +37,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Axis", "Decomposition", "Forest", "Joint", "decompose", "encode", "exact_forest", "fit_forest"]
+__all__ = ["Axis", "Decomposition", "Forest", "Joint", "decompose", "encode", "exact_forest", "fit_forest", "surface"]
 
 Array = NDArray[np.float64]
 Measure = Literal["choices", "cube"]
@@ -232,6 +232,16 @@ def decompose(
         forest.r2,
         [(_places(axis), np.array([tree[place] for tree in seen])) for place, axis in enumerate(axes)] if seen else [],
     )
+
+
+def surface(axes: Sequence[Axis], forest: Forest, first: int, second: int) -> Array:
+    """The forest's mean prediction for every combination of two categorical axes, all else averaged out, (A, B)."""
+    total = np.zeros((axes[first].columns, axes[second].columns))
+    for tree in forest.trees:
+        boxes = _boxes(tree, tuple(axes), "choices", None)
+        mass = boxes.values * np.delete(boxes.shares, [first, second], axis=1).prod(1)
+        total += boxes.members[first].T @ (mass[:, None] * boxes.members[second])
+    return total / len(forest.trees)
 
 
 def _leaf_bounds(tree: Any, low: Array, high: Array) -> tuple[Array, Array, Array]:

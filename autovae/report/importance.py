@@ -35,7 +35,18 @@ from typing import Any
 import numpy as np
 
 from autovae.finiteness import finiteness
-from autovae.report.fanova import Array, Axis, Decomposition, Joint, decompose, encode, exact_forest, fit_forest
+from autovae.report.fanova import (
+    Array,
+    Axis,
+    Decomposition,
+    Forest,
+    Joint,
+    decompose,
+    encode,
+    exact_forest,
+    fit_forest,
+    surface,
+)
 
 __all__ = ["Importance", "belief_axes", "exact_importance", "importance_of", "importance_rows"]
 
@@ -60,6 +71,7 @@ class Importance:
     counts: list[dict[Any, int]] = field(default_factory=list)
     reason: str = ""
     branches: dict[str, Importance] = field(default_factory=dict)  # axes that only some trials have: those trials alone
+    surface: tuple[int, int, Array] | None = None  # the pair of categorical axes that interact most, mean predictions
     holes: int = 0  # combinations of posterior and prior that the space does not offer
 
     @property
@@ -181,12 +193,25 @@ def importance_of(
     result.optuna = decompose(axes, forest, pairs=False, measure="cube").main
     result.ped_anova = ped_anova(axes, points, scores)
     result.low, result.high = _intervals(axes, joint, inputs, scores, result.values, seed, resamples)
+    result.surface = _strongest(axes, forest, result.decomposition)
     if joint is not None:
         result.holes = len(axes[joint.first].choices) * len(axes[joint.first + 1].choices) - len(joint.cells)
     for name in partial if branches else ():
         own = [row for row, point in zip(rows, points, strict=True) if name in point]
         result.branches[name] = importance_of(own, space, seed, resamples, branches=False)
     return result
+
+
+def _strongest(axes: Sequence[Axis], forest: Forest, found: Decomposition) -> tuple[int, int, Array] | None:
+    """Posterior and prior where both vary, else the two categorical axes that interact most."""
+    places = [place for place, axis in enumerate(axes) if axis.categorical]
+    pairs = [(a, b) for a in places for b in places if a < b]
+    if not pairs:
+        return None
+    names = [axis.name for axis in axes]
+    wanted = (names.index("posterior"), names.index("prior")) if {"posterior", "prior"} <= set(names) else None
+    a, b = wanted if wanted in pairs else max(pairs, key=lambda pair: found.pairs[pair])
+    return a, b, surface(axes, forest, a, b)
 
 
 def _counts(axis: Axis, points: Sequence[Mapping[str, Any]]) -> dict[Any, int]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from autovae.report.theme import themed_svg
@@ -37,10 +36,10 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}"
 
 
-def chart(figure: Figure, name: str, title: str, label: str, caption: str = "") -> str:
-    """A drawn figure with a heading; `label` says to those who cannot see it what it shows."""
+def chart(svg: str, name: str, title: str, label: str, caption: str = "") -> str:
+    """A figure's SVG with a heading; `label` says to those who cannot see it what it shows. The caption is HTML."""
     words = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f"<figure><h3>{esc(title)}</h3>{themed_svg(figure, name, esc(label))}{words}</figure>"
+    return f"<figure><h3>{esc(title)}</h3>{themed_svg(svg, name, esc(label))}{words}</figure>"
 
 
 def png_of(pixels: NDArray[Any]) -> bytes:
@@ -90,8 +89,9 @@ def table(
         lines.append(f"<tr{kind}>{cells}</tr>")
     attributes = f' id="{name}"' if name else ""
     sort = ' data-sortable=""' if sortable else ""
+    kind = "scroll tall" if sortable else "scroll"
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}"><table{attributes}{sort}>'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{esc(caption)}"><table{attributes}{sort}>'
         f"<caption>{esc(caption)}</caption><thead><tr>{''.join(heads)}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

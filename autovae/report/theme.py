@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from autovae.files import write_bytes
 
-__all__ = ["COLOURS", "new_figure", "save_figure", "svg_of", "themed_svg", "tip"]
+__all__ = ["COLOURS", "SERIES", "new_figure", "save_figure", "svg_of", "themed_svg", "tip"]
 
 COLOURS = {
     "ink": "#1d2126",
@@ -32,7 +32,8 @@ COLOURS = {
     "fourth": "#8a5cc7",
     "fifth": "#b8860b",
 }
-WIDTH = 4.1  # inches; at 96 dots an inch a figure fits a phone and is enlarged on a desk
+SERIES = [COLOURS[name] for name in ("first", "second", "third", "fourth", "fifth")]
+WIDTH = 3.8  # inches; at 96 dots an inch a figure fits a phone and is enlarged on a desk
 FONT = 8.5
 
 STYLE: dict[str, Any] = {
@@ -111,9 +112,8 @@ def _font(shorthand: str) -> str:
     return f"font-size: {size[0] if size else FONT}{weight}"
 
 
-def themed_svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an <svg> element for the page: themed, described by `label`, its ids prefixed by `name`."""
-    text = svg_of(figure)
+def themed_svg(text: str, name: str, label: str) -> str:
+    """The text of `svg_of` as an <svg> element for the page: themed, described by `label`, its ids prefixed by `name`."""
     text = text[text.index("<svg") :]
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     width, height = (float(number) for number in size.groups()) if size else (300.0, 200.0)

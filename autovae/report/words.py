@@ -92,7 +92,7 @@ def objective_formula(spec: Mapping[str, Any]) -> Formula:
     if alpha == 1:
         q, p = (_sub(_i(name), _i("i")) for name in "qp")
         divergence = _row(_sum("i", _n(dims)), "<mi>KL</mi>", _o("("), q, _o("‖"), p, _o(")"))
-        weight = "" if beta == 1 else _row(_n(beta), _o("·"))
+        weight = _row(_n(beta), _o("·"))
         body = _math(_mean("k", count), _log(_given("k")), _o("−"), weight, divergence)
         mean = "" if count == 1 else f"(1/{count}) Σ_k "
         text = f"{mean}log p(x|z_k) − {beta:g} Σ_i KL(q_i ‖ p_i), i = 1..{dims}"

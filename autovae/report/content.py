@@ -1,0 +1,106 @@
+"""What is known of one study while its page is made: the record, importances, models, examples, and what to write.
+
+Parts ask it for data and hand it figures; what cannot be had is a reason in words instead of an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from autovae.data.datasets import Data
+from autovae.report.examples import examples_of
+from autovae.report.importance import Importance, importance_of
+from autovae.report.latents import Latents, Model, load_model, look
+from autovae.report.page import chart, esc, picture
+from autovae.report.record import Record
+from autovae.report.theme import svg_of
+
+__all__ = ["Content"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+MODELS = {"Winner": "winners/1", "Baseline": "baseline"}
+
+
+class Content:
+    """One study's material; `files` are the figures by file name."""
+
+    def __init__(self, record: Record, data: Data | None = None) -> None:
+        self.record = record
+        self.files: dict[str, bytes] = {}
+        self.missing: list[str] = []  # what cannot be shown, and why
+        self._data = data
+
+    def chart(self, figure: Figure, name: str, title: str, label: str, caption: str = "") -> str:
+        """A figure for the page that is also kept as a file. The caption is HTML."""
+        svg = svg_of(figure)
+        self.files[f"{name}.svg"] = svg.encode("utf-8")
+        return chart(svg, name, title, label, caption)
+
+    def picture(self, png: bytes, name: str, title: str, label: str, caption: str = "") -> str:
+        self.files[f"{name}.png"] = png
+        return picture(png, title, label, caption)
+
+    def attempt(self, what: str, make: Callable[[], T], otherwise: U) -> T | U:
+        """What `make` gives; if it cannot, the reason is noted and `otherwise` taken. A report never fails as a whole."""
+        try:
+            return make()
+        except (ValueError, KeyError, TypeError, IndexError, OSError, RuntimeError, ArithmeticError) as error:
+            self.missing.append(f"{what}: {' '.join(str(error).split())[:300] or type(error).__name__}")
+            return otherwise
+
+    @cached_property
+    def importance(self) -> Importance:
+        def found() -> Importance:
+            return importance_of(self.record.complete, self.record.study.get("space"))
+
+        return self.attempt("Importance", found, Importance(reason="The importances could not be computed."))
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """Winner and baseline, where they load."""
+        found: dict[str, Model] = {}
+        if not self.record.complete:
+            return found
+        for title, folder in MODELS.items():
+            model = self.attempt(title, partial(load_model, self.record.folder / folder), None)
+            if model is not None:
+                found[title] = model
+        return found
+
+    @property
+    def cards(self) -> dict[str, dict[str, Any]]:
+        return {title: dict(model.card) for title, model in self.models.items()}
+
+    @cached_property
+    def examples(self) -> NDArray[np.float32] | None:
+        """Data points for the encoders."""
+        if not self.models:
+            return None
+        nothing: tuple[NDArray[np.float32] | None, str] = (None, "")
+        inputs, reason = self.attempt("Examples", lambda: examples_of(self.record, self._data), nothing)
+        if reason:
+            self.missing.append(f"Reconstructions and active units: {reason}")
+        return inputs
+
+    @cached_property
+    def latents(self) -> dict[str, Latents]:
+        """What the encoders do to the examples."""
+        found: dict[str, Latents] = {}
+        inputs = self.examples
+        if inputs is None:
+            return found
+        for title, model in self.models.items():
+            seen = self.attempt(f"Latents of the {title.lower()}", partial(look, model, inputs), None)
+            if seen is not None:
+                found[title] = seen
+        return found
+
+    def warning(self, text: str) -> str:
+        return f'<p class="card warning">{esc(text)}</p>'

@@ -1,0 +1,1 @@
+"""The parts of the report's page, one file a question; each is a function from `Content` to HTML."""
