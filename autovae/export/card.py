@@ -1,6 +1,6 @@
 r"""Cards: a trained VAE on disk as model.safetensors, card.json and README.md, and back as a `PriorModule` or a `VAE`.
 
-    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit
+    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; rival.*, flow_posterior.* where there are
     card.json           format, spec, domain, data (name, digest, licence), scores with errors, versions, SHA-256 of the weights
     README.md           the card for people
 
@@ -26,15 +26,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from autovae.beliefs.priors import Components, FlowPrior
 from autovae.data.datasets import Data
 from autovae.export.prior import PriorModule
+from autovae.export.transport import FlowMap, MixtureMap, Transport
 from autovae.files import write_text
 from autovae.model.networks import NETWORKS
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec
 from autovae.training.loop import Trained
 
-__all__ = ["FORMAT", "CardError", "load_prior", "load_vae", "read_card", "save_vae", "to_prior"]
+__all__ = ["FORMAT", "CardError", "load_prior", "load_standardised", "load_vae", "read_card", "save_vae", "to_prior"]
 
 FORMAT = "autovae-card-1"
 WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
@@ -60,20 +62,35 @@ def _model_units(data: Data) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(data.mean, dtype=torch.float32), torch.as_tensor(data.scale, dtype=torch.float32)
 
 
+def _source(vae: VAE) -> tuple[list[str], Transport | None]:
+    """The families of the prior, and the map before them where a rival has taken its place."""
+    families, rival = [prior for _, prior in vae.spec.pairs], vae.rival
+    if isinstance(rival, FlowPrior):
+        return families, FlowMap(rival.flow)
+    if isinstance(rival, Components):
+        stack = vae.stacked.eval()
+        with torch.no_grad():
+            loc, scale, log_weights = rival.components(stack.encode)
+        return ["normal"] * len(families), MixtureMap(loc[0], scale[0], log_weights[0], rival.families(stack.pairing))
+    return families, None
+
+
 def _prior(vae: VAE, offset: Tensor, unit: Tensor, card: dict[str, Any]) -> PriorModule:
     likelihood = vae.likelihood
     scale: Tensor | str | None = None
     if likelihood.has_scale:
         scale = "pixel" if vae.spec.scale == "pixel" else vae.scale.detach()
+    families, transport = _source(vae)
     return PriorModule(
         vae.decoder,
-        [prior for _, prior in vae.spec.pairs],
+        families,
         likelihood=vae.spec.likelihood,
         scale=scale,
         scale_floor=vae.domain.scale_floor,
         offset=offset,
         unit=unit,
         shape=vae.domain.shape,
+        transport=transport,
         card=card,
     )
 
@@ -201,6 +218,12 @@ def load_vae(folder: str | os.PathLike[str]) -> tuple[VAE, dict[str, Any]]:
     """The whole VAE of a folder, encoder included, with its card."""
     vae, _, _, card = _load(folder)
     return vae, card
+
+
+def load_standardised(folder: str | os.PathLike[str]) -> tuple[VAE, Tensor, Tensor]:
+    """The whole VAE with offset and unit: data units = unit * model units + offset."""
+    vae, offset, unit, _ = _load(folder)
+    return vae, offset, unit
 
 
 def load_prior(folder: str | os.PathLike[str]) -> PriorModule:

@@ -9,12 +9,17 @@ Contract, for tensors of shape (..., dim) and log determinants of shape (...):
     u, log_det = transport(xi)                log_det = log |det du/dxi|
     xi, log_det = transport.inverse(u)        log_det = log |det dxi/du|
 
+A mixture or a flow is such a map, too (`MixtureMap`, `FlowMap`): a rival prior or a density of the encoded data keeps a
+standard-normal source.
+
 To add one: subclass `Transport`, write `forward`, `inverse` and `config`, add it to TRANSPORTS.
-Not here: how a transport is fitted, see `reasoning` (answers) and `beliefs.priors` (densities of encoded data).
+Not here: how a transport is fitted, see `reasoning` (answers), `beliefs.priors` (priors learned in training) and
+`export.ex_post` (densities of the encoded data).
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TRANSPORTS", "Affine", "Blocks", "Chain", "Transport"]
+from autovae.beliefs.flows import Flow
+from autovae.beliefs.mixtures import from_normal, to_normal
+from autovae.tables import lookup
+
+__all__ = ["TRANSPORTS", "Affine", "Blocks", "Chain", "FlowMap", "MixtureMap", "Transport"]
 
 
 class Transport(nn.Module):
@@ -149,11 +158,95 @@ class Chain(Transport):
         return cls([build(part) for part in config["transports"]])
 
 
-TRANSPORTS: dict[str, type[Transport]] = {"affine": Affine, "blocks": Blocks, "chain": Chain}
+class MixtureMap(Transport):
+    """u ~ a mixture of location-scale products: `loc` and `scale` (C, dim), `log_weights` (C,), a family a latent.
+
+    Exact both ways (`beliefs.mixtures`); `forward` solves one equation a latent, one latent after the other.
+    """
+
+    loc: Tensor
+    scale: Tensor
+    log_weights: Tensor
+
+    def __init__(self, loc: Tensor, scale: Tensor, log_weights: Tensor, families: Sequence[str]) -> None:
+        super().__init__()
+        if (
+            loc.ndim != 2
+            or loc.shape != scale.shape
+            or log_weights.shape != loc.shape[:1]
+            or len(families) != loc.shape[1]
+        ):
+            raise ValueError(
+                f"got loc {tuple(loc.shape)}, scale {tuple(scale.shape)}, log_weights {tuple(log_weights.shape)} and "
+                f"{len(families)} families; expected (components, dim) twice, (components,) and one family a latent"
+            )
+        self.dim, self.families = loc.shape[1], tuple(families)
+        self.register_buffer("loc", loc.detach().clone())
+        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("log_weights", log_weights.detach().log_softmax(0))
+
+    def _law(self) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
+        return self.loc, self.scale, self.log_weights, self.families
+
+    def forward(self, xi: Tensor) -> tuple[Tensor, Tensor]:
+        u = from_normal(xi.reshape(-1, self.dim), *self._law()).view(xi.shape)
+        return u, -self.inverse(u)[1]
+
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        xi, log_p = to_normal(u.reshape(-1, self.dim), *self._law())
+        log_det = log_p + 0.5 * (xi.square().sum(-1) + self.dim * math.log(2 * math.pi))
+        return xi.view(u.shape), log_det.view(u.shape[:-1])
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": "mixture", "components": len(self.loc), "families": list(self.families)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MixtureMap:
+        families = [str(name) for name in config["families"]]
+        loc = torch.zeros(int(config["components"]), len(families))
+        return cls(loc, torch.ones_like(loc), loc[:, 0], families)
+
+
+class FlowMap(Transport):
+    """u ~ a flow density: its `forward` direction u -> noise is one pass, so that `forward` here takes `passes`."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow, self.dim = flow, flow.dim
+
+    def forward(self, xi: Tensor) -> tuple[Tensor, Tensor]:
+        u, log_det = self.flow.inverse(xi.reshape(1, -1, self.dim))
+        return u.view(xi.shape), log_det.view(xi.shape[:-1])
+
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        xi, log_det = self.flow(u.reshape(1, -1, self.dim))
+        return xi.view(u.shape), log_det.view(u.shape[:-1])
+
+    def config(self) -> dict[str, Any]:
+        flow = self.flow
+        return {
+            "kind": "flow",
+            "dim": flow.dim,
+            "passes": flow.passes,
+            "layers": flow.layers,
+            "hidden": list(flow.hidden),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FlowMap:
+        hidden = tuple(int(width) for width in config["hidden"])
+        return cls(Flow(int(config["dim"]), 0, int(config["passes"]), int(config["layers"]), hidden))
+
+
+TRANSPORTS: dict[str, type[Transport]] = {
+    "affine": Affine,
+    "blocks": Blocks,
+    "chain": Chain,
+    "mixture": MixtureMap,
+    "flow": FlowMap,
+}
 
 
 def build(config: dict[str, Any]) -> Transport:
     """The transport that `config` describes, with placeholder values."""
-    from autovae.tables import lookup
-
     return lookup(TRANSPORTS, config["kind"], "transport").from_config(config)
