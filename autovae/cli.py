@@ -168,6 +168,36 @@ def sample(
 
 
 @app.command()
+def score(
+    prior: PriorFolder,
+    source: Annotated[str, typer.Argument(metavar="DATA", help="A data set's name, an .npz, a folder of images.")],
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    samples: Annotated[int, typer.Option("-k", "--samples", min=1, help="Importance samples a point.")] = 5000,
+    points: Annotated[int | None, typer.Option("--points", min=2, help="Only the first points.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write a row a point to this .csv.")] = None,
+    data: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """log p(x) of data under a saved VAE, with its errors: the mass of each level's bin, by importance sampling."""
+    from autovae.export.scoring import score_folder
+
+    result, bits = score_folder(prior, source, data, split, samples, points, seed)
+    if to is not None:
+        from autovae.files import write_text
+
+        header = "point,log_p,monte_carlo_error,effective_samples,pareto_shape"
+        columns = (result.per_point, result.monte_carlo, result.effective_samples, result.pareto)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        lines = [header, *(",".join([str(place), *(f"{v:.6g}" for v in row)]) for place, row in enumerate(rows))]
+        write_text(to, "\n".join(lines) + "\n")
+    if json:
+        _emit({**result.to_dict(), "bits_per_dimension": bits, **({"to": to} if to else {})})
+        return
+    typer.echo(f"{result}\n{bits:.4f} bits per dimension{f'; a row a point in {to}' if to else ''}")
+
+
+@app.command()
 def beliefs(json: Json = False) -> None:
     """The table of posterior and prior families, and how each divergence is computed."""
     from autovae.report.beliefs import belief_lines, belief_rows
