@@ -75,6 +75,8 @@ class Metric:
 class MGVI(Method):
     """Metric Gaussian variational inference with `pairs` antithetic pairs, in `rounds` of up to `newton` steps.
 
+    A round ends where a Newton step promises less than `tolerance` nats.
+
     `run` gives 2 * pairs draws, m +- s_i; with draws=n instead n independent draws of q. `watch(evaluation, power,
     mean, std)` is told of every Newton step, with std the spread of the present draws.
     """
@@ -84,7 +86,7 @@ class MGVI(Method):
     pairs: int = 5
     rounds: int = 15
     newton: int = 30
-    tolerance: float = 1e-6
+    tolerance: float = 1e-4
     watch: Watch | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ class LatentPosterior:
         if not power >= 0 or math.isinf(power):
             raise ValueError(f"got power={power}; expected a finite number >= 0")
         self.power = float(power)
+        self._forward = True
         self._check()
 
     @property
@@ -107,18 +108,40 @@ class LatentPosterior:
         return torch.cat(parts, 1) if parts else xi.new_zeros(xi.shape[0], 0)
 
     def jacobian(self, xi: Tensor, chunk: int = 2048) -> tuple[Tensor, Tensor]:
-        """theta (batch, k) and its derivative J (batch, k, dim), by one batched backward pass per chunk of outputs."""
+        """theta (batch, k) and its derivative J (batch, k, dim).
+
+        Latents or outputs, whichever are fewer, are pushed forward or pulled back in one batch per chunk; networks whose
+        layers have no forward derivative are always pulled back.
+        """
         with torch.no_grad():
             theta = self.coordinates(xi)
-        count, k = theta.shape
+        k = theta.shape[1]
+        if k > 2 * self.latent_dim and self._forward:
+            try:
+                return theta, self._push_forward(xi.detach(), k, chunk)
+            except (RuntimeError, NotImplementedError):
+                self._forward = False
+        return theta, self._pull_back(xi.detach(), k, chunk)
+
+    def _push_forward(self, xi: Tensor, k: int, chunk: int) -> Tensor:
+        """J by columns: one tangent per latent."""
+        dim = self.latent_dim
+        basis = torch.eye(dim, dtype=xi.dtype, device=xi.device)
+        pieces = []
+        for part in torch.arange(len(xi) * dim, device=xi.device).split(chunk):
+            tangents = basis[part % dim]
+            pieces.append(torch.func.jvp(self.coordinates, (xi[part // dim],), (tangents,))[1])
+        return torch.cat(pieces).reshape(len(xi), dim, k).mT
+
+    def _pull_back(self, xi: Tensor, k: int, chunk: int) -> Tensor:
+        """J by rows: one gradient per output."""
         pieces = [xi.new_zeros(0, self.latent_dim)]
-        for part in torch.arange(count * k, device=xi.device).split(chunk) if k else ():
+        for part in torch.arange(len(xi) * k, device=xi.device).split(chunk) if k else ():
             with torch.enable_grad():
-                repeated = xi.detach()[part // k].requires_grad_()
+                repeated = xi[part // k].requires_grad_()
                 outputs = self.coordinates(repeated).gather(1, (part % k)[:, None])
                 pieces.append(torch.autograd.grad(outputs.sum(), repeated)[0])
-        jacobian = torch.cat(pieces)
-        return theta, jacobian.reshape(count, k, self.latent_dim)
+        return torch.cat(pieces).reshape(len(xi), k, self.latent_dim)
 
     @property
     def without_metric(self) -> list[str]:

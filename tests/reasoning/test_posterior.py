@@ -72,6 +72,32 @@ def test_jacobian_of_the_coordinates_in_any_chunk():
     torch.testing.assert_close(question.jacobian(xi, chunk=4)[1], jacobian)
 
 
+class NoForwardDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+@pytest.mark.parametrize("families", ["normal", ["cauchy", "student_t5", "gumbel", "uniform"]])
+@pytest.mark.parametrize("custom", [False, True], ids=["pushed forward", "pulled back"])
+def test_jacobian_with_many_outputs(families, custom):
+    f = NoForwardDerivative.apply if custom else lambda x: 2 * x
+    question = LatentPosterior(
+        prior(families, pixels=20), [Gaussian(f, torch.zeros(20).double(), 0.5), Categorical(classifier(20), 1)]
+    )
+    xi = torch.randn(3, 4).double()
+    _, jacobian = question.jacobian(xi)
+    assert question._forward is not custom
+    for i in range(3):
+        exact = torch.autograd.functional.jacobian(lambda z: question.coordinates(z[None])[0], xi[i])
+        torch.testing.assert_close(jacobian[i], exact)
+    torch.testing.assert_close(question.jacobian(xi, chunk=5)[1], jacobian)
+
+
 def test_constraints_without_outcome_are_named():
     question = LatentPosterior(prior(), [*evidence(), Criterion(lambda x: x.sum(-1))])
     assert question.without_metric == ["Criterion"]
