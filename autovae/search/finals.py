@@ -8,13 +8,17 @@ validation, and its gain over the baseline is the mean of differences paired by 
 
 on validation, where it was picked, and on test, measured once for winner and baseline alone. The bound's own looseness
 is the change from K to 10 K; a lead smaller than that names no winner.
+
+A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the best matched normal with its prior
+learned, trained over the same seeds for the same epochs. They are measured on test too, and the verdict says how the
+winner stands against each.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,9 +52,9 @@ class Gain:
 
 @dataclass
 class Final:
-    """A finalist or the baseline: its fits over the seeds, their validation bits, their test bits if measured."""
+    """A finalist or a baseline: its fits over the seeds, their validation bits, their test bits if measured."""
 
-    role: str  # "finalist" or "baseline"
+    role: str  # "finalist", "baseline", or the name of a learned prior
     spec: VAESpec
     trial: int
     fits: list[Trained]
@@ -77,6 +81,8 @@ class Verdict:
     gain_test: Gain
     bound_gap: float  # bits per dimension by which the bound still moves from K to 10 K, winner, on a few points
     samples: int
+    rivals: list[Final] = field(default_factory=list)
+    rival_gains: dict[str, Gain] = field(default_factory=dict)  # of the winner over each learned prior, on test
 
     @property
     def winner(self) -> Final:
@@ -92,6 +98,19 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
+        return " ".join([self._against_normal(), *(self._against(name) for name in self.rival_gains)])
+
+    def _against(self, rival: str) -> str:
+        """How the winner stands against a learned prior."""
+        gain, name = self.rival_gains[rival], f"the learned {rival} prior at the same budget"
+        span = f"{abs(gain.mean):.4f} bits per dimension on test"
+        if gain.low > 0:
+            return f"It beats {name} by {span} ({gain.low:.4f} to {gain.high:.4f})."
+        if gain.high < 0:
+            return f"But {name} beats it by {span} ({-gain.high:.4f} to {-gain.low:.4f})."
+        return f"It does not differ from {name} beyond doubt ({gain.mean:.4f}, {gain.low:.4f} to {gain.high:.4f})."
+
+    def _against_normal(self) -> str:
         winner, baseline, gain = self.winner.spec, self.baseline.spec, self.gain_test
         level = f"{100 * gain.level:.3g} % interval {gain.low:.4f} to {gain.high:.4f}, {gain.seeds} seeds"
         if winner.belief == baseline.belief:
@@ -134,7 +153,7 @@ def candidates(study: Study, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[
         groups.setdefault(row["spec"].replace(seed=0), []).append(row)
     means = {spec: float(np.mean([row["bits"] for row in group])) for spec, group in groups.items()}
     ranked = sorted(groups, key=lambda spec: (means[spec], groups[spec][0]["number"]))
-    normal = [spec for spec in ranked if set(spec.pairs) == {("normal", "normal")}]
+    normal = [spec for spec in ranked if spec.matched_normal]
     if not normal:
         raise ValueError(
             "no matched normal trial is complete, so there is no baseline to compare with; see `reason` in trials.csv"
@@ -152,9 +171,10 @@ def run_finals(
     device: str | None = None,
     trials: int | None = None,
 ) -> Verdict:
-    """Train finalists and baseline over the same seeds, rank on validation, measure winner and baseline on test."""
+    """Train finalists and baselines over the same seeds, rank on validation, measure winner and baselines on test."""
     seeds = study.final_seeds(trials)
-    entries = [("finalist", row) for row in finalists] + [("baseline", baseline)]
+    rivals = [(name, {**baseline, "spec": baseline["spec"].replace(rival=name)}) for name in study.rivals]
+    entries = [("finalist", row) for row in finalists] + [("baseline", baseline), *rivals]
     specs = [row["spec"].replace(seed=seed) for _, row in entries for seed in seeds]
     fits = fit_population(specs, data, on_event=on_event, device=device)
     samples = study.file.score.final_samples
@@ -162,13 +182,16 @@ def run_finals(
     for place, (role, row) in enumerate(entries):
         own = fits[place * len(seeds) : (place + 1) * len(seeds)]
         finals.append(Final(role, row["spec"], row["number"], own, _bits(own, data, "validation", samples)))
-    *ranked, base = finals
+    ranked, base, learned = finals[: len(finalists)], finals[len(finalists)], finals[len(finalists) + 1 :]
     ranked.sort(key=lambda final: final.mean)
     winner = ranked[0]
-    for final in (winner, base):
+    for final in (winner, base, *learned):
         final.test = _bits(final.fits, data, "test", samples)
     assert winner.test is not None  # both were just measured
     assert base.test is not None
+    gains = {
+        final.role: paired_gain(final.test, winner.test, len(ranked)) for final in learned if final.test is not None
+    }
     return Verdict(
         finalists=ranked,
         baseline=base,
@@ -176,6 +199,8 @@ def run_finals(
         gain_test=paired_gain(base.test, winner.test, len(ranked)),
         bound_gap=_gap(winner, data, samples),
         samples=samples,
+        rivals=learned,
+        rival_gains=gains,
     )
 
 

@@ -102,7 +102,7 @@ def run_batch(
 
 def _worst(study: Study, alive: Sequence[Outcome], places: Sequence[int]) -> list[int]:
     """The members to stop at a rung: all but the best share; the matched normals stay, as the baseline's budget is whole."""
-    baselines = {place for place in places if set(getattr(alive[place].spec, "pairs", ())) == {("normal", "normal")}}
+    baselines = {place for place in places if getattr(alive[place].spec, "matched_normal", False)}
     ranked = sorted(places, key=lambda place: (not math.isfinite(b := alive[place].rungs[-1][1]), b, place))
     kept = ranked[: max(1, math.ceil(study.file.pruning.keep * len(places)))]
     return [place for place in places if place not in kept and place not in baselines]

@@ -19,12 +19,15 @@ def plan_rows(study: Study, trials: int | None = None) -> list[tuple[str, str]]:
         ("space", f"{study.space.name}: {'continuous' if size is None else f'{size} different choices'}"),
         *((f"  {name}", value) for name, value in study.space.describe()),
         ("trials", f"{trials or file.trials}, {file.batch} trained together, sampler {file.sampler}"),
-        ("baselines", "; ".join(_words(settings) for settings in study.baselines())),
+        (
+            "baselines",
+            "; ".join([*map(_words, study.baselines()), *(f"{name} prior (finals)" for name in study.rivals)]),
+        ),
         ("training", ", ".join(f"{name} = {value}" for name, value in training.items()) or "defaults of VAESpec"),
         ("score", f"{file.score.metric}, K = {file.score.samples} on {file.score.points} validation points"),
         (
             "finals",
-            f"top {file.finals.top} and the baseline over {file.finals.seeds} seeds, K = {file.score.final_samples}",
+            f"top {file.finals.top} and the baselines over {file.finals.seeds} seeds, K = {file.score.final_samples}",
         ),
     ]
     return rows

@@ -3,10 +3,10 @@
 study.toml          the resolved study with the data's digest: compared on every run
 trials.journal      Optuna's storage, an append-only log: every finished trial survives a kill
 trials.csv          a row a trial, rewritten after every batch
-finals.csv          finalists and baseline, a row a seed
+finals.csv          finalists and baselines, a row a seed
 summary.json        winner, gain with interval, what the report says in words
 importance.csv      fANOVA of the beliefs
-winners/<rank>/, baseline/      saved models
+winners/<rank>/, baseline/, rivals/<learned prior>/      saved models
 report.html, figures/
 """
 

@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from autovae.beliefs.flows import import_zuko
 from autovae.beliefs.likelihoods import check_support
 from autovae.data.datasets import DATASETS, Data, load
 from autovae.export.card import save_vae
@@ -81,6 +82,16 @@ class Run:
         self.added = 0
         self.notes: list[str] = []
         self._fit_likelihoods(own_data=self.source == study.file.data)
+        self._check_rivals()
+
+    def _check_rivals(self) -> None:
+        """A baseline whose package is not installed is an error before anything is trained."""
+        if "flow" not in self.study.rivals:
+            return
+        try:
+            import_zuko()
+        except ImportError as error:
+            raise ValueError(f"{self.study.name} has a flow prior among its baselines: {error}") from None
 
     def _fit_likelihoods(self, own_data: bool) -> None:
         """A likelihood that does not fit the data's support: an error in a study on its own data, left out on other data."""
@@ -232,7 +243,7 @@ class Run:
             raise ValueError(f"all {len(reasons)} trials failed; the last reason: {reasons[-1] if reasons else '-'}")
         finalists, baseline = candidates(self.study, rows)
         epochs = max(row["spec"].epochs for row in [*finalists, baseline])
-        total = (len(finalists) + 1) * len(self.study.final_seeds(self.trials))
+        total = (len(finalists) + 1 + len(self.study.rivals)) * len(self.study.final_seeds(self.trials))
 
         def on_event(event: Event) -> None:
             if event.kind == "epoch":
@@ -243,14 +254,16 @@ class Run:
         return verdict
 
     def _save(self, verdict: Verdict) -> None:
-        finals = [*verdict.finalists, verdict.baseline]
+        finals = [*verdict.finalists, verdict.baseline, *verdict.rivals]
         rows = [row for rank, final in enumerate(finals, 1) for row in self._final_rows(final, rank, verdict)]
         self.folder.write_table("finals.csv", rows)
-        for old in (self.folder.path / "winners", self.folder.path / "baseline"):
-            shutil.rmtree(old, ignore_errors=True)
+        for old in ("winners", "baseline", "rivals"):
+            shutil.rmtree(self.folder.path / old, ignore_errors=True)
         for rank, final in enumerate(verdict.finalists, 1):
             self._export(final, self.folder.path / "winners" / str(rank), verdict)
         self._export(verdict.baseline, self.folder.path / "baseline", verdict)
+        for rival in verdict.rivals:
+            self._export(rival, self.folder.path / "rivals" / rival.role, verdict)
         summary = {
             "sentence": verdict.sentence,
             "wins": verdict.wins,
@@ -258,6 +271,7 @@ class Run:
             "baseline": verdict.baseline.spec.to_dict(),
             "gain_test": vars(verdict.gain_test),
             "gain_validation": vars(verdict.gain_validation),
+            "gain_over_rivals": {name: vars(gain) for name, gain in verdict.rival_gains.items()},
             "bound_gap": verdict.bound_gap,
             "samples": verdict.samples,
             "levels": self.data.levels,
@@ -271,7 +285,7 @@ class Run:
     def _final_rows(final: Final, rank: int, verdict: Verdict) -> list[dict[str, Any]]:
         return [
             {
-                "rank": rank if final.role == "finalist" else "baseline",
+                "rank": rank if final.role == "finalist" else final.role,
                 "trial": final.trial,
                 "belief": final.spec.belief,
                 "seed": fit.spec.seed,

@@ -13,7 +13,9 @@ r"""A study: one TOML file that says what is searched, on which data, for how lo
     samples = 16
     points = 1000
 
-    [finals]                       # the best beliefs again, over several seeds, beside the baseline
+    baselines = ["normal"]         # also "mixture", "vampprior", "flow": learned priors, trained in the finals
+
+    [finals]                       # the best beliefs again, over several seeds, beside the baselines
     top = 3
     seeds = 8
 
@@ -34,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from autovae.search.files import find_file, read_toml, validated
 from autovae.search.samplers import SAMPLERS
 from autovae.search.space import Choices, Pairs, Space, load_space
-from autovae.spec import VAESpec, field_names
+from autovae.spec import RIVAL_NAMES, VAESpec, field_names
 from autovae.streams import stream_seed
 from autovae.tables import lookup, unknown
 
@@ -83,6 +85,7 @@ class StudyFile(_Strict):
     seed: int = Field(0, ge=0)
     sampler: str = "tpe"
     random_share: float = Field(1 / 3, ge=0, le=1)
+    baselines: list[str] = ["normal"]
     training: dict[str, Any] = {}
     score: ScoreSettings = ScoreSettings()
     pruning: Pruning = Pruning()
@@ -123,9 +126,17 @@ class Study:
             return [base]
         return [{**base, "likelihood": name} for name in likelihood.choices]
 
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """The learned priors among the baselines: the best matched normal again, with its prior learned."""
+        return tuple(name for name in self.file.baselines if name != "normal")
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved study as plain values."""
-        return {"name": self.name, **self.file.model_dump(exclude={"space"}), "space": self.space.to_dict()}
+        values = {"name": self.name, **self.file.model_dump(exclude={"space"}), "space": self.space.to_dict()}
+        if not self.rivals:  # what every study has is not written, so that older results stay what they are
+            values.pop("baselines")
+        return values
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -153,6 +164,12 @@ def load_study(name: str | Path) -> Study:
         )
     if file.score.metric != "bits_per_dimension":
         raise ValueError(f"{where}: {unknown(file.score.metric, ['bits_per_dimension'], 'score.metric')}")
+    known = ("normal", *RIVAL_NAMES)
+    for name in file.baselines:
+        if name not in known:
+            raise ValueError(f"{where}: baselines: {unknown(name, known, 'baseline')}")
+    if "normal" not in file.baselines or len(set(file.baselines)) < len(file.baselines):
+        raise ValueError(f"{where}: baselines must name 'normal' and each learned prior once, got {file.baselines}")
     study = Study(path.stem, file, space)
     for key in file.training:
         if key in space.parameters or (key in ("posterior", "prior") and "pair" in space.parameters):
