@@ -14,7 +14,7 @@ _HOMES = {
     "VAESpec": "autovae.spec",
     "kl": "autovae.beliefs.divergences",
     "kl_kind": "autovae.beliefs.divergences",
-    "renyi": "autovae.beliefs.divergences",
+    "renyi": "autovae.beliefs.renyi",
     "fit": "autovae.training.loop",
     "fit_population": "autovae.training.loop",
     "Trained": "autovae.training.loop",
@@ -26,7 +26,8 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from autovae.beliefs.divergences import kl, kl_kind, renyi
+    from autovae.beliefs.divergences import kl, kl_kind
+    from autovae.beliefs.renyi import renyi
     from autovae.export.card import load_prior, to_prior
     from autovae.export.prior import PriorModule
     from autovae.spec import VAESpec

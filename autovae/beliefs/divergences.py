@@ -35,7 +35,7 @@ from autovae.beliefs.energies import Divergence, Rule, from_rule, from_value
 from autovae.beliefs.families import FAMILIES
 from autovae.tables import lookup
 
-__all__ = ["KL", "Cell", "kl", "kl_kind", "kl_unchecked"]
+__all__ = ["KL", "Cell", "jeffreys", "kl", "kl_kind", "kl_unchecked", "standardised"]
 
 INF = math.inf
 Region = Callable[[Tensor, Tensor], Tensor]  # (mu, sigma) -> where KL is finite
@@ -148,6 +148,23 @@ KL: dict[tuple[str, str], Cell] = {
 }
 
 
+def kl(
+    posterior: str,
+    prior: str,
+    loc: Tensor | float,
+    scale: Tensor | float,
+    prior_loc: Tensor | float | None = None,
+    prior_scale: Tensor | float | None = None,
+) -> Tensor:
+    """KL(q || p) elementwise, q the law of loc + scale * eps, p the standard prior or that at (prior_loc, prior_scale).
+
+    Shapes broadcast. Returns inf where the divergence is infinite, with zero gradients there.
+    Raises ValueError for unknown families, scales that are not positive, values that are not finite, and shapes that do
+    not broadcast.
+    """
+    return kl_unchecked(posterior, prior, *standardised(posterior, prior, loc, scale, prior_loc, prior_scale))
+
+
 def kl_kind(posterior: str, prior: str) -> str:
     """How KL(posterior || prior) is computed: "elementary", "special", "quadrature" or "infinite".
 
@@ -159,6 +176,12 @@ def kl_kind(posterior: str, prior: str) -> str:
     return cell.kind if cell else "infinite"
 
 
+def jeffreys(posterior: str, prior: str, loc: Tensor | float, scale: Tensor | float) -> Tensor:
+    """KL(q || p) + KL(p || q) elementwise, p the standard prior: the symmetric divergence."""
+    mu, sigma = standardised(posterior, prior, loc, scale)
+    return kl_unchecked(posterior, prior, mu, sigma) + kl_unchecked(prior, posterior, -mu / sigma, 1 / sigma)
+
+
 def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, log_scale: Tensor | None = None) -> Tensor:
     """`kl` against the standard prior without checks of values: no read-back from the device, no branch on data.
 
@@ -167,11 +190,12 @@ def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, log_sca
     cell = KL.get((posterior, prior))
     if cell is None:
         return torch.full_like(loc + scale, INF)
-    dtype = loc.dtype
-    value = cell.value
+    dtype, value = torch.result_type(loc, scale), cell.value
     if cell.in_double and dtype != torch.float64:
         loc, scale, log_scale = loc.double(), scale.double(), None
         value = cell.coarse or cell.value
+    elif dtype in (torch.float16, torch.bfloat16):
+        loc, scale, log_scale = loc.float(), scale.float(), None
     if cell.region is None:
         return value(loc, scale, torch.log(scale) if log_scale is None else log_scale).to(dtype)
     finite = cell.region(loc, scale)
@@ -180,11 +204,69 @@ def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, log_sca
     return torch.where(finite, value(mu, sigma, torch.log(sigma)), INF).to(dtype)
 
 
-def kl(posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
-    """KL(q || p) elementwise, of q = the law of loc + scale * eps against the standard prior p.
+# --- arguments ---
 
-    Shapes broadcast. Returns inf where the divergence is infinite.
-    """
+
+def standardised(
+    posterior: str,
+    prior: str,
+    loc: Tensor | float,
+    scale: Tensor | float,
+    prior_loc: Tensor | float | None = None,
+    prior_scale: Tensor | float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Checked (loc, scale) relative to the prior: ((loc - m) / s, scale / s)."""
     lookup(FAMILIES, posterior, "posterior family")
     lookup(FAMILIES, prior, "prior family")
-    return kl_unchecked(posterior, prior, torch.as_tensor(loc), torch.as_tensor(scale))
+    given = {"loc": loc, "scale": scale, "prior_loc": prior_loc, "prior_scale": prior_scale}
+    tensors = _tensors({name: value for name, value in given.items() if value is not None})
+    for name, value in tensors.items():
+        _check(name, value, positive=name.endswith("scale"))
+    mu, sigma = tensors["loc"], tensors["scale"]
+    if "prior_loc" in tensors:
+        mu = mu - tensors["prior_loc"]
+    if "prior_scale" in tensors:
+        mu, sigma = mu / tensors["prior_scale"], sigma / tensors["prior_scale"]
+    return mu, sigma
+
+
+def _tensors(values: dict[str, Tensor | float]) -> dict[str, Tensor]:
+    """Tensors of one floating dtype, that of the tensors among them."""
+    try:
+        tensors = {name: torch.as_tensor(value) for name, value in values.items()}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected tensors or numbers for {', '.join(values)}: {error}") from None
+    given = [tensor for name, tensor in tensors.items() if isinstance(values[name], Tensor)]
+    dtype = torch.get_default_dtype()
+    floating = [tensor.dtype for tensor in given or tensors.values() if tensor.is_floating_point()]
+    for other in floating[:1]:
+        dtype = other
+    for other in floating[1:]:
+        dtype = torch.promote_types(dtype, other)
+    if complex_ones := [name for name, tensor in tensors.items() if tensor.is_complex()]:
+        raise ValueError(f"{complex_ones[0]} must be real, got {tensors[complex_ones[0]].dtype}")
+    try:
+        torch.broadcast_shapes(*(tensor.shape for tensor in tensors.values()))
+    except RuntimeError:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"shapes do not broadcast: {shapes}; make their trailing dimensions equal or 1") from None
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+def _check(name: str, value: Tensor, positive: bool) -> None:
+    """ValueError for values that are not finite, or not positive. Skipped where values cannot be read back."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(value):
+        return
+    if value.is_meta or (value.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    value = value.detach()
+    bad = ~torch.isfinite(value) | (value <= 0) if positive else ~torch.isfinite(value)
+    if bool(bad.any()):
+        index = tuple(bad.nonzero()[0].tolist())
+        found = value[index].item() if index else value.item()
+        where = f" at index {index}" if index else ""
+        if positive and found <= 0:
+            remedy = "must be positive; make it so with exp or softplus"
+        else:
+            remedy = "must be finite; look for an overflow or a division by zero where it is computed"
+        raise ValueError(f"{name} {remedy}, got {found}{where}")

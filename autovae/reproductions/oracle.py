@@ -42,6 +42,10 @@ def _log_cosh(z: mpf) -> mpf:
     return abs(z) + mpmath.log1p(mpmath.exp(-2 * abs(z))) - mpmath.log(2)
 
 
+def _gumbel(z: mpf) -> mpf:
+    return z + mpmath.exp(-z) if z > -1000 else mpf("1e400")  # no number has so many digits
+
+
 def _student(nu: int) -> Law:
     def normaliser() -> mpf:
         return mpmath.log(mpmath.sqrt(nu) * mpmath.beta(mpf(nu) / 2, mpf(1) / 2))
@@ -79,7 +83,7 @@ LAWS: dict[str, Law] = {
     "logistic": Law(
         lambda z: 2 * (_log_cosh(z / 2) + mpmath.log(2)), lambda z: mpmath.tanh(z / 2), lambda: mpf(2), -64, 64
     ),
-    "gumbel": Law(lambda z: z + mpmath.exp(-z), lambda z: 1 - mpmath.exp(-z), lambda: 1 + mpmath.euler, -4.25, 64),
+    "gumbel": Law(_gumbel, lambda z: 1 - mpmath.exp(-z), lambda: 1 + mpmath.euler, -4.25, 64),
     "uniform": Law(lambda z: mpmath.log(2), lambda z: mpf(0), lambda: mpmath.log(2), -1, 1, (-1, 1)),
     "exponential": Law(lambda z: z, lambda z: mpf(1), lambda: mpf(1), 0, 64, (0, math.inf)),
     "hypsecant": Law(
