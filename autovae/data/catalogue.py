@@ -35,6 +35,7 @@ class Named:
     read: Callable[[list[Path]], Raw]
     files: tuple[tuple[File, ...], ...] = ()
     folder: str = ""  # where the files lie under --data, when not under the name
+    dynamic: bool = False  # grey images read as binary data whose training bits are drawn with every use
 
     @property
     def place(self) -> str:
@@ -150,6 +151,14 @@ def _idx_files(mirrors: tuple[str, ...], *hashes: str) -> tuple[tuple[File, ...]
 MNIST_SPLIT = "official test set (10,000); validation = the last 10,000 of the 60,000 training images"
 LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 
+MNIST_FILES = _idx_files(
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+)
+
 _ENTRIES = (
     Named(
         "digits",
@@ -172,13 +181,21 @@ _ENTRIES = (
         "LeCun, Cortes, Burges",
         MNIST_SPLIT,
         _idx,
-        _idx_files(
-            ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        ),
+        MNIST_FILES,
+    ),
+    Named(
+        "mnist_dynamic",
+        (28, 28),
+        (50_000, 10_000, 10_000),
+        "binary",
+        2,
+        "not stated by the authors; commonly CC BY-SA 3.0",
+        "LeCun, Cortes, Burges; binarised here",
+        f"{MNIST_SPLIT}; training bits are drawn anew from the grey levels with every use, validation and test once",
+        _idx,
+        MNIST_FILES,
+        folder="mnist",
+        dynamic=True,
     ),
     Named(
         "fashion_mnist",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from autovae.data.errors import DataError
 from autovae.data.sources import Raw, read_array, read_dataset, read_file
 from autovae.data.supports import checked_mask, checked_targets, stored
 from autovae.spec import Domain
+from autovae.streams import stream_seed
 from autovae.tables import unknown
 
 __all__ = ["DATASETS", "Data", "DataError", "Split", "catalogue", "load", "names"]
@@ -37,12 +38,17 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set: x as uint8 or int16 levels, or as float32 standardised values."""
+    """One part of a data set: x as uint8 or int16 levels, or as float32 standardised values.
+
+    Where `grey` is not 0, x holds that many grey levels of binary data, and every use draws its bits anew, level v being
+    1 with probability v / (grey - 1): dynamic binarisation.
+    """
 
     x: Tensor
     y: Tensor | None = None
     mask: Tensor | None = None
     length: Tensor | None = None
+    grey: int = 0
 
     def __len__(self) -> int:
         return len(self.x)
@@ -57,11 +63,16 @@ class Split:
         return None if self.mask is None else self.mask.flatten(1)
 
     def to(self, device: torch.device | str) -> Split:
-        return Split(*(None if t is None else t.to(device) for t in (self.x, self.y, self.mask, self.length)))  # type: ignore[arg-type]
+        return self._each(lambda tensor: tensor.to(device))
 
     def take(self, index: Tensor | slice) -> Split:
         """The points at `index`."""
-        return Split(*(None if t is None else t[index] for t in (self.x, self.y, self.mask, self.length)))  # type: ignore[arg-type]
+        return self._each(lambda tensor: tensor[index])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
+        tensors = {name: getattr(self, name) for name in ("x", "y", "mask", "length")}
+        changed: dict[str, Any] = {name: None if t is None else change(t) for name, t in tensors.items()}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +176,8 @@ def load(
         entry = DATASETS[source]
         raw = read_named(entry, data_dir)
         where = "built in (scikit-learn)" if not entry.files else entry.origin
-        return _assemble(raw, 0, entry.name, where, entry.licence, entry.split)
+        data = _assemble(raw, 0, entry.name, where, entry.licence, entry.split)
+        return _dynamic(data) if entry.dynamic else data
     raw, name, where = _read_own(source)
     return _assemble(replace(raw, **told), seed, name, where, "the user's own", "")
 
@@ -224,6 +236,23 @@ def _split_labels(raw: Raw, count: int, seed: int) -> tuple[np.ndarray, str]:
     split[order[count - 2 * held_out :]] = 1
     split[order[count - held_out :]] = 2
     return split, f"split 70/15/15 by a permutation of seed {seed}"
+
+
+def _dynamic(data: Data) -> Data:
+    """Grey images as binary data: training bits are drawn with every use, validation and test bits once and for all.
+
+    Reference: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016; Salakhutdinov and Murray, On the
+    quantitative analysis of deep belief networks, 2008.
+    """
+    fixed = {}
+    for part in ("validation", "test"):
+        split = getattr(data, part)
+        generator = torch.Generator().manual_seed(stream_seed("binarise", part))
+        bits = torch.rand(split.x.shape, generator=generator) < split.x.to(torch.float32) / (data.levels - 1)
+        fixed[part] = replace(split, x=bits.to(torch.uint8))
+    train = replace(data.train, grey=data.levels)
+    digest = hashlib.sha256(f"{data.digest} dynamic".encode()).hexdigest()
+    return replace(data, support="binary", levels=2, train=train, digest=digest, **fixed)
 
 
 def _digest(facts: Mapping[str, Any], splits: Mapping[str, Split]) -> str:

@@ -3,7 +3,7 @@
 The encoder sees the middle of a level's bin, (v + 1/2) / L, in training and in scoring alike. Likelihoods that train on
 densities see a point drawn within the bin, (v + u) / L, from a stream shared by all members of a study: common random
 numbers, so that members differ by their beliefs and not by their data. The stream starts anew with every epoch, at
-(data seed, epoch), and is read in the order of the minibatches.
+(data seed, epoch), and is read in the order of the minibatches. Bits of dynamically binarised data come from it, too.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Feed:
         split = data.train if split is None else split
         self._x = split.x.flatten(1).to(self.device)
         self._mask = None if split.mask is None else split.mask.flatten(1).to(self.device)
+        self._grey = split.grey
 
     @property
     def points(self) -> int:
@@ -83,6 +84,8 @@ class Feed:
     ) -> Batch:
         """The points at `index`, with the targets of these kinds and, if asked for, their bins' edges."""
         x, mask = self._take(self._x, index), None if self._mask is None else self._take(self._mask, index)
+        if self._grey:
+            x = self._binarised(x, generator)
         inputs = batches.network_input(x, self.data, mask)
         targets: dict[str, Tensor] = {}
         for kind in kinds:
@@ -90,6 +93,12 @@ class Feed:
             targets[kind] = values.to(self.dtype)
         lower, upper = batches.bin_edges(x, self.data) if edges else (None, None)
         return Batch(inputs.to(self.dtype), targets, lower, upper, mask)
+
+    def _binarised(self, grey: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Dynamic binarisation: the bits of this use; without a generator always the same ones."""
+        if generator is None:
+            generator = self.dequantiser().manual_seed(stream_seed("binarise", "fixed"))
+        return batches.binarise(grey.to(torch.float32) / (self._grey - 1), generator)
 
     @staticmethod
     def _take(values: Tensor, index: Tensor | slice) -> Tensor:
