@@ -71,6 +71,9 @@ def run(
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Finished trials that the study shall have in all.")
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="A reproduction in its full setting, for a GPU, instead of the short one.")
+    ] = False,
     results: Results = Path("results"),
     data: DataDir = None,
     device: Device = None,
@@ -80,7 +83,17 @@ def run(
 
     `autovae run quickstart` searches pairs of families and likelihoods on scikit-learn's digits.
     `autovae run quickstart --dataset my.npz` does the same on an array `x` of your own.
+    `autovae run iwae_mnist` runs a published experiment again: `--full` in its full setting.
     """
+    from autovae.reproductions.files import is_reproduction
+
+    if is_reproduction(study):
+        if dataset is not None or trials is not None:
+            raise ValueError("--dataset and --trials are for searches; a reproduction says both in its study file")
+        _reproduce(study, full, plan, results, data, device, json)
+        return
+    if full:
+        raise ValueError(f"--full is for reproductions; {study} is a search: leave it out")
     from autovae.search.plan import plan_rows
     from autovae.search.run import Run
     from autovae.search.study import load_study
@@ -88,12 +101,7 @@ def run(
 
     loaded = load_study(study)
     if plan:
-        rows = plan_rows(loaded, trials)
-        if json:
-            _emit(dict(rows))
-        else:
-            for name, value in rows:
-                typer.echo(f"{name:<14}{value}")
+        _print_plan(plan_rows(loaded, trials), json)
         return
     with live_progress(loaded.name) as on_progress:
         job = Run(loaded, results, dataset, data, trials, device, on_progress)
@@ -118,6 +126,41 @@ def run(
     typer.echo(summary.get("sentence", ""))
     typer.echo(f"report   {report_path}")
     typer.echo(f"winner   {winner}")
+
+
+def _print_plan(rows: list[tuple[str, str]], json: bool) -> None:
+    if json:
+        _emit(dict(rows))
+        return
+    for name, value in rows:
+        typer.echo(f"{name:<14}{value}")
+
+
+def _reproduce(
+    study: str, full: bool, plan: bool, results: Path, data: Path | None, device: str | None, json: bool
+) -> None:
+    """`run` of a study of kind "reproduction"."""
+    from autovae.reproductions.files import load_reproduction
+    from autovae.terminal import live_progress
+
+    loaded = load_reproduction(study, full)
+    if plan:
+        _print_plan(loaded.plan_rows(), json)
+        return
+    from autovae.reproductions.run import run_reproduction
+
+    with live_progress(loaded.name) as on_progress:
+        try:
+            summary = run_reproduction(loaded, results, data, device, on_progress.phase)
+        except KeyboardInterrupt:
+            typer.echo("\nstopped; finished steps are kept; run the same command again to resume", err=True)
+            raise typer.Exit(130) from None
+    if json:
+        _emit(summary)
+        return
+    typer.echo(summary["sentence"])
+    typer.echo(f"table    {Path(summary['results']) / 'table.csv'}")
+    typer.echo(f"words    {Path(summary['results']) / 'README.md'}")
 
 
 @app.command()

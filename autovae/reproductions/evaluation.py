@@ -1,0 +1,55 @@
+"""Estimates that reproductions tabulate, for a fitted VAE at test points: log p(x) with its doubt, and the ELBO.
+
+log p(x) is `metrics.log_likelihood` (defensive importance sampling) with the head's own density, on the scale on which
+papers that use the same head report it; once more with a tenth of the samples, to see what the number of samples still
+moves. The ELBO and the bounds of `vr_alpha` take weights of samples from the encoder alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autovae.data.datasets import Data, Split
+from autovae.metrics.log_likelihood import CHUNK, VAEModel, log_likelihood, log_weights
+from autovae.model.vae import VAE
+from autovae.streams import stream_seed
+from autovae.training.precision import fast_products
+
+__all__ = ["encoder_weights", "evaluate", "random_points"]
+
+ELBO_SAMPLES = 50
+
+
+def random_points(split: Split, count: int) -> Split:
+    """Points drawn at random, always the same: the first thousand of MNIST's test set are easier than the rest."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(stream_seed("test points")))
+    return split.take(order[:count])
+
+
+def encoder_weights(vae: VAE, data: Data, split: Split, samples: int, device: torch.device | str = "cpu") -> Tensor:
+    """log p(x, z_k) - log q(z_k|x) for z_k ~ q(z|x), (K, points), float64 on the CPU."""
+    model = VAEModel(vae, data, split, density="density", device=device)
+    together = max(1, 10 * CHUNK // (model.widest * samples))
+    parts = []
+    with fast_products():
+        for start in range(0, model.points, together):
+            weights, _ = log_weights(model, slice(start, min(start + together, model.points)), samples, defensive=0)
+            parts.append(weights.double().cpu())
+    return torch.cat(parts, 1)
+
+
+def evaluate(vae: VAE, data: Data, split: Split, samples: int, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Per point, in nats: `log_likelihood`, `tenth` (with a tenth of the samples), `elbo`; and the share of points
+    whose importance weights are too heavy-tailed for their error to be believed, `untrusted`."""
+    model = VAEModel(vae, data, split, density="density", device=device)
+    found = log_likelihood(model, samples)
+    return {
+        "log_likelihood": found.per_point.tolist(),
+        "tenth": log_likelihood(model, max(1, samples // 10)).per_point.tolist(),
+        "elbo": encoder_weights(vae, data, split, min(samples, ELBO_SAMPLES), device).mean(0).tolist(),
+        "untrusted": found.untrusted,
+        "monte_carlo_error": found.monte_carlo_error,
+    }

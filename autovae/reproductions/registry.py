@@ -1,0 +1,39 @@
+"""The published experiments that can be run again, by name.
+
+To add one: write `reproductions/NAME.py` with a `Settings` (the keys of the study file) and
+
+    run(settings, notebook, data_dir, device) -> summary as plain values
+
+that computes in steps through the notebook (so that a killed run loses one step), writes `table.csv`, figures and
+`README.md` there, and enter it here and as studies/NAME.toml. Being in the table is being tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from autovae.reproductions import continuous_bernoulli, iwae_mnist, vr_alpha
+
+__all__ = ["REPRODUCTIONS", "Reproduction"]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One published experiment: its settings and the function that runs it."""
+
+    name: str
+    settings: type[BaseModel]
+    run: Callable[..., dict[str, Any]]
+
+
+REPRODUCTIONS: dict[str, Reproduction] = {
+    "iwae_mnist": Reproduction("iwae_mnist", iwae_mnist.Settings, iwae_mnist.run),
+    "vr_alpha": Reproduction("vr_alpha", vr_alpha.Settings, vr_alpha.run),
+    "continuous_bernoulli": Reproduction(
+        "continuous_bernoulli", continuous_bernoulli.Settings, continuous_bernoulli.run
+    ),
+}

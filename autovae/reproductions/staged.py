@@ -1,0 +1,93 @@
+r"""Fit a population through stages of learning rate, kept on disk as they go.
+
+Stage i trains for e_i epochs at rate r_i; Adam's moments and the minibatch order go on across stages, as if the rate
+had been turned down by hand. Members are those of `training`, so a killed fit goes on from its last saved epoch with
+the same result. Not here: a single rate, for which `fit_population` is enough.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autovae.data.datasets import Data
+from autovae.model.vae import VAE, build
+from autovae.spec import VAESpec
+from autovae.training.feed import Feed
+from autovae.training.loop import DivergedError, advance
+from autovae.training.member import CheckpointError, Member, load_member, save_member
+from autovae.training.precision import fast_products
+
+__all__ = ["Stages", "fit_stages", "total_epochs"]
+
+Stages = Sequence[tuple[int, float]]  # (epochs, learning rate)
+SAVE_EVERY, SPEAK_EVERY = 15.0, 5.0  # seconds
+CHANGES = ("learning_rate", "epochs")  # what a member's spec may differ in from stage to stage
+
+
+def total_epochs(stages: Stages) -> int:
+    return sum(epochs for epochs, _ in stages)
+
+
+def fit_stages(
+    specs: Sequence[VAESpec],
+    stages: Stages,
+    data: Data,
+    device: torch.device,
+    folder: Path,
+    say: Callable[[str], None],
+    label: str,
+) -> list[VAE]:
+    """The fitted models of `specs`, trained as one population; `folder` holds a checkpoint for each.
+
+    Raises `DivergedError` where a loss is no longer a number, `CheckpointError` where the folder holds other members.
+    """
+    total = total_epochs(stages)
+    members = [_member(spec, data, folder / f"member-{place:04d}.safetensors") for place, spec in enumerate(specs)]
+    place_of = {id(member): place for place, member in enumerate(members)}
+    feed = Feed(data, device=device)
+    spoken = saved = time.monotonic()
+
+    def save(group: Sequence[Member]) -> None:
+        for member in group:
+            save_member(member, folder / f"member-{place_of[id(member)]:04d}.safetensors", data.digest)
+
+    def on_epoch(population: Any, rows: Sequence[dict[str, float]], seconds: float) -> None:
+        nonlocal spoken, saved
+        if time.monotonic() - saved > SAVE_EVERY:
+            save(population.collect())
+            saved = time.monotonic()
+        if time.monotonic() - spoken > SPEAK_EVERY or population.epoch == total:
+            spoken = time.monotonic()
+            mean = sum(row["loss"] for row in rows) / len(rows)
+            say(f"{label}: epoch {population.epoch}/{total}, loss {mean:.2f} nats, {seconds:.1f} s an epoch")
+
+    stop = 0
+    with fast_products():
+        for epochs, rate in stages:
+            stop += epochs
+            for member in members:
+                member.vae.spec = member.spec.replace(learning_rate=rate, epochs=total)
+            advance(members, feed, stop, on_epoch)
+            save(members)
+    for member in members:
+        member.vae.to("cpu").eval()
+        if member.diverged:
+            raise DivergedError(
+                f"{label}: the loss is NaN ({member.spec.belief}); lower the learning rates of the stages"
+            )
+    return [member.vae for member in members]
+
+
+def _member(spec: VAESpec, data: Data, path: Path) -> Member:
+    if not path.is_file():
+        return Member(build(spec, data.domain))
+    member = load_member(path, digest=data.digest)
+    same = {name: getattr(spec, name) for name in CHANGES}
+    if member.spec.replace(**same) != spec:
+        raise CheckpointError(f"{path} holds another fit ({member.spec.belief}); delete it to start again")
+    return member
