@@ -161,22 +161,28 @@ class _CoinSum(torch.autograd.Function):
     FACTORS = 100  # 2^-100 is a normal number of float32
 
     @staticmethod
-    def value(x: Tensor, eta: Tensor, likelier: Tensor) -> Tensor:
-        """sum (x - 1/2) eta - |eta| / 2 + log sigmoid |eta|, the sigmoid given as `likelier`."""
+    def value(x: Tensor, eta: Tensor, size: Tensor, likelier: Tensor) -> Tensor:
+        """sum (x - 1/2) eta - |eta| / 2 + log sigmoid |eta|, from size = sum |eta| and the sigmoid, `likelier`."""
         centred = x - 0.5
-        one_point = centred.dim() == 1 or centred.shape[:-1].numel() == 1
-        linear = eta @ centred.reshape(-1) if one_point else (centred * eta).sum(-1)
-        value = linear.sub_(torch.linalg.vector_norm(eta, 1, -1), alpha=0.5)
+        if centred.dim() == 1 or centred.shape[:-1].numel() == 1:  # one point
+            linear = eta @ centred.reshape(-1)
+        elif centred.dim() == 2 and eta.dim() > 1 and eta.shape[-2] == 1:  # samples common to all points
+            linear = eta.squeeze(-2) @ centred.T
+        else:
+            linear = (centred * eta).sum(-1)
+        value = size * -0.5
         whole = eta.shape[-1] // _CoinSum.FACTORS * _CoinSum.FACTORS
         value += likelier[..., whole:].prod(-1).log_()
         if whole:
             value += likelier[..., :whole].unflatten(-1, (-1, _CoinSum.FACTORS)).prod(-1).log_().sum(-1)
-        return value
+        return linear + value
 
     @staticmethod
     def forward(x: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
-        s = eta.sigmoid()
-        return _CoinSum.value(x, eta, (s - 0.5).abs_().add_(0.5)), torch.sub(x, s, out=s)
+        s, spare = eta.sigmoid(), eta.abs()
+        size = spare.sum(-1)
+        likelier = torch.sub(s, 0.5, out=spare).abs_().add_(0.5)
+        return _CoinSum.value(x, eta, size, likelier), torch.sub(x, s, out=s)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -202,10 +208,10 @@ class Bernoulli(Likelihood):
 
     def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         x = x.to(params.dtype)
-        params = params.expand(torch.broadcast_shapes(x.shape, params.shape))
         if not (params.requires_grad and torch.is_grad_enabled()):
-            return _CoinSum.value(x, params, params.abs().sigmoid_())
-        result: Tensor = _CoinSum.apply(x, params)[0]
+            spare = params.abs()
+            return _CoinSum.value(x, params, spare.sum(-1), spare.sigmoid_())
+        result: Tensor = _CoinSum.apply(x, params.expand(torch.broadcast_shapes(x.shape, params.shape)))[0]
         return result
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ Three errors, which are not to be mixed up:
 | error          | of a point                                         | of the mean over N points          |
 |----------------|----------------------------------------------------|------------------------------------|
 | over points    | -                                                  | sd of L / sqrt N                   |
-| Monte Carlo    | se = sqrt(sum over strata of K_s var_s) / (K p)    | sqrt(sum se^2) / N                 |
+| Monte Carlo    | se = sqrt(sum over strata of K_s var_s) / (K p)    | sqrt(sum se^2 + shared) / N        |
 | bias           | -se^2 / 2 (the logarithm is concave: always low)   | mean of -se^2 / 2                  |
 
 The last two are themselves estimated from the weights and mean little where a few weights carry all of the sum. Two
@@ -45,6 +45,7 @@ class LogLikelihood:
     effective_samples: Tensor
     pareto: Tensor
     samples: int
+    shared_variance: float = 0.0  # of the mean: the covariance of points whose samples are partly the same
 
     @property
     def points(self) -> int:
@@ -62,7 +63,8 @@ class LogLikelihood:
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean over repetitions of the sampling."""
-        return float(self.monte_carlo.square().sum().sqrt()) / self.points
+        variance = float(self.monte_carlo.square().sum()) / self.points**2 + self.shared_variance
+        return math.sqrt(max(variance, 0.0))
 
     @property
     def bias(self) -> float:

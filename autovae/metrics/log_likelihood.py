@@ -32,7 +32,9 @@ from autovae.training.precision import fast_products
 __all__ = ["Model", "VAEModel", "log_likelihood", "log_weights"]
 
 # Numbers of one intermediate tensor: it and a few like it stay in cache, and memory is not mapped anew each time.
-CHUNK = 400_000
+CHUNK = 1_000_000
+COMMON = 20  # samples common to all points that meet a chunk of points at once
+BLOCK = 100  # points whose weights are kept together
 
 
 class Model(Protocol):
@@ -135,23 +137,20 @@ class _Defence:
         xi = torch.randn(samples, 1, model.latent_dim, generator=generator)
         uniform = torch.rand(samples, 1, generator=generator)
         z = model.from_prior(xi.to(model.device, model.dtype), uniform.to(model.device, model.dtype))
-        self.model, self.size = model, samples
-        self._parts = [(part, model.decode(part)) for part in z.split(max(1, CHUNK // model.widest))]
+        self.model, self._z, self._log_p = model, z, model.log_prior(z)
+        self._parts = [model.decode(part) for part in z.split(COMMON)]
 
     def log_weights(self, index: slice, log_shares: list[float]) -> Tensor:
         """log p(x, z) - log m(z) of these samples for the points of `index`, (samples, B)."""
-        columns = []
         places = range(self.model.points)[index]
-        for part, outputs in self._parts:
-            step = max(1, CHUNK // (self.model.widest * len(part)))
-            row = []
-            for start in range(places.start, places.stop, step):
-                some = slice(start, min(start + step, places.stop))
-                log_p = self.model.log_prior(part)
-                log_m = torch.logaddexp(self.model.log_proposal(some, part) + log_shares[0], log_p + log_shares[1])
-                row.append(self.model.log_likelihood(some, outputs) + log_p - log_m)
-            columns.append(torch.cat(row, 1))
-        return torch.cat(columns)
+        columns = []
+        for start in range(places.start, places.stop, step := max(1, CHUNK // (self.model.widest * COMMON))):
+            some = slice(start, min(start + step, places.stop))
+            log_q = self.model.log_proposal(some, self._z)
+            log_m = torch.logaddexp(log_q + log_shares[0], self._log_p + log_shares[1])
+            log_x = torch.cat([self.model.log_likelihood(some, outputs) for outputs in self._parts])
+            columns.append(log_x + self._log_p - log_m)
+        return torch.cat(columns, 1)
 
 
 def _strata(samples: int, defensive: float) -> list[int]:
@@ -178,13 +177,12 @@ def _proposed_log_weights(model: Model, index: slice, strata: list[int], seed: i
         generator.manual_seed(stream_seed(seed, "importance", point))
         row.normal_(generator=generator)
     noise = xi.transpose(0, 1).to(model.device, model.dtype)
-    parts = []
-    for part in noise.split(max(1, CHUNK // (model.widest * len(places)))):
-        z, log_q = model.from_proposal(index, part)
-        log_p = model.log_prior(z)
-        log_m = torch.logaddexp(log_q + log_shares[0], log_p + log_shares[1]) if strata[1] else log_q
-        parts.append(model.log_likelihood(index, model.decode(z)) + log_p - log_m)
-    return torch.cat(parts)
+    z, log_q = model.from_proposal(index, noise)
+    log_p = model.log_prior(z)
+    log_m = torch.logaddexp(log_q + log_shares[0], log_p + log_shares[1]) if strata[1] else log_q
+    step = max(1, CHUNK // (model.widest * len(places)))
+    log_x = torch.cat([model.log_likelihood(index, model.decode(part)) for part in z.split(step)])
+    return log_x + log_p - log_m
 
 
 @torch.no_grad()
@@ -207,14 +205,17 @@ def log_likelihood(
     strata = _strata(samples, defensive)
     count = model.points if points is None else min(points, model.points)
     together = max(1, CHUNK // (model.widest * samples))
+    block = max(together, BLOCK // together * together)
     results, common, own = [], torch.zeros(strata[1], dtype=torch.float64), 0.0
     with fast_products():
         defence = _Defence(model, strata[1], seed) if strata[1] else None
-        for start in range(0, count, together):
-            index = slice(start, min(start + together, count))
-            weights = _proposed_log_weights(model, index, strata, seed)
+        for first in range(0, count, block):
+            last = min(first + block, count)
+            starts = range(first, last, together)
+            indices = [slice(start, min(start + together, last)) for start in starts]
+            weights = torch.cat([_proposed_log_weights(model, index, strata, seed) for index in indices], 1)
             if defence is not None:
-                weights = torch.cat([weights, defence.log_weights(index, _log_shares(strata))])
+                weights = torch.cat([weights, defence.log_weights(slice(first, last), _log_shares(strata))])
             result = from_log_weights(weights, strata)
             results.append(result)
             if strata[1] > 1:  # what one set of prior samples does to all points does not average out

@@ -253,6 +253,11 @@ def test_sums_over_pixels_equal_their_terms(features: int) -> None:
         torch.testing.assert_close(total, terms.sum(-1), rtol=1e-5, atol=1e-4)
         (slopes,) = torch.autograd.grad(total.sum(), params)
         torch.testing.assert_close(slopes, torch.autograd.grad(terms.sum(), params)[0])
+    common = params.detach()[:, :1]  # as samples that all points share
+    for points in (x, x[:1], x[0]):
+        torch.testing.assert_close(
+            head.log_prob_sum(points, common), head.log_prob(points, common).sum(-1), rtol=1e-5, atol=1e-4
+        )
 
 
 # ------------------------------------------------------------------------------------------ means and draws
