@@ -13,30 +13,32 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autovae.data.batches import network_input
 from autovae.data.datasets import Data, load
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
 from autovae.streams import stream_seed
+from autovae.tables import lookup
+from autovae.training.capacity import members_that_fit
+from autovae.training.checkpoints import Checkpoints
 from autovae.training.feed import Feed
-from autovae.training.member import Member, load_member, save_member
+from autovae.training.member import Member
 from autovae.training.population import Population, shape_key
-from autovae.training.precision import fast_products
+from autovae.training.precision import PRODUCTS, fast_products
+from autovae.training.trained import DivergedError, Trained
 
 __all__ = ["DivergedError", "Event", "Trained", "advance", "choose_device", "fit", "fit_population"]
 
 OnEvent = Callable[["Event"], Any]
-
-
-class DivergedError(ArithmeticError):
-    """The training loss is no longer a number."""
+OnEpoch = Callable[[Population, Sequence[dict[str, float]], float], None]
+OwnModule = nn.Module | Sequence[nn.Module] | Callable[[VAESpec], nn.Module] | None
 
 
 @dataclass(frozen=True)
@@ -51,46 +53,6 @@ class Event:
     models: tuple[VAE, ...] = ()  # at a rung and at the end, as they are now
 
 
-@dataclass(frozen=True, repr=False)
-class Trained:
-    """A fitted VAE: the model (plain torch modules), its history (a row an epoch), its spec and its data."""
-
-    model: VAE
-    history: list[dict[str, float]]
-    spec: VAESpec
-    data: Data = field(compare=False)
-
-    @property
-    def diverged(self) -> bool:
-        """Whether training ended with a loss that is not a number."""
-        return bool(self.history) and self.history[-1]["loss"] != self.history[-1]["loss"]
-
-    def __repr__(self) -> str:
-        loss = f", loss {self.history[-1]['loss']:.4f} nats" if self.history else ""
-        return f"Trained({self.spec.belief}, {self.data.name}, {len(self.history)} epochs{loss})"
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = [
-            ("belief", self.spec.belief),
-            ("data", f"{self.data.name}, {self.data.domain.shape}"),
-            ("latents", str(self.spec.latent_dim)),
-            ("epochs", str(len(self.history))),
-        ]
-        if self.history:
-            rows += [(name, f"{value:.4f}") for name, value in self.history[-1].items() if name != "epoch"]
-        cells = "".join(f"<tr><th style='text-align:left'>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in rows)
-        return f"<table>{cells}</table>"
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """E[x | z] at the posterior's location, for points x (N, *shape) as the data set holds them."""
-        stack = self.model.stacked.eval()
-        z = stack.centre(*stack.encode(network_input(x.flatten(1), self.data)))
-        return stack.mean(stack.decode(z))[0, 0].view(len(x), *self.data.domain.shape)
-
-
 def choose_device(device: str | torch.device | None) -> torch.device:
     """The named device, or the first CUDA device if there is one and else the CPU; an absent one is an error."""
     if device is None or device == "auto":
@@ -101,6 +63,10 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         raise ValueError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here; use device='cpu'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device!r} was asked for; training runs on cpu, cuda or cuda:N")
     return chosen
 
 
@@ -108,85 +74,122 @@ def advance(
     members: Sequence[Member],
     feed: Feed,
     until: int,
-    on_epoch: Callable[[Population, list[dict[str, float]], float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     max_members: int | None = None,
+    memory: int | None = None,
+    narrow: torch.dtype | None = None,
 ) -> None:
-    """Train every member, in place, until it is `until` epochs old, as few populations as their shapes allow."""
+    """Train every member, in place, until it is `until` epochs old, as few populations as shapes and memory allow.
+
+    Members wait their turn in the order given. A population that runs out of the device's memory is halved and goes on
+    from where its members were last whole.
+    """
     groups: dict[Any, list[Member]] = {}
     for member in members:
         if member.epoch < min(until, member.spec.epochs):
             groups.setdefault((shape_key(member), min(until, member.spec.epochs)), []).append(member)
     for (_, last), group in groups.items():
-        size = max_members or len(group)
-        for start in range(0, len(group), size):
-            population = Population(group[start : start + size], feed)
-            while population.epoch < last:
-                began = time.perf_counter()
-                rows = population.train_epoch()
-                if on_epoch:
-                    on_epoch(population, rows, time.perf_counter() - began)
-            population.collect()
+        size = members_that_fit(group, feed, memory)
+        size = min(size, max_members or size)
+        waiting = group
+        while waiting:
+            part = waiting[:size]
+            try:
+                _train(part, feed, last, on_epoch, narrow)
+            except torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise MemoryError(
+                        f"one member of batch size {part[0].spec.batch_size} does not fit into the memory of "
+                        f"{feed.device}; lower batch_size, samples or hidden ({str(error).splitlines()[0]})"
+                    ) from None
+                size = len(part) // 2
+            else:
+                waiting = waiting[size:]
+
+
+def _train(
+    members: Sequence[Member], feed: Feed, last: int, on_epoch: OnEpoch | None, narrow: torch.dtype | None
+) -> None:
+    population = Population(members, feed, narrow)
+    while population.epoch < last:
+        began = time.perf_counter()
+        rows = population.train_epoch()
+        if on_epoch:
+            on_epoch(population, rows, time.perf_counter() - began)
+    population.collect()
 
 
 def fit_population(
     specs: Sequence[VAESpec],
     data: Any,
     *,
-    encoder: nn.Module | None = None,
-    decoder: nn.Module | None = None,
+    encoder: OwnModule = None,
+    decoder: OwnModule = None,
     rungs: Sequence[int] = (),
     on_event: OnEvent | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    checkpoint_every: int = 1,
+    checkpoint_every: int | None = None,
     device: str | torch.device | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     max_members: int | None = None,
+    memory: int | None = None,
     products: str = "fast",
+    dtype: torch.dtype = torch.float32,
 ) -> list[Trained]:
     """Fit several VAEs as one program, or as few programs as their shapes allow.
 
     data            an array, tensor, torch Dataset, the name of a data set, a path, or a `Data`
-    rungs           epochs at which `on_event` hears of a rung and may return members to stop
-    checkpoint      a folder for one file a member; a run with the same specs goes on from what it finds there
-    products        "fast" (checked float32 products), "float32" (torch's own setting), "tf32" (CUDA)
+    encoder, decoder  your own: a module for one spec, or one per spec: a list, or a function from a spec to a module
+    rungs           epochs at which `on_event` hears of a rung and may return members to stop; those that go on are
+                    put together anew, so that no place stays empty
+    checkpoint      a folder for one file a member, written at rungs and at the end, and every `checkpoint_every` epochs
+                    (without rungs: every epoch); a run with the same specs goes on from what it finds there
+    max_members, memory   how many train at once, and within how many bytes (default: what the device has free)
+    products        "fast" (checked float32 products), "float32" (torch's own setting), "tf32" (CUDA), "bfloat16"
 
     A member whose loss is no longer a number is returned with `diverged` set; the others do not notice.
     """
     if not specs:
         raise ValueError("fit_population needs at least one spec")
+    lookup(PRODUCTS, products, "setting of products")
     where = choose_device(device)
     source = load(data, data_dir=None if data_dir is None else Path(data_dir))
-    feed = Feed(source, device=where)
-    if (encoder is not None or decoder is not None) and len(specs) > 1:
-        raise ValueError("one encoder and decoder serve one spec; pass a single spec, or name a network in NETWORKS")
-    members = [
-        _member(spec, source, encoder, decoder, _file(checkpoint, position)) for position, spec in enumerate(specs)
-    ]
+    feed = Feed(source, device=where, dtype=dtype)
+    kept = Checkpoints(checkpoint, source.digest)
+    members: list[Member] = []
+    for place, (spec, own) in enumerate(zip(specs, own_modules(specs, encoder, decoder), strict=True)):
+        members.append(_member(build(spec, source.domain, *own), place, kept, source))
     place_of = {id(member): place for place, member in enumerate(members)}
     began = time.perf_counter()
+    every = checkpoint_every or (None if rungs else 1)
 
     def tell(kind: str, epoch: int, group: Sequence[Member], rows: Sequence[dict[str, float]], seconds: float) -> Any:
         places = tuple(place_of[id(member)] for member in group)
         models = () if kind == "epoch" else tuple(member.vae for member in group)
         return on_event(Event(kind, epoch, places, tuple(rows), seconds, models)) if on_event else None
 
-    def on_epoch(population: Population, rows: list[dict[str, float]], seconds: float) -> None:
-        last = population.epoch >= min(member.spec.epochs for member in population.members)
-        if checkpoint is not None and (last or population.epoch % checkpoint_every == 0):
+    def on_epoch(population: Population, rows: Sequence[dict[str, float]], seconds: float) -> None:
+        epoch = population.epoch
+        if checkpoint is not None and (epoch in stops or (every and epoch % every == 0)):
             for member in population.collect():
-                save_member(member, _file(checkpoint, place_of[id(member)]), source.digest)
-        tell("epoch", population.epoch, population.members, rows, seconds)
+                kept.save(place_of[id(member)], member)
+        tell("epoch", epoch, population.members, rows, seconds)
 
     alive = list(members)
     stops = sorted({rung for rung in rungs if rung < max(s.epochs for s in specs)} | {s.epochs for s in specs})
-    with fast_products(products == "fast", tf32=products == "tf32" and where.type == "cuda"):
+    narrow = torch.bfloat16 if products == "bfloat16" else None
+    with fast_products(products, where):
         for stop in stops:
-            advance(alive, feed, stop, on_epoch, max_members)
-            here = [member for member in alive if member.epoch == stop and stop in rungs]
+            advance(alive, feed, stop, on_epoch, max_members, memory, narrow)
+            here = [member for member in alive if member.epoch >= stop and stop in rungs]
             if here:
-                latest = [member.history[-1] for member in here]
-                dropped = tell("rung", stop, here, latest, time.perf_counter() - began)
-                gone = {id(members[place]) for place in dropped} if isinstance(dropped, Collection) else set()
+                dropped = kept.decided(stop)
+                if dropped is None:
+                    latest = [member.history[stop - 1] for member in here]
+                    answer = tell("rung", stop, here, latest, time.perf_counter() - began)
+                    dropped = [int(place) for place in answer] if isinstance(answer, Collection) else []
+                    kept.decide(stop, dropped)
+                gone = {id(members[place]) for place in dropped}
                 alive = [member for member in alive if id(member) not in gone]
     for member in members:
         member.vae.to("cpu").eval()
@@ -195,27 +198,45 @@ def fit_population(
     return [Trained(member.vae, member.history, member.spec, source) for member in members]
 
 
-def _file(checkpoint: str | os.PathLike[str] | None, position: int) -> Path:
-    return Path(checkpoint or ".") / f"member-{position:04d}.safetensors"
+def own_modules(
+    specs: Sequence[VAESpec], encoder: OwnModule, decoder: OwnModule
+) -> list[tuple[nn.Module | None, nn.Module | None]]:
+    """The user's encoder and decoder for every spec, None where a named network is wanted."""
+    pairs = zip(_per_spec(specs, encoder, "encoder"), _per_spec(specs, decoder, "decoder"), strict=True)
+    return list(pairs)
 
 
-def _member(spec: VAESpec, data: Data, encoder: nn.Module | None, decoder: nn.Module | None, path: Path) -> Member:
-    vae = build(spec, data.domain, encoder, decoder)
-    if path.is_file():
-        return load_member(path, vae, data.digest)
-    if vae.rival is not None:
-        generator = torch.Generator().manual_seed(stream_seed(spec.seed, "rival start"))
-        points = torch.randperm(len(data.train), generator=generator)[: spec.components]
+def _per_spec(specs: Sequence[VAESpec], own: OwnModule, what: str) -> list[nn.Module | None]:
+    if own is None:
+        return [None] * len(specs)
+    if isinstance(own, nn.Module):
+        if len(specs) > 1:
+            raise ValueError(
+                f"got one {what} for {len(specs)} specs, each needs its own: give a list of {len(specs)} modules, or a "
+                "function from a spec to a module"
+            )
+        return [own]
+    made = [own(spec) for spec in specs] if callable(own) else list(own)
+    if len(made) != len(specs):
+        raise ValueError(f"got {len(made)} {what}s for {len(specs)} specs, expected one each")
+    return list(made)
+
+
+def _member(vae: VAE, place: int, kept: Checkpoints, data: Data) -> Member:
+    member = kept.load(place, vae)
+    if vae.rival is not None and not member.epoch:
+        generator = torch.Generator().manual_seed(stream_seed(vae.spec.seed, "rival start"))
+        points = torch.randperm(len(data.train), generator=generator)[: vae.spec.components]
         mask = None if data.train.mask is None else data.train.mask[points].flatten(1)
         vae.rival.start(network_input(data.train.x[points].flatten(1), data, mask), generator)
-    return Member(vae)
+    return member
 
 
 def fit(
     spec: VAESpec,
     data: Any,
-    encoder: nn.Module | None = None,
-    decoder: nn.Module | None = None,
+    encoder: OwnModule = None,
+    decoder: OwnModule = None,
     **settings: Any,
 ) -> Trained:
     """Fit one VAE; `settings` are those of `fit_population`, of which this is the case of one member.

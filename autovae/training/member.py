@@ -24,7 +24,7 @@ from autovae.spec import Domain, VAESpec
 
 __all__ = ["CheckpointError", "Member", "load_member", "save_member"]
 
-FORMAT = "autovae-member-1"
+FORMAT = "autovae-member-2"
 
 
 class CheckpointError(ValueError):
@@ -88,11 +88,13 @@ def load_member(path: str | os.PathLike[str], template: VAE | None = None, diges
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}; delete it to start again") from None
-    if about.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {about.get('format')!r}, expected {FORMAT!r}; delete it to start again"
-        )
-    spec = VAESpec.from_dict(about["spec"])
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path} has format {found!r}, expected {FORMAT!r}; delete it to start again")
+    try:
+        spec = VAESpec.from_dict(about["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no spec of this version: {error}; delete it to start again") from None
     if digest and about["digest"] and about["digest"] != digest:
         raise CheckpointError(f"{path} was trained on other data; delete it to start again, or give the same data")
     if template is None:

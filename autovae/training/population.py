@@ -45,7 +45,17 @@ def shape_key(member: Member) -> Hashable:
     structure = tuple("linear" if is_linear(part) else repr(part) for part in (vae.encoder, vae.decoder))
     form = (spec.bound, spec.mix, spec.closed_form, spec.objective, estimator_of(spec))
     counts = (outputs_per_point(spec, vae.domain), spec.latent_dim, spec.samples, spec.groups)
-    return shapes, structure, form, counts, (spec.batch_size, spec.data_seed), vae.domain, (member.epoch, member.steps)
+    learned = (spec.rival, spec.components, spec.posterior_flow)
+    return (
+        shapes,
+        structure,
+        form,
+        counts,
+        learned,
+        (spec.batch_size, spec.data_seed),
+        vae.domain,
+        (member.epoch, member.steps),
+    )
 
 
 def order_key(spec: VAESpec) -> tuple[str, ...]:
@@ -105,6 +115,11 @@ class Population:
     ) -> None:
         if len({shape_key(member) for member in members}) != 1:
             raise ValueError("members of one population must have the same shape, minibatches and age")
+        if members[0].vae.domain != feed.domain:
+            raise ValueError(
+                f"got members for points of {members[0].vae.domain}, the data have {feed.domain}; a population trains on "
+                "one data set"
+            )
         self.members = sorted(members, key=lambda member: order_key(member.spec))
         self.feed = feed
         self.epoch = self.members[0].epoch

@@ -1,4 +1,4 @@
-"""Fast float32 products, checked first: the setting that reaches the vector peak is only taken where it stays exact.
+"""The type and the kernels of products, checked first: a faster setting is only taken where it stays exact, or asked for.
 
 `torch.set_float32_matmul_precision("medium")` lets CPU products take another kernel: on many chips twice as fast at
 float32 accuracy, on chips with bfloat16 products three digits worse. So a product is measured before it is trusted.
@@ -11,37 +11,46 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["ERROR_LIMIT", "fast_products", "product_error"]
+from autovae.tables import lookup
+
+__all__ = ["ERROR_LIMIT", "PRODUCTS", "fast_products", "product_error"]
 
 ERROR_LIMIT = 1e-5
+PRODUCTS: dict[str, str] = {
+    "fast": "float32, by the fastest kernels whose relative error stays below 1e-5",
+    "float32": "torch's own setting, untouched",
+    "tf32": "CUDA: factors rounded to 10 bits, sums and weights in float32",
+    "bfloat16": "factors rounded to 7 bits, weights in float32",
+}
 
 
-def product_error(size: int = 192) -> float:
+def product_error(size: int = 192, device: torch.device | str = "cpu") -> float:
     """Relative error of a float32 product under the present setting, against float64."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator, dtype=torch.float64) for _ in range(2))
     exact = a.float().double() @ b.float().double()
-    return float(((a.float() @ b.float()).double() - exact).norm() / exact.norm())
+    found = (a.float().to(device) @ b.float().to(device)).cpu().double()
+    return float((found - exact).norm() / exact.norm())
 
 
 @contextlib.contextmanager
-def fast_products(enabled: bool = True, tf32: bool = False) -> Iterator[str]:
-    """The fastest setting within ERROR_LIMIT on this machine's CPU, restored on leaving; yields its name.
+def fast_products(products: str = "fast", device: torch.device | str = "cpu") -> Iterator[str]:
+    """A setting of PRODUCTS, restored on leaving; yields the name of torch's setting that came of it.
 
-    On CUDA "high" means TF32 products (10 bits of mantissa, float32 weights); only where `tf32` asks for it.
+    "fast" means "medium" where that is exact on this device, else "highest". On CUDA "high" means TF32.
     """
+    lookup(PRODUCTS, products, "setting of products")
+    on_cuda = torch.device(device).type == "cuda"
+    if products == "tf32" and not on_cuda:
+        raise ValueError("products 'tf32' are CUDA's; on a CPU choose 'fast', 'float32' or 'bfloat16'")
     before = torch.get_float32_matmul_precision()
-    chosen = before
     try:
-        if tf32:
-            chosen = "high"
-            torch.set_float32_matmul_precision(chosen)
-        elif enabled:
-            chosen = "medium"
-            torch.set_float32_matmul_precision(chosen)
-            if product_error() > ERROR_LIMIT:
-                chosen = "highest"
-                torch.set_float32_matmul_precision(chosen)
-        yield chosen
+        if products == "tf32":
+            torch.set_float32_matmul_precision("high")
+        elif products == "fast":
+            torch.set_float32_matmul_precision("medium")
+            if product_error(device=device) > ERROR_LIMIT:
+                torch.set_float32_matmul_precision("highest")
+        yield torch.get_float32_matmul_precision()
     finally:
         torch.set_float32_matmul_precision(before)

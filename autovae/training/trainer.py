@@ -14,6 +14,7 @@ Not here: which members are stacked (`population`); the bound itself (`objective
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -57,10 +58,10 @@ class Trainer:
         self._take_moments()
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
-        shape = (len(self.specs), spec.draws, min(spec.batch_size, feed.points), spec.latent_dim)
-        ahead = max(1, NOISE_AT_ONCE // (shape[1] * shape[2] * shape[3]))
-        self._noise = torch.empty(ahead, *shape, dtype=feed.dtype, device=feed.device)
-        self._drawn = ahead  # noise of this block that is used up
+        shape = (spec.draws, min(spec.batch_size, feed.points), spec.latent_dim)
+        self._ahead = max(1, NOISE_AT_ONCE // math.prod(shape))
+        self._noise = torch.empty(len(self.specs), self._ahead, *shape, dtype=feed.dtype, device=feed.device)
+        self._drawn = self._ahead  # steps of this block that are used up
         self._totals = torch.zeros(3, len(self.specs), dtype=feed.dtype, device=feed.device)
         self._rows: list[list[Row]] = []
 
@@ -81,17 +82,17 @@ class Trainer:
         """Put every member's noise where this epoch begins."""
         for generator, spec in zip(self._generators, self.specs, strict=True):
             generator.manual_seed(stream_seed(spec.seed, "noise", self.epoch))
-        self._drawn = len(self._noise)
+        self._drawn = self._ahead
         self._totals.zero_()
 
     def noise(self) -> Tensor:
         """xi (P, K, B, D) of the next step, B of a full minibatch: each member's own stream."""
-        if self._drawn == len(self._noise):
-            for position, generator in enumerate(self._generators):
-                self._noise[:, position].normal_(generator=generator)
+        if self._drawn == self._ahead:
+            for own, generator in zip(self._noise, self._generators, strict=True):
+                own.normal_(generator=generator)
             self._drawn = 0
         self._drawn += 1
-        return self._noise[self._drawn - 1]
+        return self._noise[:, self._drawn - 1]
 
     def step(self, batch: Batch) -> None:
         """One step of every member."""

@@ -1,0 +1,159 @@
+r"""Memory: what a population will take, predicted before it is built, and how many members fit.
+
+Training P members holds, besides the data,
+
+    state    P members x (weights, gradients, two moments; moments once more when they are handed back on a CPU)
+    noise    P members x a block of standard normals
+    step     what a step's forward and backward pass leave alive at their worst moment, for the members that are in a
+             step at once: all of them on CUDA, one stack a lane on a CPU
+
+The step's part is measured, not modelled, so that it holds for any network and bound: one member takes a step with two
+small minibatches while every new tensor is counted, and the peak grows linearly from the one to the other.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from autovae.model.stacks import is_linear
+from autovae.training.feed import Feed
+from autovae.training.member import Member
+from autovae.training.population import BATCHES_AT_ONCE, stack_sizes, step_work
+from autovae.training.trainer import NOISE_AT_ONCE, Trainer
+
+__all__ = ["Footprint", "available_memory", "footprint", "members_that_fit"]
+
+USABLE = 0.85  # of the memory that is free: the rest is for fragmentation and the neighbours
+
+
+class _Peak(TorchDispatchMode):
+    """Counts the bytes of tensors made while it is active, and the most that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for t in tree_leaves(result):
+            if isinstance(t, torch.Tensor):
+                storage = t.untyped_storage()
+                if storage._cdata not in self._seen | before:
+                    self._add(storage)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        self._seen.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes: of each member, of each member that is in a step at once, and of what all share."""
+
+    member: int
+    step: int
+    shared: int
+
+    def total(self, members: int, at_once: int) -> int:
+        """For so many members, of which `at_once` take a step at the same time."""
+        return self.shared + members * self.member + min(members, at_once) * self.step
+
+
+def footprint(member: Member, feed: Feed, several_rates: bool = True) -> Footprint:
+    """What training this member, and others of its shape, takes on the device of `feed`, without the data."""
+    spec = member.spec
+    batch = min(spec.batch_size, feed.points)
+    width = torch.tensor([], dtype=feed.dtype).element_size()
+    learned = sum(p.numel() for p in member.vae.parameters() if p.requires_grad)
+    copies = 4 + (2 if feed.device.type == "cpu" else 0) + several_rates
+    draws = spec.draws * spec.latent_dim * batch
+    state = width * (learned * copies + max(1, NOISE_AT_ONCE // draws) * draws)
+    sizes = (min(batch, 4), min(batch, 12))
+    peaks = [_step_peak(member, feed, size) for size in sizes]
+    slope = (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0])
+    step = int(peaks[1] + slope * (batch - sizes[1]))
+    points = batch if feed.device.type == "cuda" else max(batch, BATCHES_AT_ONCE // feed.domain.features)
+    return Footprint(int(state), step, 3 * width * points * feed.domain.features)
+
+
+def _step_peak(member: Member, feed: Feed, points: int) -> int:
+    trainer = Trainer([member], feed)
+    batch = feed.batch(torch.arange(points, device=feed.device), trainer.kinds, trainer.edges)
+    spec = member.spec
+    xi = torch.zeros(1, spec.draws, points, spec.latent_dim, dtype=feed.dtype, device=feed.device)
+    with _Peak() as peak:
+        trainer.advance(batch, xi)
+    return peak.most
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that a population may take on this device by default."""
+    if device.type == "cuda":
+        return int(USABLE * torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as lines:
+            kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return int(USABLE * 1024 * kilobytes)
+    except (OSError, StopIteration):  # not Linux: as much as there is, the system decides
+        return 1 << 62
+
+
+def in_a_step(member: Member, members: int, device: torch.device) -> int:
+    """How many of these members take a step at the same time."""
+    if device.type == "cuda":
+        return members
+    sizes = stack_sizes(step_work(member), members, torch.get_num_threads())
+    return sum(sizes[: torch.get_num_threads()])
+
+
+def _surely_fits(group: Sequence[Member], feed: Feed, room: int) -> bool:
+    """Whether far more than these members fit: a small population need not be measured."""
+    parts = (group[0].vae.encoder, group[0].vae.decoder)
+    if not all(is_linear(part) for part in parts):
+        return False
+    spec, parameters = group[0].spec, list(group[0].vae.parameters())
+    widths = feed.domain.features + sum(p.shape[0] for p in parameters if p.dim() > 1)
+    step = 12 * widths * (1 + spec.draws) * min(spec.batch_size, feed.points)
+    return 8 * 4 * len(group) * (7 * sum(p.numel() for p in parameters) + NOISE_AT_ONCE + step) < room
+
+
+def members_that_fit(group: Sequence[Member], feed: Feed, limit: int | None = None) -> int:
+    """How many of these members of one shape train at once within `limit` bytes (None: what the device has free).
+
+    Raises `ValueError` where not even one does.
+    """
+    room = available_memory(feed.device) if limit is None else limit
+    if limit is None and _surely_fits(group, feed, room):
+        return len(group)
+    need = footprint(group[0], feed, len({member.spec.learning_rate for member in group}) > 1)
+
+    def total(count: int) -> int:
+        return need.total(count, in_a_step(group[0], count, feed.device))
+
+    if total(1) > room:
+        raise ValueError(
+            f"one member of batch size {group[0].spec.batch_size} needs {total(1) / 1e6:.0f} MB to train, "
+            f"the limit is {room / 1e6:.0f} MB; raise the limit, or lower batch_size, samples or hidden"
+        )
+    low, high = 1, len(group)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if total(middle) <= room else (low, middle - 1)
+    return low

@@ -1,0 +1,28 @@
+"""Products: a faster kernel only where it is exact; torch's setting comes back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autovae.training import precision
+from autovae.training.precision import ERROR_LIMIT, PRODUCTS, fast_products, product_error
+
+
+@pytest.mark.parametrize("products", [name for name in PRODUCTS if name != "tf32"])
+def test_the_setting_comes_back(products: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(ZeroDivisionError), fast_products(products):
+        1 / 0  # noqa: B018
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_fast_is_exact() -> None:
+    with fast_products("fast"):
+        assert product_error() < ERROR_LIMIT
+
+
+def test_a_kernel_that_rounds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "product_error", lambda **_: 3e-3)
+    with fast_products("fast") as chosen:
+        assert chosen == "highest"
