@@ -43,6 +43,7 @@ Array = NDArray[np.float64]
 Measure = Literal["choices", "cube"]
 
 DENSE = 4_000_000  # numbers of a tree's box-by-atom matrix past which its atoms are merged
+CUBE = 14  # choices of an axis past which Optuna's cube is out of reach
 MERGED = 16  # atoms an axis keeps then, for pairs only
 
 
@@ -315,7 +316,12 @@ def _atoms(lows: Array, highs: Array, measure: Measure) -> tuple[Array, Array]:
         inside = np.where(named > 0, is_one, ~is_zero) & (named <= 1)
         return inside.astype(float), np.full(choices, 1 / choices)
     split = np.flatnonzero((is_one | is_zero).any(0))
-    corners = np.array(list(itertools.product([False, True], repeat=len(split))), bool).reshape(-1, len(split))
+    if len(split) > CUBE:
+        raise ValueError(
+            f"the cube of a categorical axis with {len(split)} choices has 2^{len(split)} corners, expected at most "
+            f"2^{CUBE}; use measure='choices'"
+        )
+    corners = np.array(list(itertools.product([False, True], repeat=len(split))), bool).reshape(2 ** len(split), -1)
     conflict = is_one[:, split].astype(float) @ ~corners.T + is_zero[:, split].astype(float) @ corners.T
     return (conflict == 0).astype(float), np.full(len(corners), 1 / len(corners))
 

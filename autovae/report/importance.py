@@ -9,7 +9,7 @@ Complete trials only. For every axis and pair of axes a row of importance.csv:
 | axis, with_axis   | the axis; for an interaction its partner                                                    |
 | importance        | fANOVA: share of the forest's variance over the beliefs that can be searched (`fanova`)     |
 | low, high         | 95 % interval of it, by a bootstrap of the trials                                           |
-| optuna            | the same main effect as Optuna's FanovaImportanceEvaluator defines it ("cube")              |
+| optuna            | the same main effect as Optuna's FanovaImportanceEvaluator defines it ("cube"), if it can be |
 | ped_anova         | Optuna's PED-ANOVA: what separates the best tenth from the rest; sums to 1                  |
 | values, trials    | how many values the axis took, and in how many trials                                       |
 | surrogate_r2      | out-of-bag R^2 of the forest: an importance of a forest that predicts nothing is worth nothing |
@@ -36,6 +36,7 @@ import numpy as np
 
 from autovae.finiteness import finiteness
 from autovae.report.fanova import (
+    CUBE,
     Array,
     Axis,
     Decomposition,
@@ -170,7 +171,7 @@ def importance_of(
     rows: Sequence[Mapping[str, Any]],
     space: Mapping[str, Any] | None = None,
     seed: int = 0,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
     branches: bool = True,
 ) -> Importance:
     """Importances from complete trials (rows with a score). Says why not, where there are none."""
@@ -190,9 +191,13 @@ def importance_of(
     inputs, joint = encode(axes, points), joint_of(axes, rows, space)
     forest = fit_forest(inputs, scores, seed=seed)
     result.decomposition = decompose(axes, forest, joint=joint, curves=True)
-    result.optuna = decompose(axes, forest, pairs=False, measure="cube").main
+    result.optuna = np.full(len(axes), math.nan)
+    if max(axis.columns for axis in axes) <= CUBE:
+        result.optuna = decompose(axes, forest, pairs=False, measure="cube").main
     result.ped_anova = ped_anova(axes, points, scores)
-    result.low, result.high = _intervals(axes, joint, inputs, scores, result.values, seed, resamples)
+    result.low, result.high = _intervals(
+        axes, joint, inputs, scores, result.values, seed, RESAMPLES if resamples is None else resamples
+    )
     result.surface = _strongest(axes, forest, result.decomposition)
     if joint is not None:
         result.holes = len(axes[joint.first].choices) * len(axes[joint.first + 1].choices) - len(joint.cells)
@@ -315,5 +320,5 @@ def importance_rows(result: Importance, branch: str = "") -> list[dict[str, Any]
     return rows
 
 
-def _rounded(value: Any) -> float:
-    return round(float(value), 6)
+def _rounded(value: Any) -> float | None:
+    return round(float(value), 6) if math.isfinite(value) else None

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +18,13 @@ import tomli_w
 from autovae.data.datasets import load
 from autovae.export.card import save_vae
 from autovae.model.vae import build
-from autovae.report.theme import new_figure
+from autovae.report.html import build_report
+from autovae.report.theme import new_figure, style
 from autovae.spec import VAESpec
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars",
          "--disable-extensions", "--no-first-run", "--remote-debugging-pipe"]  # fmt: skip
 
@@ -33,7 +37,13 @@ SPACE = {
     },
     "fixed": {},
 }
-PAIRS = [("normal", "normal"), ("laplace", "normal"), ("normal", "cauchy"), ("laplace", "laplace"), ("cauchy", "cauchy")]
+PAIRS = [
+    ("normal", "normal"),
+    ("laplace", "normal"),
+    ("normal", "cauchy"),
+    ("laplace", "laplace"),
+    ("cauchy", "cauchy"),
+]
 
 
 def write_table(path, rows):
@@ -44,7 +54,9 @@ def write_table(path, rows):
         writer.writerows(rows)
 
 
-def trial(number, posterior="normal", prior="normal", likelihood="bernoulli", score=None, state="COMPLETE", reason="", **more):
+def trial(
+    number, posterior="normal", prior="normal", likelihood="bernoulli", score=None, state="COMPLETE", reason="", **more
+):
     return {
         "number": number, "state": state, "score": "" if score is None else repr(score), "score_se": 0.01,
         "posterior": posterior, "prior": prior, "likelihood": likelihood, "alpha": 1.0, "latent_dim": 3, "hidden": "[8]",
@@ -63,46 +75,76 @@ def some_trials(count=40, seed=0):
 
 
 @pytest.fixture
-def results(tmp_path):
-    """make(trials, data=array, winners=True, ...) -> a results folder, as a run leaves it but quicker."""
+def trials():
+    """Rows of trials.csv: trials.one(number, ...) and trials.some(count)."""
+    return SimpleNamespace(one=trial, some=some_trials)
 
-    def make(trials, array=None, winners=True, finals=True, name="made"):
-        folder = tmp_path / name
-        folder.mkdir()
-        array = np.random.default_rng(0).integers(0, 17, (40, 8, 8)).astype(np.uint8) if array is None else array
-        path = tmp_path / f"{name}.npz"
-        np.savez(path, x=array)
-        data = load(str(path))
-        about = {"name": data.name, "digest": data.digest, "levels": data.levels, "path": str(path)}
-        study = {
-            "format": 1, "name": name, "purpose": "Made <by> hand & read?", "seed": 0, "sampler": "tpe", "batch": 4,
-            "random_share": 0.3, "trials": len(trials), "data": about, "training": {"epochs": 2}, "space": SPACE,
-            "score": {"metric": "bits_per_dimension", "samples": 16, "points": 1000, "final_samples": 100},
-            "finals": {"top": 2, "seeds": 3},
-        }  # fmt: skip
-        (folder / "study.toml").write_text(tomli_w.dumps(study))
-        if trials:
-            write_table(folder / "trials.csv", trials)
-        likelihood = "normal" if data.support == "real" else "continuous_bernoulli"
-        own = {"latent_dim": 3, "hidden": (8,), "epochs": 2, "likelihood": likelihood}
-        specs = [VAESpec("laplace", "normal", **own), VAESpec(**own)]
-        if finals:
-            write_finals(folder, specs, data)
-        if winners:
-            for place, spec in zip(("winners/1", "baseline"), specs, strict=True):
-                save_vae(build(spec, data.domain), data, folder / place)
-        return folder
 
-    return make
+def make_results(place, rows, array=None, winners=True, finals=True, name="made"):
+    """A results folder as a run leaves it, but quicker: untrained models, invented scores."""
+    folder = place / name
+    folder.mkdir()
+    array = np.random.default_rng(0).integers(0, 17, (40, 8, 8)).astype(np.uint8) if array is None else array
+    path = place / f"{name}.npz"
+    np.savez(path, x=array)
+    data = load(str(path))
+    about = {"name": data.name, "digest": data.digest, "levels": data.levels, "path": str(path)}
+    study = {
+        "format": 1, "name": name, "purpose": "Made <by> hand & read?", "seed": 0, "sampler": "tpe", "batch": 4,
+        "random_share": 0.3, "trials": len(rows), "data": about, "training": {"epochs": 2}, "space": SPACE,
+        "score": {"metric": "bits_per_dimension", "samples": 16, "points": 1000, "final_samples": 100},
+        "finals": {"top": 2, "seeds": 3},
+    }  # fmt: skip
+    (folder / "study.toml").write_text(tomli_w.dumps(study))
+    if rows:
+        write_table(folder / "trials.csv", rows)
+    likelihood = "normal" if data.support == "real" else "continuous_bernoulli"
+    own = {"latent_dim": 3, "hidden": (8,), "epochs": 2, "likelihood": likelihood}
+    specs = [VAESpec("laplace", "normal", **own), VAESpec(**own)]
+    if finals:
+        write_finals(folder, specs, data)
+    if winners:
+        for where, spec in zip(("winners/1", "baseline"), specs, strict=True):
+            save_vae(build(spec, data.domain), data, folder / where)
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """results(rows, array=..., winners=..., finals=..., name=...) -> a results folder."""
+    monkeypatch.setattr("autovae.report.importance.RESAMPLES", 2)
+    return lambda rows, **settings: make_results(tmp_path, rows, **settings)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A whole study with its report, made once: for tests that only read."""
+    folder = make_results(tmp_path_factory.mktemp("whole"), some_trials())
+    build_report(folder)
+    return folder
 
 
 def write_finals(folder, specs, data):
     rows, generator = [], np.random.default_rng(1)
-    for rank, spec, level in (("1", specs[0], 2.0), ("2", specs[0].replace(prior="laplace"), 2.02), ("baseline", specs[1], 2.1)):
+    for rank, spec, level in (
+        ("1", specs[0], 2.0),
+        ("2", specs[0].replace(prior="laplace"), 2.02),
+        ("baseline", specs[1], 2.1),
+    ):
         for seed in (11, 12, 13):
             value = level + 0.01 * generator.normal()
             test = "" if rank == "2" else value + 0.01
-            rows.append({"rank": rank, "trial": 0, "belief": spec.belief, "seed": seed, "validation": value, "test": test, "samples": 100})
+            rows.append(
+                {
+                    "rank": rank,
+                    "trial": 0,
+                    "belief": spec.belief,
+                    "seed": seed,
+                    "validation": value,
+                    "test": test,
+                    "samples": 100,
+                }
+            )
     write_table(folder / "finals.csv", rows)
     gain = {"mean": 0.1, "low": 0.05, "high": 0.15, "seeds": 3, "level": 0.975}
     summary = {
@@ -116,8 +158,9 @@ def write_finals(folder, specs, data):
 @pytest.fixture
 def figure():
     """A figure with one labelled line."""
-    made = new_figure(2)
-    made.subplots().plot([1, 2])
+    with style():
+        made = new_figure(2)
+        made.subplots().plot([1, 2])
     return made
 
 
@@ -163,7 +206,9 @@ class Browser:
             self.problems.append(str(about["args"]))
         elif method == "Log.entryAdded" and about["entry"]["level"] == "error":
             self.problems.append(about["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not about["request"]["url"].startswith(("file:", "data:", "about:")):
+        elif method == "Network.requestWillBeSent" and not about["request"]["url"].startswith(
+            ("file:", "data:", "about:")
+        ):
             self.problems.append(f"request to {about['request']['url']}")
 
     def call(self, method, **params):
@@ -183,7 +228,9 @@ class Browser:
     def open(self, path, width=1440, height=900, dark=False):
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=features)
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         self.loaded = False
         self.call("Page.navigate", url=path.resolve().as_uri())
         until = time.monotonic() + 30

@@ -13,7 +13,7 @@ from autovae.report.pictures import lines_figure, mosaic
 from autovae.report.record import belief_of
 from autovae.report.theme import COLOURS, SERIES
 
-__all__ = ["drawings_part"]
+__all__ = ["drawings_part", "sample_figure"]
 
 SAMPLES, COLUMNS, SHOWN = 64, 8, 8
 
@@ -24,7 +24,11 @@ def drawings_part(content: Content) -> str:
             "drawings", "What they draw", content.warning("There is no saved winner or baseline to draw from.")
         )
     samples = [
-        content.attempt(f"Samples of the {title.lower()}", partial(_samples, content, title), "")
+        content.attempt(
+            f"Samples of the {title.lower()}",
+            partial(sample_figure, content, title, title, f"samples_{title.lower()}"),
+            "",
+        )
         for title in content.models
     ]
     note = (
@@ -42,19 +46,20 @@ def _grid(*figures: str) -> str:
     return f'<div class="figures">{"".join(figures)}</div>' if any(figures) else ""
 
 
-def _samples(content: Content, title: str) -> str:
+def sample_figure(content: Content, which: str, title: str, name: str) -> str:
+    """Samples of a model of the study ("Winner", "Baseline")."""
     import torch
 
-    model = content.models[title]
+    model = content.models[which]
     with torch.no_grad():
         xi = model.prior.sample_normal(SAMPLES, generator=torch.Generator().manual_seed(0))
         x = model.prior.decode(model.prior.from_normal(xi)).double().numpy()
-    belief, name = esc(belief_of_model(model)), f"samples_{title.lower()}"
+    belief = esc(belief_of_model(model))
     label = f"{SAMPLES} samples of the {title.lower()}, {belief_of_model(model)}"
     pixels = mosaic(x, COLUMNS)
     if pixels is not None:
         return content.picture(png_of(pixels), name, title, label, belief)
-    colour = SERIES[list(content.models).index(title)]
+    colour = SERIES[list(content.models).index(which)]
     figure = lines_figure([[(row, colour)] for row in x[:12].reshape(min(12, len(x)), -1)])
     return content.chart(figure, name, title, label, f"{belief}. Each panel is one point, in the data's units.")
 

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from autovae.report.figures import history_figure, pair_figure, pareto_figure, save_figure
+from autovae.report.pictures import mosaic, sample_grid
+from autovae.report.theme import COLOURS, svg_of, themed_svg, tip
+
+
+def row(number, score, state="COMPLETE", posterior="normal", prior="normal", **more):
+    return {"number": number, "state": state, "score": score, "posterior": posterior, "prior": prior,
+            "likelihood": "bernoulli", "reason": "no & <none>", **more}  # fmt: skip
+
+
+def test_a_figure_is_written_whole_and_the_same_every_time(figure, tmp_path):
+    for name in ("a.svg", "b.svg", "a.png", "a.pdf"):
+        save_figure(figure, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert Image.open(tmp_path / "a.png").size[0] > 100
+    assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".pdf"}
+
+
+def test_drawing_leaves_the_global_style_alone(figure):
+    before = dict(matplotlib.rcParams)
+    history_figure([row(0, 1.0)])
+    svg_of(figure)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_what_can_be_pointed_at_says_something(figure):
+    tip(figure.axes[0].lines[0], 'a "b" <c> & d\ne')
+    text = svg_of(figure)
+    ElementTree.fromstring(text[text.index("<svg") :])
+    assert "<title>a ”b” &lt;c&gt; &amp; d e</title>" in text
+
+
+def test_a_themed_figure_has_no_colours_of_its_own_and_no_ids_of_others(figure):
+    text = themed_svg(svg_of(figure), "one", "a line")
+    root = ElementTree.fromstring(text.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))
+    assert root.get("aria-label") == "a line"
+    assert not any(colour in text for colour in COLOURS.values())
+    assert "var(--muted)" in text
+    assert all(node.get("id", "one-").startswith("one-") for node in root.iter())
+    assert "<style" not in text
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 6, 9), (5, 3, 4, 4), (5, 4, 4, 3)])
+def test_pictures_become_a_mosaic(shape):
+    sheet = mosaic(np.random.default_rng(0).random(shape), 3)
+    assert sheet is not None
+    assert 0 <= sheet.min() <= sheet.max() <= 1
+    assert sheet.ndim == (3 if 3 in shape[1:] else 2)
+
+
+def test_a_mosaic_keeps_every_pixel():
+    x = np.arange(2 * 3 * 4).reshape(2, 3, 4) / 24
+    np.testing.assert_allclose(mosaic(x, 2)[:, :4], x[0])
+    np.testing.assert_allclose(mosaic(x, 2)[:, 5:], x[1])
+
+
+def test_standardised_pictures_are_stretched():
+    sheet = mosaic(np.random.default_rng(0).normal(size=(4, 5, 5)), 2)
+    assert (sheet.min(), sheet.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (1, 300), (3, 2, 7, 5), (4, 1)])
+def test_other_shapes_become_lines(shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    assert mosaic(x, 3) is None
+    made = sample_grid(x, 3)
+    assert len(made.axes) == shape[0]
+
+
+def test_a_grid_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least one point"):
+        sample_grid(np.empty((0, 8, 8)))
+
+
+def test_a_grid_with_nan_is_drawn():
+    content = io.BytesIO()
+    sample_grid(np.full((4, 3), np.nan)).savefig(content)
+    sample_grid(np.full((4, 3, 3), np.nan)).savefig(content)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [row(0, 1.0)],
+        [row(0, float("nan"), "FAIL")],
+        [row(n, 2.0) for n in range(3)],
+        [row(0, 1e6), row(1, 1.0), row(2, float("nan"), "FAIL")],
+    ],
+)
+def test_history_of_whatever_there_is(rows):
+    svg_of(history_figure(rows))
+
+
+def test_infinite_pairs_are_hatched_and_say_so():
+    text = svg_of(pair_figure([row(0, 1.0), row(1, 2.0, posterior="cauchy", prior="cauchy")]))
+    assert "posterior cauchy, prior normal: the divergence is infinite" in text
+    assert "posterior normal, prior cauchy: not tried" in text
+    assert "best 1.0000" in text
+
+
+def test_families_that_are_not_known_are_shown():
+    assert "vampprior" in svg_of(pair_figure([row(0, 1.0, prior="vampprior")]))
+
+
+def test_the_front_joins_what_no_other_beats():
+    rows = [row(n, s, kid=k) for n, (s, k) in enumerate([(1.0, 3.0), (2.0, 1.0), (3.0, 2.0)])]
+    step = pareto_figure(rows, "kid", "KID").axes[0].lines[-1]
+    assert list(zip(*step.get_data(), strict=True)) == [(1.0, 3.0), (2.0, 1.0)]

@@ -1,0 +1,177 @@
+"""The page is made from the folder alone, whatever is missing in it."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from autovae.report.html import build_report
+
+VOID = {"meta", "img", "input", "br", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """Headings, ids, links, images; raises where tags do not nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.headings, self.ids, self.links, self.images, self.text = [], [], [], [], [], []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        if tag == "img" or (tag == "svg" and "figure" in found.get("class", "")):
+            self.images.append(found.get("alt") or found.get("aria-label"))
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [dict(attrs)["id"]] if "id" in dict(attrs) else []
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def built(folder):
+    return read(build_report(folder))
+
+
+def read(path):
+    page = Page(path.read_text(encoding="utf-8"))
+    return page, " ".join(" ".join(page.text).split())
+
+
+def test_a_whole_study_is_shown(whole):
+    page, words = read(whole / "report.html")
+    assert "The winner beats the matched normal by 0.1." in words
+    for title in (
+        "What mattered",
+        "What they draw",
+        "What the latents do",
+        "Leaderboard",
+        "The search",
+        "What was computed",
+    ):
+        assert title in words
+    assert "What cannot be shown" not in words
+    assert page.headings[0] == 1
+    assert all(b - a <= 1 for a, b in zip(page.headings, page.headings[1:], strict=False)), "a heading level is skipped"
+    assert len(page.ids) == len(set(page.ids))
+    assert all(page.images), "a picture without words"
+    assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))
+
+
+def test_nothing_is_fetched_from_elsewhere(whole):
+    text = (whole / "report.html").read_text(encoding="utf-8").replace("http://www.w3.org/", "")
+    assert "http:" not in text
+    assert "https:" not in text
+    assert len(text) < 6_000_000
+
+
+def test_text_of_files_is_escaped(whole):
+    text = (whole / "report.html").read_text(encoding="utf-8")
+    assert "Made &lt;by&gt; hand &amp; read?" in text
+    assert "<by>" not in text
+
+
+def test_importance_csv_has_names_and_trial_counts(whole):
+    with (whole / "importance.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    alone = {row["axis"]: row for row in rows if not row["with_axis"]}
+    assert set(alone) == {"posterior", "prior", "likelihood"}
+    assert max(alone, key=lambda name: float(alone[name]["importance"])) == "likelihood"
+    assert all(row["trials"] == "40" for row in rows)
+    assert ("posterior", "prior") in {(row["axis"], row["with_axis"]) for row in rows}
+
+
+def test_a_rebuilt_report_is_the_same_needs_no_data_and_clears_old_figures(results, trials, tmp_path):
+    folder = results(trials.some())
+    first = build_report(folder).read_bytes()
+    (tmp_path / "made.npz").unlink()
+    (folder / "figures" / "old.svg").write_text("<svg/>")
+    (folder / "figures" / "notes.txt").write_text("mine")
+    assert build_report(folder).read_bytes() == first
+    names = {path.name for path in (folder / "figures").iterdir()}
+    assert {"importance.svg", "gain.svg", "samples_winner.png", "reconstructions.png", "notes.txt"} <= names
+    assert "old.svg" not in names
+
+
+def test_examples_of_other_data_are_not_used(results, tmp_path, trials):
+    folder = results(trials.some())
+    np.savez(folder / "examples.npz", inputs=np.zeros((4, 8, 8), np.float32), digest=np.array("other"))
+    _, words = built(folder)
+    assert "belongs to other data" in words
+
+
+CASES = {
+    "no trial": (lambda one: [], "No trial is finished yet"),
+    "one trial": (lambda one: [one(0, score=2.0)], "too few"),
+    "all failed": (lambda one: [one(n, state="FAIL", reason="too <hot>") for n in range(5)], "too <hot>"),
+    "constant scores": (lambda one: [one(n, ("normal", "laplace")[n % 2], score=2.0) for n in range(8)], "same score"),
+    "one belief": (lambda one: [one(n, score=2.0 + n) for n in range(8)], "same belief"),
+    "pruned": (lambda one: [one(n, score=2.0 + n, state="PRUNED") for n in range(8)], "8 pruned"),
+    "unknown prior": (
+        lambda one: [one(n, prior=("normal", "vamp")[n % 2], score=2.0 + n % 2) for n in range(8)],
+        "vamp",
+    ),
+    "lists": (
+        lambda one: [one(n, str(["normal"] * (n % 3) + ["laplace"] * (3 - n % 3)), score=2.0 + n) for n in range(9)],
+        "×",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whatever_became_of_the_trials_there_is_a_page(results, trials, case):
+    make, expected = CASES[case]
+    _, words = built(results(make(trials.one), winners=False, finals=False))
+    assert expected in words
+
+
+@pytest.mark.parametrize("gone", ["winners", "finals.csv", "summary.json", "baseline/model.safetensors"])
+def test_whatever_is_missing_the_rest_is_shown_with_the_reason(results, gone, trials):
+    folder = results(trials.some())
+    path = folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _, words = built(folder)
+    assert "What cannot be shown, and why" in words
+    assert "What mattered" in words
+
+
+def test_broken_files_are_said(results, trials):
+    folder = results(trials.some())
+    (folder / "summary.json").write_text("{")
+    (folder / "winners" / "1" / "card.json").write_text("{}")
+    (folder / "examples.npz").write_text("no zip")
+    (folder / "trials.journal").write_text("no log\n")
+    _, words = built(folder)
+    for part in ("summary.json cannot be read", "Winner:", "examples.npz"):
+        assert part in words
+
+
+def test_real_vectors_are_drawn_as_lines(results, trials):
+    array = np.random.default_rng(0).normal(size=(40, 6)) * 3 + 1
+    folder = results(trials.some(), array=array)
+    page, _ = built(folder)
+    assert (folder / "figures" / "samples_winner.svg").is_file()
+    assert (folder / "figures" / "reconstructions.svg").is_file()
+    assert all(page.images)
+
+
+def test_a_folder_without_a_study_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"no study\.toml"):
+        build_report(tmp_path)
