@@ -80,3 +80,31 @@ def test_every_posterior_has_a_finite_prior_and_matched_pairs_are_never_infinite
     for family in TAILS:
         assert finiteness(family, family) != "infinite"
         assert finite_priors(family)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rival": "vamprior"}, "vampprior"),
+        ({"rival": 3}, "name of a learned prior"),
+        ({"rival": "mixture", "components": 0}, "components must be a whole number >= 1"),
+        ({"rival": "flow", "posterior": "uniform", "prior": "uniform"}, "prior on the whole line"),
+        ({"rival": "mixture", "posterior": "laplace", "prior": "gumbel"}, "finite everywhere"),
+        ({"rival": "vampprior", "posterior": "laplace"}, "expected prior = 'laplace'"),
+        ({"posterior_flow": True, "posterior": "laplace"}, "use posterior = 'normal'"),
+        ({"posterior_flow": True, "rival": "vampprior"}, "invert the flow at every component"),
+        ({"posterior_flow": 1}, "true or false"),
+    ],
+)
+def test_learned_beliefs_that_cannot_be_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        VAESpec(**settings)
+
+
+def test_learned_beliefs_are_named_and_come_back():
+    spec = VAESpec(rival="flow", posterior_flow=True, components=7)
+    assert VAESpec.from_dict(spec.to_dict()) == spec
+    assert spec.belief == "normal|normal + posterior flow + flow prior, bernoulli, alpha 1"
+    assert not spec.closed_form
+    assert not spec.matched_normal
+    assert VAESpec().matched_normal
