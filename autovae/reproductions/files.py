@@ -19,13 +19,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autovae.reproductions.registry import REPRODUCTIONS, Reproduction
 from autovae.search.files import find_file, read_toml, validated
 from autovae.tables import lookup
+
+if TYPE_CHECKING:
+    from autovae.reproductions.registry import Reproduction
 
 __all__ = ["ReproductionFile", "ReproductionStudy", "is_reproduction", "load_reproduction"]
 
@@ -90,6 +92,8 @@ def is_reproduction(name: str | Path) -> bool:
 
 def load_reproduction(name: str | Path, full: bool = False) -> ReproductionStudy:
     """The reproduction of a name (studies/NAME.toml) or a path. Raises `ValueError` naming file, place and remedy."""
+    from autovae.reproductions.registry import REPRODUCTIONS  # loads torch, which a search's --plan does without
+
     path = find_file("studies", name)
     values = read_toml(path)
     if values.get("kind") == "search":

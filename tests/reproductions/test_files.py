@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from autovae.cli import main
 from autovae.reproductions.files import is_reproduction, load_reproduction
 from autovae.reproductions.registry import REPRODUCTIONS
 from autovae.reproductions.run import run_reproduction
@@ -80,7 +81,59 @@ def test_other_settings_in_the_same_folder_are_refused(study, tmp_path):
         run_reproduction(changed, tmp_path)
 
 
-def test_the_command_line_plans_a_reproduction():
-    command = [sys.executable, "-m", "autovae", "run", "iwae_mnist", "--plan", "--json"]
-    plan = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert "short" in plan["study"]
+def test_the_command_line_plans_a_reproduction(capsys):
+    assert main(["run", "iwae_mnist", "--plan", "--json"]) == 0
+    assert "short" in json.loads(capsys.readouterr().out)["study"]
+
+
+def test_what_kind_a_study_is_can_be_told_without_torch():
+    code = (
+        "import sys, autovae.reproductions.files as f; f.is_reproduction('quickstart'); print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+TINY = """
+purpose = "A test"
+kind = "reproduction"
+reproduces = "iwae_mnist"
+reference = "Nobody, Nothing, 2000"
+[short]
+data = "digits"
+groups = [{ bound = "vae", samples = 1, seeds = 2 }]
+stages = [[1, 1e-3]]
+batch_size = 500
+hidden = [4]
+latent_dim = 2
+points = 5
+samples = 20
+[full]
+groups = [{ bound = "vae", samples = 1, seeds = 2 }]
+stages = [[1, 1e-3]]
+"""
+
+
+def test_the_command_line_runs_and_resumes(study, tmp_path, capsys):
+    arguments = ["run", str(study(TINY, "tiny.toml")), "--results", str(tmp_path / "out"), "--device", "cpu", "--json"]
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["setting"] == "short"
+    assert (tmp_path / "out" / "tiny" / "table.csv").is_file()
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == first["rows"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["quickstart", "--full"], "--full is for reproductions"),
+        (["iwae_mnist", "--trials", "3"], "are for searches"),
+        (["iwae_mnis"], "iwae_mnist"),
+    ],
+)
+def test_the_command_line_refuses_what_does_not_fit(arguments, message, capsys):
+    assert main(["run", *arguments, "--plan"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
