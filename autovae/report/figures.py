@@ -7,6 +7,7 @@ one meaning: `first` is the winner or the thing itself, `second` the baseline th
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,8 @@ def importance_figure(result: Importance, limit: int = 12) -> Figure:
 
 def _axis_words(result: Importance, a: int, b: int) -> str:
     name = result.axes[a].name.replace("_", " ")
-    return name if a == b else f"{result.axes[b].name.replace('_', ' ')} × {name}"
+    words = name if a == b else f"{result.axes[b].name.replace('_', ' ')} × {name}"
+    return "\n".join(textwrap.wrap(words, 26))
 
 
 def pair_figure(
