@@ -328,7 +328,18 @@ def trial_rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
         if not trial.state.is_finished():
             continue
         spec = trial.user_attrs.get("spec", {})
-        names = ("posterior", "prior", "likelihood", "alpha", "latent_dim", "hidden", "epochs", "learning_rate", "seed")
+        names = (
+            "posterior",
+            "prior",
+            "likelihood",
+            "alpha",
+            "latent_dim",
+            "hidden",
+            "epochs",
+            "learning_rate",
+            "rival",
+            "seed",
+        )
         rows.append(
             {
                 "number": trial.number,
