@@ -165,6 +165,10 @@ class _Fit:
         self.log_std.grad = std.square() - 1 - std * (slope * both).mean(0)
         loss = divergence - value.mean()
         self.value = float(loss)
+        if not math.isfinite(self.value) or not bool((self.mean.grad + self.log_std.grad).isfinite().all()):
+            # A line search that reached where the evidence is impossible comes back from an infinite loss, not from NaN.
+            loss, self.value = torch.full_like(loss, math.inf), math.inf
+            self.mean.grad, self.log_std.grad = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         if self.settings.watch is not None:
             self.settings.watch(self.evaluations, self.power, self.mean.clone(), std)
         self.evaluations += 1
@@ -181,8 +185,18 @@ def whitened(pairs: int, dim: int, generator: torch.Generator, like: Tensor) -> 
     return eps.to(like.dtype)
 
 
+def _narrow_until_possible(fit: _Fit, eps: Tensor) -> None:
+    """q starts as wide as the prior; where that reaches impossible evidence, it starts narrower."""
+    for _ in range(10):
+        fit.evaluate(eps)
+        if math.isfinite(fit.value):
+            return
+        fit.log_std -= 1.0
+
+
 def _fit_lbfgs(fit: _Fit) -> None:
     eps = whitened(fit.settings.pairs, len(fit.mean), fit.generator, fit.mean)
+    _narrow_until_possible(fit, eps)
     optimizer = torch.optim.LBFGS(
         [fit.mean, fit.log_std],
         max_iter=fit.settings.iterations,
@@ -199,10 +213,12 @@ def _fit_lbfgs(fit: _Fit) -> None:
 def _fit_advi(fit: _Fit) -> None:
     optimizer = ADVIStep([fit.mean, fit.log_std], eta=fit.settings.eta)
     shape = (fit.settings.pairs, len(fit.mean))
+    _narrow_until_possible(fit, whitened(*shape, fit.generator, fit.mean))
     for _ in range(fit.settings.iterations):
         eps = torch.randn(shape, generator=fit.generator, dtype=fit.mean.dtype, device=fit.mean.device)
         fit.evaluate(eps)
         optimizer.step()
+    fit.evaluate(whitened(max(50, shape[0]), shape[1], fit.generator, fit.mean))
 
 
 _FITS: dict[str, Callable[[_Fit], None]] = {"lbfgs": _fit_lbfgs, "advi": _fit_advi}

@@ -227,8 +227,8 @@ class LatentPosterior:
                     raise ValueError(
                         f"{constraint.name} gave log likelihoods {_shape(value)}; expected one per x, ({len(probe)},)"
                     )
-                if bool(value.isnan().any()):
-                    raise ValueError(f"{constraint.name} is not a number (NaN) at a draw of the prior")
+                if bool(value.isnan().all()):
+                    raise ValueError(f"{constraint.name} is not a number (NaN) at every draw of the prior")
 
 
 def _shape(value: Any) -> str:

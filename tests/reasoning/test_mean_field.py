@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autovae.export.prior import PriorModule
-from autovae.reasoning import Categorical, Gaussian, LatentPosterior, MeanField
+from autovae.reasoning import Categorical, Criterion, Gaussian, LatentPosterior, MeanField
 from autovae.reasoning.mean_field import ADVIStep, whitened
 
 
@@ -68,6 +68,15 @@ def test_annealing_rises_to_the_full_power_and_everything_is_watched():
     assert list(dict.fromkeys(power for _, power, *_ in seen)) == [0.4, 2.0, 4.0]
     torch.testing.assert_close(seen[-1][2], draws.transport.loc)
     torch.testing.assert_close(draws.transport.loc, torch.full((2,), 16 / 17).double(), atol=1e-5, rtol=0)
+
+
+def test_impossible_regions_do_not_spoil_the_fit():
+    """Evidence that is not a number beyond |x| = 2: q starts narrower, and the line search comes back."""
+    inside = Criterion(lambda x: torch.where(x.abs() < 2, x, math.nan).sum(-1))
+    draws = MeanField(pairs=20).run(LatentPosterior(identity_prior(1), inside), seed=1)
+    assert draws.flags == ()
+    assert math.isfinite(draws.info["elbo"])
+    assert 0 < float(draws.transport.loc) < 2
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "advi"])
