@@ -412,8 +412,8 @@ them of processor time.
   published one here is in the order of the video.
 - **Caltech 101** as in the file: 0 is the object. Validation points are not trained on.
 - **Gradient.** alpha = 0 and 0.5 take the doubly reparameterised estimator, -inf the plain one (the largest weight).
-- **Estimate.** Going from a tenth of the importance samples to all moved no row by more than {largest:.2f} nats: it is a
-  lower bound, low by about that much or less.
+- **Estimate.** Importance sampling is low on average; going from a tenth of the samples to all moved the rows by up to
+  {largest:.2f} nats.
 """
 
 
