@@ -189,8 +189,9 @@ def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, log_sca
     """
     cell = KL.get((posterior, prior))
     if cell is None:
-        return torch.full_like(loc + scale, INF)
-    dtype, value = torch.result_type(loc, scale), cell.value
+        total = loc + scale
+        return torch.where(torch.zeros_like(total, dtype=torch.bool), total, INF)  # inf with a gradient, which is 0
+    dtype, value = torch.promote_types(loc.dtype, scale.dtype), cell.value
     if cell.in_double and dtype != torch.float64:
         loc, scale, log_scale = loc.double(), scale.double(), None
         value = cell.coarse or cell.value

@@ -79,7 +79,7 @@ def uniform_laplace(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
 
 
 def exponential_laplace(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
-    below = mu.clamp(max=0)  # clamped before the exponential: exp(mu / sigma) would overflow for mu > 0
+    below = torch.where(mu < 0, mu, 0.0)  # before the exponential, which would overflow for mu > 0
     return mu + sigma + 2 * (sigma * torch.expm1(below / sigma) - below) - r + constant("exponential", "laplace")
 
 

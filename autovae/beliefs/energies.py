@@ -80,15 +80,21 @@ def from_value(posterior: str, prior: str, energy: Callable[[Tensor, Tensor], Te
 
 def from_rule(posterior: str, prior: str, rule: Rule, fine: bool) -> Divergence:
     """The divergence from a rule that gives its own gradient."""
-    offset = constant(posterior, prior)
     inner, outer = RESCALED.get(prior, (1.0, 1.0))
 
     def energy(mu: Tensor, sigma: Tensor) -> Three:
         value, by_mu, by_sigma = rule(inner * mu, inner * sigma, fine)
         return outer * value, outer * inner * by_mu, outer * inner * by_sigma
 
+    offset = constant(posterior, prior)
+    if posterior == prior:
+        # Zero at q = p by the same rule, so that near it no error of the rule shows.
+        offset = -float(energy(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))[0])
+
     def divergence(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
         mu, sigma = torch.broadcast_tensors(mu, sigma)
+        if torch.compiler.is_compiling():  # which differentiates and fuses the value itself
+            return energy(mu, sigma)[0] - r + offset
         return _WithGradient.apply(mu, sigma, energy)[0] - r + offset
 
     return divergence
@@ -117,7 +123,6 @@ class _WithGradient(torch.autograd.Function):
         return grads[0] * by_mu, grads[0] * by_sigma, None
 
     @staticmethod
-    def jvp(ctx: Any, mu_dot: Tensor, sigma_dot: Tensor, _: None) -> Three:
+    def jvp(ctx: Any, mu_dot: Tensor, sigma_dot: Tensor, _: None) -> tuple[Tensor, None, None]:
         _, _, by_mu, by_sigma = ctx.saved_tensors
-        value = mu_dot * by_mu + sigma_dot * by_sigma
-        return value, torch.zeros_like(value), torch.zeros_like(value)
+        return mu_dot * by_mu + sigma_dot * by_sigma, None, None

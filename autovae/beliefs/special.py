@@ -56,12 +56,13 @@ class Constants:
     """Arrays of float64 constants that live on a device once asked for: no copy to the device in a captured graph."""
 
     def __init__(self, *arrays: Sequence[float] | np.ndarray) -> None:
-        self.arrays = [np.asarray(array, dtype=np.float64) for array in arrays]
-        self._on: dict[torch.device, tuple[Tensor, ...]] = {}
+        self.arrays = tuple(torch.tensor(np.asarray(array, dtype=np.float64)) for array in arrays)
+        self.count = len(self.arrays[0])
+        self._on = {torch.device("cpu"): self.arrays}
 
     def on(self, device: torch.device) -> tuple[Tensor, ...]:
         if device not in self._on:
-            self._on[device] = tuple(torch.tensor(array, device=device) for array in self.arrays)
+            self._on[device] = tuple(array.to(device) for array in self.arrays)
         return self._on[device]
 
 
@@ -72,8 +73,10 @@ def in_blocks(function: F) -> F:
 
     @functools.wraps(function)
     def blocked(x: Tensor, y: Tensor, rule: Constants, *rest: Any) -> tuple[Tensor, ...]:
-        size = BLOCK * torch.get_num_threads() // len(rule.arrays[0])
-        if x.device.type != "cpu" or x.numel() <= size or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or x.device.type != "cpu":
+            return function(x, y, rule, *rest)
+        size = BLOCK * torch.get_num_threads() // rule.count
+        if x.numel() <= size:
             return function(x, y, rule, *rest)
         blocks = zip(x.flatten().split(size), y.flatten().split(size), strict=True)
         parts = [function(a, b, rule, *rest) for a, b in blocks]
@@ -89,7 +92,7 @@ def column(nodes: Tensor, like: Tensor) -> Tensor:
 
 def sums(weights: Tensor, terms: Tensor) -> Tensor:
     """sum_k weights[..., k] terms[k]: (nodes,) or (rows, nodes) with (nodes, *shape)."""
-    return (weights @ terms.flatten(1)).view(weights.shape[:-1] + terms.shape[1:])
+    return (weights @ terms.reshape(terms.shape[0], -1)).view(weights.shape[:-1] + terms.shape[1:])
 
 
 def horner(coefficients: list[float], x: Tensor) -> Tensor:

@@ -260,7 +260,7 @@ def _remainders(a: Tensor, sigma: Tensor, series: Constants, fine: bool) -> Six:
 def exponential_log_cosh(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
     both = _remainders(-minus_abs(mu), sigma, SERIES[fine], fine)
     right, left = both[:3], both[3:]
-    t = mu.clamp(max=0) / sigma
+    t = torch.where(mu < 0, mu, 0.0) / sigma
     decay, fall = torch.exp(t), torch.expm1(t)
     value = mu + sigma + 2 * sigma * (fall - t)
     negative = mu < 0
