@@ -182,7 +182,7 @@ def jeffreys(posterior: str, prior: str, loc: Tensor | float, scale: Tensor | fl
     return kl_unchecked(posterior, prior, mu, sigma) + kl_unchecked(prior, posterior, -mu / sigma, 1 / sigma)
 
 
-def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, log_scale: Tensor | None = None) -> Tensor:
+def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, *, log_scale: Tensor | None = None) -> Tensor:
     """`kl` against the standard prior without checks of values: no read-back from the device, no branch on data.
 
     Pass `log_scale` where it is at hand and its logarithm is saved.

@@ -144,7 +144,7 @@ class Pairing:
 
     def kl(self, loc: Tensor, scale: Tensor) -> Tensor:
         """KL(q || p) of each point, summed over latents: (P, N)."""
-        (value,) = self._by_pair.apply(lambda pair, loc, scale: kl_unchecked(*pair, loc, scale), loc, scale)
+        (value,) = self._by_pair.apply(lambda pair, loc, scale: kl_unchecked(pair[0], pair[1], loc, scale), loc, scale)
         return value.sum(-1)
 
     def log_posterior(self, eps: Tensor, scale: Tensor) -> Tensor:
