@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from autovae.reproductions import continuous_bernoulli, iwae_mnist, vr_alpha
+from autovae.reproductions import binarized_mnist, continuous_bernoulli, iwae_mnist, vr_alpha
 
 __all__ = ["REPRODUCTIONS", "Reproduction"]
 
@@ -31,6 +31,7 @@ class Reproduction:
 
 
 REPRODUCTIONS: dict[str, Reproduction] = {
+    "binarized_mnist": Reproduction("binarized_mnist", binarized_mnist.Settings, binarized_mnist.run),
     "iwae_mnist": Reproduction("iwae_mnist", iwae_mnist.Settings, iwae_mnist.run),
     "vr_alpha": Reproduction("vr_alpha", vr_alpha.Settings, vr_alpha.run),
     "continuous_bernoulli": Reproduction(

@@ -173,7 +173,7 @@ def run_finals(
 ) -> Verdict:
     """Train finalists and baselines over the same seeds, rank on validation, measure winner and baselines on test."""
     seeds = study.final_seeds(trials)
-    rivals = [(name, {**baseline, "spec": baseline["spec"].replace(rival=name)}) for name in study.rivals]
+    rivals = [(name, {**baseline, "spec": baseline["spec"].replace(rival=name)}) for name in study.rivals_for(trials)]
     entries = [("finalist", row) for row in finalists] + [("baseline", baseline), *rivals]
     specs = [row["spec"].replace(seed=seed) for _, row in entries for seed in seeds]
     fits = fit_population(specs, data, on_event=on_event, device=device)

@@ -86,7 +86,7 @@ class Run:
 
     def _check_rivals(self) -> None:
         """A baseline whose package is not installed is an error before anything is trained."""
-        if "flow" not in self.study.rivals:
+        if "flow" not in self.study.rivals_for(self.trials):
             return
         try:
             import_zuko()
@@ -243,7 +243,9 @@ class Run:
             raise ValueError(f"all {len(reasons)} trials failed; the last reason: {reasons[-1] if reasons else '-'}")
         finalists, baseline = candidates(self.study, rows)
         epochs = max(row["spec"].epochs for row in [*finalists, baseline])
-        total = (len(finalists) + 1 + len(self.study.rivals)) * len(self.study.final_seeds(self.trials))
+        total = (len(finalists) + 1 + len(self.study.rivals_for(self.trials))) * len(
+            self.study.final_seeds(self.trials)
+        )
 
         def on_event(event: Event) -> None:
             if event.kind == "epoch":

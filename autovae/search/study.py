@@ -131,6 +131,10 @@ class Study:
         """The learned priors among the baselines: the best matched normal again, with its prior learned."""
         return tuple(name for name in self.file.baselines if name != "normal")
 
+    def rivals_for(self, trials: int | None) -> tuple[str, ...]:
+        """The learned priors of a run of this many trials: none in one shorter than the study's file, which is a look."""
+        return self.rivals if (trials or self.file.trials) >= self.file.trials else ()
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved study as plain values."""
         values = {"name": self.name, **self.file.model_dump(exclude={"space"}), "space": self.space.to_dict()}
