@@ -234,12 +234,15 @@ def standardised(
 def _tensors(values: dict[str, Tensor | float]) -> dict[str, Tensor]:
     """Tensors of one floating dtype, that of the tensors among them."""
     try:
-        tensors = {name: torch.as_tensor(value) for name, value in values.items()}
+        # Numbers in float64 first: as_tensor(0.1) is float32, whose digits a float64 loc would not get back.
+        tensors = {
+            n: v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64) for n, v in values.items()
+        }
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"expected tensors or numbers for {', '.join(values)}: {error}") from None
     given = [tensor for name, tensor in tensors.items() if isinstance(values[name], Tensor)]
     dtype = torch.get_default_dtype()
-    floating = [tensor.dtype for tensor in given or tensors.values() if tensor.is_floating_point()]
+    floating = [tensor.dtype for tensor in given if tensor.is_floating_point()]
     for other in floating[:1]:
         dtype = other
     for other in floating[1:]:
