@@ -32,8 +32,8 @@ __all__ = ["Row", "Trainer"]
 
 Row = dict[str, float]
 
-# Numbers of noise that a member draws at once. It depends on the member's own spec only: what a generator gives depends
-# on how much it is asked for, and companions must not change that.
+# Numbers of noise that a member draws at once, or an epoch's if that is less. It depends on the member's own spec and the
+# data only: what a generator gives depends on how much it is asked for, and companions must not change that.
 NOISE_AT_ONCE = 1 << 18
 
 
@@ -59,7 +59,7 @@ class Trainer:
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
         shape = (spec.draws, min(spec.batch_size, feed.points), spec.latent_dim)
-        self._ahead = max(1, NOISE_AT_ONCE // math.prod(shape))
+        self._ahead = max(1, min(NOISE_AT_ONCE // math.prod(shape), -(-feed.points // shape[1])))
         self._noise = torch.empty(len(self.specs), self._ahead, *shape, dtype=feed.dtype, device=feed.device)
         self._drawn = self._ahead  # steps of this block that are used up
         self._totals = torch.zeros(3, len(self.specs), dtype=feed.dtype, device=feed.device)
