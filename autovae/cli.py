@@ -177,6 +177,21 @@ def report(folder: Annotated[Path, typer.Argument(help="results/STUDY")], json: 
 
 
 @app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="results/STUDY, two or more.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The page; beside the first folder's report by default.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Several studies side by side on one page, with what may be compared and what may not."""
+    from autovae.report.compare import compare as compare_folders
+
+    path = compare_folders(folders, to)
+    _emit({"page": path}) if json else typer.echo(str(path))
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="results/STUDY")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write the prior to.")],
@@ -241,10 +256,26 @@ def score(
 
 
 @app.command()
-def beliefs(json: Json = False) -> None:
-    """The table of posterior and prior families, and how each divergence is computed."""
-    from autovae.report.beliefs import belief_lines, belief_rows
+def beliefs(
+    landscape: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--landscape", metavar="POSTERIOR PRIOR", help="Draw KL over loc and scale."),
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Where the landscape is drawn: .png, .svg or .pdf.")] = Path(
+        "landscape.png"
+    ),
+    json: Json = False,
+) -> None:
+    """The table of posterior and prior families, and how each divergence is computed.
 
+    `autovae beliefs --landscape logistic normal --to kl.png` draws KL(q || p) over location and log scale.
+    """
+    from autovae.report.beliefs import belief_lines, belief_rows, draw_landscape
+
+    if landscape is not None:
+        path = draw_landscape(*landscape, to)
+        _emit({"to": path}) if json else typer.echo(f"KL({landscape[0]} || {landscape[1]}) in {path}")
+        return
     if json:
         _emit({"pairs": belief_rows()})
         return

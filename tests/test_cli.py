@@ -119,3 +119,60 @@ def test_no_traceback_from_the_real_program(tmp_path):
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert "no such file" in result.stderr
+
+
+def test_beliefs_prints_every_pair_and_draws_one(capsys, tmp_path):
+    code, out, _ = call(capsys, "beliefs")
+    assert code == 0
+    assert "student_t5" in out
+    assert len(json.loads(call(capsys, "beliefs", "--json")[1])["pairs"]) == 100
+    code, _, _ = call(capsys, "beliefs", "--landscape", "logistic", "normal", "--to", tmp_path / "kl.png")
+    assert code == 0
+    assert (tmp_path / "kl.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = call(capsys, "beliefs", "--landscape", "cauchy", "normal", "--to", tmp_path / "no.png")
+    assert code == 2
+    assert "infinite" in err
+
+
+def test_a_saved_vae_is_sampled_and_scored(capsys, tmp_path):
+    from autovae.data.datasets import load
+    from autovae.export.card import save_vae
+    from autovae.model.vae import build
+    from autovae.spec import VAESpec
+
+    data = load("digits")
+    folder = save_vae(build(VAESpec(latent_dim=2, hidden=(8,)), data.domain), data, tmp_path / "prior")
+    for name in ("grid.png", "x.npz", "x.csv"):
+        assert call(capsys, "sample", folder, "-n", 4, "--to", tmp_path / name)[0] == 0
+    assert np.load(tmp_path / "x.npz")["x"].shape == (4, 8, 8)
+    code, out, _ = call(
+        capsys, "score", folder, "digits", "-k", 20, "--points", 5, "--json", "--to", tmp_path / "s.csv"
+    )
+    assert code == 0
+    assert json.loads(out)["points"] == 5
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 6
+    np.savez(tmp_path / "other.npz", x=np.zeros((20, 3), np.uint8))
+    code, _, err = call(capsys, "score", folder, tmp_path / "other.npz")
+    assert code == 2
+    assert "(8, 8)" in err
+
+
+def test_real_data_are_scored_in_the_units_of_the_model(tmp_path):
+    """The same points score the same, whatever else is in the file that they come from."""
+    from autovae.data.datasets import load
+    from autovae.export.card import save_vae
+    from autovae.export.scoring import score_folder
+    from autovae.model.vae import build
+    from autovae.spec import VAESpec
+
+    x = np.random.default_rng(0).normal(100.0, 20.0, (60, 3))
+    data = load(x)
+    vae = build(VAESpec(latent_dim=2, hidden=(8,), likelihood="normal"), data.domain)
+    folder = save_vae(vae, data, tmp_path / "prior")
+    own, _ = score_folder(folder, x, samples=200)
+    moved = x.copy()
+    train = data.original_units(data.train.x).numpy()
+    rows = [i for i in range(len(x)) if np.isclose(train, x[i]).all(1).any()]
+    moved[rows[:5]] += 40.0  # other training points change the mean and scale of the file, not the model's units
+    other, _ = score_folder(folder, moved, samples=200)
+    np.testing.assert_allclose(own.per_point.numpy(), other.per_point.numpy(), rtol=1e-3)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from autovae.beliefs.divergences import kl_kind
 from autovae.finiteness import TAILS, finiteness, why_infinite
+from autovae.tables import lookup
 
-__all__ = ["belief_lines", "belief_rows"]
+__all__ = ["belief_lines", "belief_rows", "draw_landscape"]
 
 LETTERS = {"elementary": "e", "special": "s", "quadrature": "q", "infinite": "."}
 
@@ -39,3 +42,21 @@ def belief_lines() -> list[str]:
         "* finite in a region of loc and scale, which training cannot leave",
     ]
     return lines
+
+
+def draw_landscape(posterior: str, prior: str, to: str | Path) -> Path:
+    """KL(posterior || prior) over location and log scale as a picture; a pair that is infinite everywhere is an error."""
+    from autovae.report.latent_figures import landscape_figure
+    from autovae.report.samples import PICTURES
+    from autovae.report.theme import save_figure
+
+    for name in (posterior, prior):
+        lookup(TAILS, name, "family")
+    if finiteness(posterior, prior) == "infinite":
+        raise ValueError(why_infinite(posterior, prior))
+    path = Path(to)
+    if path.suffix not in PICTURES:
+        raise ValueError(f"cannot draw {path.name!r}: expected a name ending in {', '.join(PICTURES)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(landscape_figure(posterior, prior), path)
+    return path
