@@ -256,6 +256,39 @@ def score(
 
 
 @app.command()
+def reason(
+    prior: PriorFolder,
+    image: Annotated[
+        str, typer.Option("--image", help="NAME:NUMBER (digits:3, mine.npz:0), or a picture of its size.")
+    ],
+    hide: Annotated[
+        str | None, typer.Option("--hide", help="Paint in this side: left, right, top or bottom; else denoise.")
+    ] = None,
+    noise: Annotated[float, typer.Option("--noise", help="Standard deviation with which the image is measured.")] = 0.1,
+    method: Annotated[str, typer.Option("--method", help="hmc, mean_field, mgvi, geovi, map, sir, rejection.")] = "hmc",
+    draws: Annotated[int | None, typer.Option("--draws", min=2, help="Draws of the method (a chain).")] = None,
+    to: Annotated[Path, typer.Option("--to", help="The picture: image, what was seen, mean answer, answers.")] = Path(
+        "answer.png"
+    ),
+    data: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Ask a prior about a damaged image: denoise it, or paint in what is hidden. No training.
+
+    `autovae reason results/quickstart/winners/1 --image digits:3 --hide right`
+    """
+    from autovae.reproductions.ask_image import ask_image
+
+    values = ask_image(prior, image, hide, noise, method, draws, seed, to, data)
+    if json:
+        _emit(values)
+        return
+    for name, value in values.items():
+        typer.echo(f"{name:<18}{value:.4g}" if isinstance(value, float) else f"{name:<18}{value}")
+
+
+@app.command()
 def beliefs(
     landscape: Annotated[
         tuple[str, str] | None,
