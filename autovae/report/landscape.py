@@ -24,6 +24,7 @@ def gallery_figure() -> Figure:
     loc, scale = torch.from_numpy(across)[None], torch.from_numpy(10**up)[:, None]
     with style():
         figure = new_figure(10.5, 11.5)
+        figure.set_layout_engine("none")  # arranging a hundred panels would take minutes
         panels = figure.subplots(len(TAILS), len(TAILS), sharex=True, sharey=True)
         for row, posterior in zip(panels, TAILS, strict=True):
             for axes, prior in zip(row, TAILS, strict=True):

@@ -13,6 +13,7 @@ Uses mpmath, which torch brings along through sympy.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def kl_and_gradient(posterior: str, prior: str, loc: float, scale: float) -> tup
         q, p, mu, sigma = LAWS[posterior], LAWS[prior], mpf(loc), mpf(scale)
         energy = slope = pull = mpf(0)
         cuts = _panels(posterior, prior, mu, sigma)
-        for left, right in zip(cuts, cuts[1:], strict=False):
+        for left, right in itertools.pairwise(cuts):
             half, centre = (right - left) / 2, (right + left) / 2
             for node, weight in _gauss_legendre(40):
                 x = centre + half * node
@@ -164,7 +165,7 @@ def renyi(alpha: float, posterior: str, prior: str, loc: float, scale: float) ->
         cuts |= {(mpf(k) / 2 - mu) / sigma for k in range(-20, 21)} | {mpf(k) / 2 for k in range(-20, 21)}
         points = [ends[0], *sorted(x for x in cuts if ends[0] < x < ends[1]), ends[1]]
         total = mpf(0)
-        for left, right in zip(points, points[1:], strict=False):
+        for left, right in itertools.pairwise(points):
             half, centre = (right - left) / 2, (right + left) / 2
             for node, weight in _gauss_legendre(40):
                 x = centre + half * node
