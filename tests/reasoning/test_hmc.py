@@ -9,7 +9,7 @@ from torch import nn
 from autovae.export.prior import PriorModule
 from autovae.reasoning import HMC, Criterion, Gaussian, LatentPosterior
 from autovae.reasoning.gradient import likelihood_gradient
-from autovae.reasoning.hmc import INTEGRATORS
+from autovae.reasoning.hmc import INTEGRATORS, _Run
 
 
 def identity_prior(dim):
@@ -58,6 +58,20 @@ def test_integrators_preserve_volume_and_nearly_energy(name):
 
     errors = [abs(energy(flow(both, size, steps)) - energy(both)) for size, steps in ((0.02, 10), (0.01, 20))]
     assert errors[1] < 0.35 * errors[0]  # second order: a quarter
+
+
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_a_rejected_chain_keeps_its_whole_state(name):
+    posterior = bent_question()
+    settings = HMC(chains=64, integrator=name, trajectory="fixed", step_size=0.6, steps=3)
+    run = _Run(settings, posterior, torch.randn(64, 3).double(), torch.Generator().manual_seed(0))
+    before = run.state.xi
+    run.iterate(0.5)
+    stayed = (run.state.xi == before).all(-1)
+    assert 0 < int(stayed.sum()) < 64
+    expected = INTEGRATORS[name].evaluate(run.gradient, run.state.xi)
+    torch.testing.assert_close(run.state.gradient, expected.gradient)
+    torch.testing.assert_close(run.state.log_prob, expected.log_prob)
 
 
 def test_rotation_solves_the_prior_exactly():

@@ -72,6 +72,13 @@ STATEMENTS = {
         ),
         lambda i, j, k: i + j == k and k != 3,
     ),
+    "variables in another order": (
+        lambda: And(
+            Relation("i,j->", truth_table(lambda i, j: i < j, (4, 4)), classifier, objects=[0, 1]),
+            Not(Relation("i,j->", truth_table(lambda i, j: i == j + 2, (4, 4)), classifier, objects=[1, 0])),
+        ),
+        lambda i, j, k: i < j and j != i + 2,
+    ),
     "order of variables": (
         lambda: And(
             Relation("i,j->", truth_table(lambda i, j: j > i, (4, 4)), classifier, objects=[2, 0]), is_class(1, 1)
