@@ -74,6 +74,17 @@ class Content:
                 found[title] = model
         return found
 
+    @cached_property
+    def rivals(self) -> dict[str, Model]:
+        """The learned priors among the baselines, by name."""
+        found: dict[str, Model] = {}
+        folder = self.record.folder / "rivals"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            model = self.attempt(f"Learned {path.name} prior", partial(load_model, path), None)
+            if model is not None:
+                found[f"Learned {path.name} prior"] = model
+        return found
+
     @property
     def cards(self) -> dict[str, dict[str, Any]]:
         return {title: dict(model.card) for title, model in self.models.items()}

@@ -40,6 +40,7 @@ def test_a_latent_that_ignores_the_data_is_not_active(model):
     seen = look(model, inputs())
     assert seen.variance[2] == pytest.approx(0, abs=1e-10)
     assert not seen.active[2]
+    assert (seen.variance[:2] > 1e-6).all()
     assert seen.reconstructions.shape == (20, 4, 4)
     assert np.isfinite(seen.information).all()
 

@@ -26,10 +26,10 @@ def drawings_part(content: Content) -> str:
     samples = [
         content.attempt(
             f"Samples of the {title.lower()}",
-            partial(sample_figure, content, title, title, f"samples_{title.lower()}"),
+            partial(sample_figure, content, title, title, f"samples_{title.lower().replace(' ', '_')}"),
             "",
         )
-        for title in content.models
+        for title in [*content.models, *content.rivals]
     ]
     note = (
         "<p class='note'>The mean picture E[x|z] of latents z drawn from each prior, not picked. Both start from the same "
@@ -50,7 +50,7 @@ def sample_figure(content: Content, which: str, title: str, name: str) -> str:
     """Samples of a model of the study ("Winner", "Baseline")."""
     import torch
 
-    model = content.models[which]
+    model = {**content.models, **content.rivals}[which]
     with torch.no_grad():
         xi = model.prior.sample_normal(SAMPLES, generator=torch.Generator().manual_seed(0))
         x = model.prior.decode(model.prior.from_normal(xi)).double().numpy()
@@ -59,7 +59,7 @@ def sample_figure(content: Content, which: str, title: str, name: str) -> str:
     pixels = mosaic(x, COLUMNS)
     if pixels is not None:
         return content.picture(png_of(pixels), name, title, label, belief)
-    colour = SERIES[list(content.models).index(which)]
+    colour = SERIES[[*content.models, *content.rivals].index(which) % len(SERIES)]
     figure = lines_figure([[(row, colour)] for row in x[:12].reshape(min(12, len(x)), -1)])
     return content.chart(figure, name, title, label, f"{belief}. Each panel is one point, in the data's units.")
 

@@ -42,7 +42,8 @@ def leaderboard_part(content: Content) -> str:
 def _cells(place: int, row: Mapping[str, Any], record: Record) -> dict[str, Any]:
     posterior, prior = pair_of(row) or (pairing_text(row), "")
     winner = (record.summary or {}).get("winner") or {}
-    kind = "baseline" if pair_of(row) == ("normal", "normal") else "winner" if _same(row, winner) else ""
+    plain = pair_of(row) == ("normal", "normal") and not row.get("rival")
+    kind = "baseline" if plain else "winner" if _same(row, winner) else ""
     return {**row, "place": place, "posterior": posterior, "prior": prior, "class": kind}
 
 
@@ -103,6 +104,7 @@ def _finals(record: Record) -> str:
             values = values[np.isfinite(values)]
             line[part] = float(values.mean()) if len(values) else math.nan
             line[f"{part}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+        line["rank"] = rank if rank.isdigit() or rank == "baseline" else f"learned {rank} prior"
         line["class"] = "winner" if rank == "1" else "baseline" if rank == "baseline" else ""
         lines.append(line)
     if not lines:
@@ -112,7 +114,7 @@ def _finals(record: Record) -> str:
         Column("± sd", "validation_sd", True), Column("test", "test", True), Column("± sd", "test_sd", True),
         Column("seeds", "seeds", True),
     ]  # fmt: skip
-    note = "<p class='note'>Test was measured once, after picking on validation, for the winner and the baseline alone.</p>"
+    note = "<p class='note'>Test was measured once, after picking on validation, for the winner and the baselines alone.</p>"
     caption = "Mean bits per dimension over seeds, with the standard deviation between them"
     return f"<h3>Finals</h3>{table(columns, lines, caption)}{note}"
 

@@ -52,19 +52,22 @@ def _gain_chart(content: Content, gains: dict[str, Gain]) -> str:
         for name, (_, gain) in gains.items()
     )
     level = 100 * next(iter(gains.values()))[1].get("level", math.nan)
+    picked = ", more than 95 because the best of the finalists was picked" if level > 95.01 else ""
+    learned = " Learned priors were not picked, so theirs is 95 %." if any("learned" in name for name in gains) else ""
     return content.chart(
         draw.gain_figure(gains),
         "gain",
         "Gain over the matched normal",
         f"Bits per dimension saved against the baseline, a dot a seed, with intervals: {spoken}",
         "A dot is one seed: the baseline's bits less the finalist's, trained with the same seed and data order. To the right "
-        f"of the orange line the finalist is better. Bars hold the mean with {level:.3g} % confidence: more than 95 %, "
-        "because the best of the finalists was picked. Test was measured once, after picking, for the winner alone.",
+        f"of the orange line the finalist is better. Bars hold the mean with {level:.3g} % confidence{picked}. Test was "
+        f"measured once, after picking.{learned}",
     )
 
 
 def gains_of(record: Record) -> dict[str, Gain]:
-    """Per finalist on validation, and for the winner on test: differences per seed, interval. The baseline itself is left out."""
+    """Differences to the matched normal per seed with their interval: finalists on validation, the winner and the learned
+    priors on test. A finalist that is the matched normal itself is left out."""
     from autovae.search.finals import paired_gain
 
     groups: dict[str, dict[int, dict[str, Any]]] = {}
@@ -72,18 +75,20 @@ def gains_of(record: Record) -> dict[str, Gain]:
         groups.setdefault(str(row.get("rank")), {})[int(row.get("seed") or 0)] = row
     base = groups.pop("baseline", {})
     found: dict[str, Gain] = {}
+    finalists = sum(rank.isdigit() for rank in groups)
     for rank, group in groups.items():
         seeds = [seed for seed in group if seed in base]
-        if len(seeds) < 2 or group[seeds[0]].get("belief") == base[seeds[0]].get("belief"):
+        if len(seeds) < 2 or (rank.isdigit() and group[seeds[0]].get("belief") == base[seeds[0]].get("belief")):
             continue
-        for part in ("test", "validation"):
+        for part in ("test", "validation") if rank.isdigit() else ("test",):
             reference, own = (
                 np.array([rows[seed].get(part, math.nan) for seed in seeds], float) for rows in (base, group)
             )
             if not np.isfinite(reference - own).any():
                 continue
-            gain = paired_gain(reference, own, len(groups))
-            name = f"{str(group[seeds[0]].get('belief', '')).split(',')[0]}\n#{rank}, {part}"
+            gain = paired_gain(reference, own, finalists if rank.isdigit() else 1)
+            words = str(group[seeds[0]].get("belief", "")).split(",")[0] if rank.isdigit() else f"learned {rank} prior"
+            name = f"{words}\n{f'#{rank}, ' if rank.isdigit() else ''}{part}"
             found[name] = ([float(difference) for difference in reference - own], vars(gain))
     return found
 
