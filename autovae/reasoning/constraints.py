@@ -226,22 +226,33 @@ class Gaussian(Constraint):
                 raise ValueError(f"got std={std}; expected positive finite numbers")
             log_std = self.std.expand(self.y.shape).log().sum()
         self.log_norm = -float(log_std) - 0.5 * count * math.log(2 * math.pi)
+        self._moved: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def _evidence(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """y and what it is standardised by, where and as `like` is; moved once."""
+        key = (like.device, like.dtype)
+        if key not in self._moved:
+            noise = self.factor
+            if noise is None:
+                assert self.std is not None  # one of the two is set
+                noise = self.std if self.std.ndim == 0 else self.std.expand(self.y.shape).reshape(-1)
+            self._moved[key] = (self.y.to(like), noise.to(like))
+        return self._moved[key]
 
     def standardised(self, values: Tensor) -> Tensor:
         """N^(-1/2) values, flattened: (batch, k)."""
         flat = values.reshape(values.shape[0], -1)
+        noise = self._evidence(flat)[1]
         if self.factor is not None:
-            return torch.linalg.solve_triangular(self.factor.to(flat), flat.mT, upper=False).mT
-        assert self.std is not None  # one of the two is set
-        std = self.std.to(flat)
-        return flat / (std if std.ndim == 0 else std.expand(self.y.shape).reshape(-1))
+            return torch.linalg.solve_triangular(noise, flat.mT, upper=False).mT
+        return flat / noise
 
     def features(self, scene: Scene) -> Tensor:
         return scene.feature(self.f, self.object)
 
     def log_likelihood(self, scene: Scene) -> Tensor:
         values = self.features(scene)
-        residual = self.standardised(values - self.y.to(values).reshape(values.shape[1:]))
+        residual = self.standardised(values - self._evidence(values)[0].reshape(values.shape[1:]))
         return self.log_norm - 0.5 * residual.square().sum(-1)
 
     def coordinates(self, scene: Scene) -> Tensor:
@@ -292,14 +303,20 @@ class Masked(Gaussian):
 
     def features(self, scene: Scene) -> Tensor:
         x = scene.view(self.object)
-        return x.reshape(x.shape[0], -1).index_select(1, self._index.to(x.device))
+        return x.reshape(x.shape[0], -1).index_select(1, self._index_on(x.device))
+
+    def _index_on(self, device: torch.device) -> Tensor:
+        if self._index.device != device:
+            self._index = self._index.to(device)
+        return self._index
 
     def precision(self) -> tuple[Tensor, Tensor, float] | None:
         known = super().precision()
         if known is None:
             return None
         y, precision = (values.new_zeros(self.mask.numel()) for values in known[:2])
-        y[self._index], precision[self._index] = known[0], known[1]
+        index = self._index_on(y.device)
+        y[index], precision[index] = known[0], known[1]
         return y, precision, known[2]
 
     def check(self, scene: Scene) -> None:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from autovae.reasoning.adaptation import ChEES, DualAveraging, PooledVariance, halton, windows
 from autovae.reasoning.draws import Draws
-from autovae.reasoning.gradient import Gradient, likelihood_gradient
+from autovae.reasoning.gradient import Gradient, captured, likelihood_gradient
 from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.tables import lookup
@@ -119,7 +119,8 @@ class HMC(Method):
     """Hamiltonian Monte Carlo, all chains in one tensor; the settings are those of the table above.
 
     With `warmup=0` nothing is learnt: `step_size` is used as it is, with unit mass. `steps` is the number of steps of a
-    fixed trajectory. `keep_warmup` keeps the positions of the warm-up, `Draws.warmup`.
+    fixed trajectory. `keep_warmup` keeps the positions of the warm-up, `Draws.warmup`. `graph` replays the
+    gradient as one CUDA graph; evidence that cannot be recorded is then computed plainly, and flagged.
     """
 
     name: ClassVar[str] = "hmc"
@@ -134,6 +135,7 @@ class HMC(Method):
     jitter: float = 0.2
     max_steps: int = 256
     keep_warmup: bool = False
+    graph: bool = False
 
     def __post_init__(self) -> None:
         at_least(self.chains, 1, "chains")
@@ -195,7 +197,7 @@ class HMC(Method):
                 "leapfrogs_after_warmup": chain.leapfrogs - learnt,
                 **chain.lengths(),
             },
-            flags=_flags(posterior, kept),
+            flags=chain.flags + _flags(posterior, kept),
         )
 
 
@@ -206,6 +208,9 @@ class _Run:
         self.settings, self.generator = settings, generator
         self.integrator = INTEGRATORS[settings.integrator]
         self.gradient = likelihood_gradient(posterior)
+        self.flags: tuple[str, ...] = ()
+        if settings.graph:
+            self._record(xi)
         self.state = self.integrator.evaluate(self.gradient, xi)
         self.inverse_mass: Tensor | None = None
         self.leapfrogs = 0
@@ -215,6 +220,18 @@ class _Run:
         # From the short side: the criterion has further, lower maxima after every turn.
         self.chees = ChEES(self.step) if settings.trajectory == "chees" else None
         self.variance = PooledVariance(xi.shape[1], xi)
+
+    def _record(self, xi: Tensor) -> None:
+        """Replay the gradient as a CUDA graph where that can be had."""
+        recorded = captured(self.gradient)
+        try:
+            if not xi.is_cuda:
+                raise RuntimeError(f"the chains are on {xi.device}")
+            for need_value in (True, False):
+                recorded(xi, need_value)
+            self.gradient = recorded
+        except RuntimeError as error:
+            self.flags = (f"no CUDA graph of the gradient: {' '.join(str(error).split())[:200]}",)
 
     def learn(self, iteration: int, warmup: int) -> None:
         """One iteration of warm-up."""

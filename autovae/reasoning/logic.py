@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Statement(Constraint):
     """A statement about the classes of objects: a truth table over the joint outcomes of its variables."""
 
     variables: tuple[Variable, ...]
-    _cells: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+    _cells: tuple[tuple[Any, ...], list[Tensor], Tensor] | None = None
 
     @abstractmethod
     def table(self, sizes: dict[Variable, int]) -> Tensor:
@@ -56,7 +57,8 @@ class Statement(Constraint):
 
     def coordinates(self, scene: Scene) -> Tensor | None:
         truth = self.table(self._sizes(scene))
-        log_odds = self._log_sum(scene, *_cells_of(truth)) - self._log_sum(scene, *_cells_of(1 - truth))
+        like = scene.log_probs(*self.variables[0])
+        log_odds = self._log_sum(scene, *_cells_of(truth, like)) - self._log_sum(scene, *_cells_of(1 - truth, like))
         # Past 60 the slope of the coordinate is below 1e-13, and exp would overflow further out.
         return 2 * torch.atan(torch.exp(0.5 * log_odds.clamp(-60, 60)))[:, None]
 
@@ -79,29 +81,29 @@ class Statement(Constraint):
     def _sizes(self, scene: Scene) -> dict[Variable, int]:
         return {variable: scene.log_probs(*variable).shape[1] for variable in self.variables}
 
-    def _true_cells(self, scene: Scene) -> tuple[Tensor, Tensor]:
-        sizes = self._sizes(scene)
-        key = tuple(sizes.values())
+    def _true_cells(self, scene: Scene) -> tuple[list[Tensor], Tensor]:
+        sizes, like = self._sizes(scene), scene.log_probs(*self.variables[0])
+        key = (*sizes.values(), like.device, like.dtype)
         if self._cells is None or self._cells[0] != key:
-            self._cells = (key, *_cells_of(self.table(sizes)))
+            self._cells = (key, *_cells_of(self.table(sizes), like))
         return self._cells[1:]
 
-    def _log_sum(self, scene: Scene, cells: Tensor, log_share: Tensor) -> Tensor:
+    def _log_sum(self, scene: Scene, cells: list[Tensor], log_share: Tensor) -> Tensor:
         """log of sum over cells of share * product of class probabilities, (batch,)."""
         first = scene.log_probs(*self.variables[0])
-        if len(cells) == 0:
+        if len(log_share) == 0:
             return first.new_full(first.shape[:1], -math.inf)
-        total = log_share.to(first)
-        for axis, variable in enumerate(self.variables):
-            log_probs = scene.log_probs(*variable)
-            total = total + log_probs.index_select(1, cells[:, axis].to(log_probs.device))
+        total = log_share
+        for variable, classes in zip(self.variables, cells, strict=True):
+            total = total + scene.log_probs(*variable).index_select(1, classes)
         return total.logsumexp(-1)
 
 
-def _cells_of(table: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the cells that are not false, and the log of their share."""
+def _cells_of(table: Tensor, like: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The classes of each variable in the cells that are not false, and the log of their share."""
     cells = (table > 0).nonzero()
-    return cells, table[tuple(cells.T)].double().log()
+    log_share = table[tuple(cells.T)].double().log()
+    return [classes.contiguous().to(like.device) for classes in cells.T], log_share.to(like)
 
 
 def _statement(part: Constraint) -> Statement | None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autovae.export.prior import PriorModule
-from autovae.reasoning import HMC, Criterion, Gaussian, LatentPosterior
+from autovae.reasoning import HMC, Categorical, Criterion, Gaussian, LatentPosterior
 from autovae.reasoning.gradient import likelihood_gradient
 from autovae.reasoning.hmc import INTEGRATORS, _Run
 
@@ -151,6 +151,28 @@ def test_a_hole_in_the_evidence_is_not_entered():
     assert draws.log_prob.isfinite().all()
     assert (draws.flat[:, 0] > -2.5).all()
     assert abs(float(draws.flat[:, 0].mean()) - 1) < 0.2
+
+
+def test_a_graph_without_a_gpu_is_flagged_and_done_without():
+    plain = HMC(chains=2).run(mirror_question(), 3, warmup=5)
+    asked = HMC(chains=2, graph=True).run(mirror_question(), 3, warmup=5)
+    assert "no CUDA graph" in asked.flags[0]
+    assert torch.equal(asked.xi, plain.xi)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_graph_gives_the_plain_draws(closed):
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 100)).cuda()
+    prior = PriorModule(decoder, ["normal"] * 16, likelihood="bernoulli")
+    net = nn.Linear(100, 5).cuda()
+    evidence = Gaussian(None, torch.full((100,), 0.5, device="cuda"), 0.3) if closed else Categorical(net, 2)
+    posterior = LatentPosterior(prior, evidence)
+    plain = HMC(chains=4).run(posterior, 20, warmup=30)
+    recorded = HMC(chains=4, graph=True).run(posterior, 20, warmup=30)
+    assert recorded.flags == plain.flags
+    torch.testing.assert_close(recorded.xi, plain.xi, rtol=1e-2, atol=1e-2)
 
 
 def test_warmup_is_kept_on_request():
