@@ -142,9 +142,8 @@ class _LinearInX(torch.autograd.Function):
 
 
 def _linear_in_x(x: Tensor, eta: Tensor, both: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    x = x.to(eta.dtype)
-    shape = torch.broadcast_shapes(x.shape, eta.shape)
-    result: Tensor = _LinearInX.apply(x.expand(shape), eta.expand(shape), both)[0]
+    x, eta = torch.broadcast_tensors(x.to(eta.dtype), eta)
+    result: Tensor = _LinearInX.apply(x, eta, both)[0]
     return result
 
 
@@ -211,7 +210,7 @@ class Bernoulli(Likelihood):
         if not (params.requires_grad and torch.is_grad_enabled()):
             spare = params.abs()
             return _CoinSum.value(x, params, spare.sum(-1), spare.sigmoid_())
-        result: Tensor = _CoinSum.apply(x, params.expand(torch.broadcast_shapes(x.shape, params.shape)))[0]
+        result: Tensor = _CoinSum.apply(x, torch.broadcast_tensors(x, params)[1])[0]
         return result
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -354,8 +353,8 @@ class OnTheLine(Likelihood):
 
     def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         given = self._scale(scale, params)
-        shape = torch.broadcast_shapes(x.shape, params.shape, given.shape)
-        result: Tensor = _StandardLogProb.apply(x.to(params.dtype), params.expand(shape), given, self.law)[0]
+        wide = torch.broadcast_tensors(x, params, given)[1]
+        result: Tensor = _StandardLogProb.apply(x.to(params.dtype), wide, given, self.law)[0]
         return result
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
