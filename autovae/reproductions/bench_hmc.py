@@ -203,8 +203,9 @@ def bench_hmc(rounds: int = 5, draws: int = 2000, chains: int = 8, warmup: int =
         "step_size": step,
         "threads": torch.get_num_threads(),
         "draws": part * rounds,
-        "notes": notes,
     }
+    if notes:
+        result["install"] = "; ".join(notes)
     for name, values in rates.items():
         result[f"leapfrogs_per_second_{name}"] = statistics.median(values)
     return result
