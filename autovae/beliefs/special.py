@@ -151,7 +151,19 @@ def scaled_exp_integral(x: Tensor, y: Tensor, poles: Constants) -> Complex:
 
 
 _EIN = [(-1) ** k / ((k + 1) * math.factorial(k + 1)) for k in range(19)]
-_STIELTJES = np.linspace(-3.5, 3.3, 24)
+
+
+def _stieltjes(first: float, last: float, count: int) -> list[tuple[float, float]]:
+    """(node, weight) of e^x E1(x) = int e^-s / (x + s) ds by the double exponential rule."""
+    step = (last - first) / (count - 1)
+    exponents = [first + k * step for k in range(count)]
+    nodes = [math.exp(u - math.exp(-u)) for u in exponents]
+    return [
+        (node, step * node * (1 + math.exp(-u)) * math.exp(-node)) for node, u in zip(nodes, exponents, strict=True)
+    ]
+
+
+_STIELTJES = _stieltjes(-3.5, 3.3, 24)
 
 
 def exp_integral_of_exp(t: Tensor) -> Tensor:
@@ -161,9 +173,7 @@ def exp_integral_of_exp(t: Tensor) -> Tensor:
     # E1(40) = 1e-19: constant from there, so that e^t does not overflow.
     above = torch.exp(t.clamp(0, math.log(40)))
     total = torch.zeros_like(above)
-    for u in _STIELTJES:
-        node = math.exp(u - math.exp(-u))
-        weight = (_STIELTJES[1] - _STIELTJES[0]) * node * (1 + math.exp(-u)) * math.exp(-node)
+    for node, weight in _STIELTJES:
         total = total + weight / (above + node)
     return torch.where(t > 0, torch.exp(-above) * total, series)
 
