@@ -1,0 +1,30 @@
+"""The HMC benchmark without peers: ratios to them are null, with how to install them."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from autovae.reproductions.bench_hmc import bench_hmc, question
+
+
+@pytest.mark.slow
+def test_missing_peers_are_null_and_say_how_to_install_them(monkeypatch):
+    for module in ("pyro", "pyro.infer", "blackjax"):
+        monkeypatch.setitem(sys.modules, module, None)
+    result = bench_hmc(rounds=2, draws=16, chains=2, warmup=30)
+    assert result["vs_pyro"] is result["vs_pyro_ess"] is result["vs_blackjax"] is None
+    assert "pip install" in result["install"]
+    assert result["chains64_vs_8"] > 0
+    assert result["chees_vs_plain_ess"] > 0
+    json.dumps(result)
+    assert not any(isinstance(value, (list, dict)) for value in result.values())
+
+
+def test_the_question_is_the_same_for_every_peer():
+    one, two = question(), question()
+    xi = torch.randn(3, one.latent_dim)
+    torch.testing.assert_close(one.log_prob(xi), two.log_prob(xi))
+    assert one.latent_dim == 128
+    assert one.decode(xi).shape == (3, 784)
