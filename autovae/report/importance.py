@@ -18,9 +18,9 @@ The two methods answer different questions. fANOVA: how much of all the variatio
 due to this axis? PED-ANOVA: how differently do the best trials choose it? An axis that only spoils scores is large in
 the first and small in the second.
 
-The interval resamples trials, fits a smaller forest to each resample, and puts the spread of its importances about the
-estimate (scaled by 1 / sqrt(n) where a resample holds fewer than all n trials), within [0, 1]. It covers which trials
-were run, not choices that were never tried.
+The interval is the estimate -+ t times the standard deviation of importances of smaller forests, each fitted to a
+resample of the trials (scaled by 1 / sqrt(n) where a resample holds fewer than all n), within [0, 1]. It covers which
+trials were run, not choices that were never tried.
 
 References: Hutter, Hoos and Leyton-Brown 2014 (`fanova`); Watanabe, Bansal and Hutter, PED-ANOVA, 2023.
 """
@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from autovae.finiteness import finiteness
 from autovae.report.fanova import (
@@ -233,7 +234,7 @@ def _intervals(
     seed: int,
     resamples: int,
 ) -> tuple[Array, Array]:
-    """The bootstrap's spread about its own mean, put about the estimate and kept in [0, 1]."""
+    """Estimate -+ t times the standard deviation over resamples, kept in [0, 1]."""
     generator = np.random.default_rng(seed)
     found = []
     size = min(len(scores), MOST)
@@ -244,9 +245,9 @@ def _intervals(
             found.append(again.pairs + np.diag(again.main))
     if len(found) < 2:
         return np.full_like(estimate, math.nan), np.full_like(estimate, math.nan)
-    spread = (np.array(found) - np.mean(found, 0)) * math.sqrt(size / len(scores))
-    low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return np.clip(estimate + low, 0, 1), np.clip(estimate + high, 0, 1)
+    error = np.std(found, axis=0, ddof=1) * math.sqrt(size / len(scores))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(found) - 1)) * error
+    return np.clip(estimate - reach, 0, 1), np.clip(estimate + reach, 0, 1)
 
 
 def exact_importance(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Any] | None = None) -> Decomposition:

@@ -148,3 +148,23 @@ def test_the_same_trials_give_the_same_numbers():
     rows = rows_of(lambda q, p, head: float(q == p))
     one, two = (importance_rows(importance_of(rows, resamples=3)) for _ in range(2))
     assert one == two
+
+
+@pytest.mark.slow
+def test_intervals_are_as_wide_as_estimates_spread_between_studies():
+    effect = {"normal": 0.0, "laplace": 0.3, "logistic": 0.6, "gumbel": 0.0}
+
+    def study(seed):
+        generator = np.random.default_rng(seed)
+        rows = []
+        for number in range(60):
+            q, p = (str(name) for name in generator.choice(list(effect), 2))
+            head = int(generator.integers(3))
+            score = effect[p] + 0.5 * head + 0.3 * (q == p) + 0.1 * generator.normal()
+            rows.append(row(number, float(score), q, p, str(head)))
+        return importance_of(rows, resamples=20)
+
+    found = [study(seed) for seed in range(16)]
+    estimates = np.array([result.values.diagonal() for result in found])[:, [0, 2]]
+    widths = np.mean([(result.high - result.low).diagonal() for result in found], axis=0)[[0, 2]] / 2 / 2.09
+    np.testing.assert_allclose(widths, estimates.std(0, ddof=1), rtol=0.5)
