@@ -46,8 +46,8 @@ def read_image(text: str, prior: PriorModule, data_dir: str | Path | None = None
         split = data.test if source in DATASETS else data.train
         if int(place) >= len(split):
             raise ValueError(f"{text}: got number {place}, expected 0 to {len(split) - 1}")
-        x = split.take(slice(int(place), int(place) + 1))
-        return data.original_units(network_input(x.x, data))[0]
+        point = split.take(slice(int(place), int(place) + 1))
+        return data.original_units(network_input(point.x, data))[0]
     from PIL import Image, UnidentifiedImageError
 
     try:
