@@ -103,7 +103,7 @@ class PriorModule(nn.Module):
         self.objects = int(objects)
         self.card = dict(card or {})
         self.transport = transport
-        reference = _reference(decoder)
+        reference = _reference(decoder, offset)
         if isinstance(scale, str) and scale != "pixel":
             raise ValueError(f'got scale={scale!r}; expected a number, a tensor, "pixel" or None')
         self.scale_per_pixel, self.scale_floor = scale == "pixel", float(scale_floor)
@@ -306,12 +306,12 @@ class PriorModule(nn.Module):
         return f"families=[{', '.join(parts)}], likelihood={self.likelihood}, shape={self.shape}{objects}"
 
 
-def _reference(module: nn.Module) -> Tensor:
+def _reference(module: nn.Module, otherwise: Tensor | float = 0.0) -> Tensor:
     """The first floating tensor of a module: its dtype and device are those of the prior."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             return tensor
-    return torch.zeros(())
+    return otherwise if isinstance(otherwise, Tensor) and otherwise.is_floating_point() else torch.zeros(())
 
 
 def _like(value: Tensor | float, reference: Tensor) -> Tensor:

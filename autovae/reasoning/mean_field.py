@@ -68,7 +68,10 @@ class ADVIStep(torch.optim.Optimizer):
 
 @dataclass(frozen=True)
 class MeanField(Method):
-    """Independent normals by maximising the ELBO; `watch(evaluation, power, mean, std)` is told of every evaluation."""
+    """Independent normals by maximising the ELBO, the best of `restarts` fits.
+
+    `watch(evaluation, power, mean, std)` is told of every evaluation.
+    """
 
     name: ClassVar[str] = "mean_field"
 
@@ -77,11 +80,13 @@ class MeanField(Method):
     iterations: int = 500
     eta: float = 1.0
     anneal: tuple[float, ...] = (1.0,)
+    restarts: int = 1
     watch: Watch | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         at_least(self.pairs, 1, "pairs")
         at_least(self.iterations, 1, "iterations")
+        at_least(self.restarts, 1, "restarts")
         lookup(_FITS, self.optimizer, "optimizer")
         if not self.anneal or self.anneal[-1] != 1.0 or any(not power >= 0 for power in self.anneal):
             raise ValueError(
@@ -97,32 +102,31 @@ class MeanField(Method):
         start: Tensor | None = None,
         progress: bool = False,
     ) -> Draws:
-        """`draws` (1,000) independent draws of q, (1, draws, dim); `start` (dim,) is the first mean."""
+        """`draws` (1,000) independent draws of q, (1, draws, dim); `start` (dim,) or (restarts, dim) is the first mean."""
         count = 1000 if draws is None else draws
         at_least(count, 1, "draws")
         began = time.perf_counter()
         generator = generator_for(posterior, seed)
         if start is None:
             posterior.start(1, generator)  # refuses impossible evidence, with the name of the constraint
-            mean = 0.1 * posterior.prior.sample_normal(generator=generator)
+            means = 0.1 * posterior.prior.sample_normal(self.restarts, generator=generator)
         else:
-            mean = starting_points(posterior, 1, generator, start)[0]
-        fit = _Fit(self, mean, generator)
-        for power in track(self.anneal, len(self.anneal), "mean field", progress):
+            means = starting_points(posterior, self.restarts, generator, start)
+        fits = [_Fit(self, mean, generator) for mean in means]
+        stages = [(fit, power) for fit in fits for power in self.anneal]
+        for fit, power in track(stages, len(stages), "mean field", progress):
             fit.objective = likelihood_gradient(posterior.with_power(power))
             fit.power = power * posterior.power
             _FITS[self.optimizer](fit)
+        fit = min(fits, key=lambda fit: fit.value if math.isfinite(fit.value) else math.inf)
         mean, std = fit.mean.detach(), fit.log_std.detach().exp()
         noise = posterior.prior.sample_normal(count, generator=generator)
         xi = mean + std * noise
         log_prob = log_prob_in_batches(posterior, xi)
         log_q = (-0.5 * noise.square() - std.log()).sum(-1) - 0.5 * posterior.latent_dim * math.log(2 * math.pi)
         elbo = -fit.value
-        flags = (
-            ()
-            if math.isfinite(elbo)
-            else ("the ELBO is not finite: the fit failed; anneal the power, or start elsewhere",)
-        )
+        failed = "the ELBO is not finite: the fit failed; anneal the power, or start elsewhere"
+        flags = () if math.isfinite(elbo) else (failed,)
         return Draws(
             xi=xi[None],
             log_prob=log_prob[None],
@@ -132,7 +136,12 @@ class MeanField(Method):
             seconds=time.perf_counter() - began,
             log_weights=(log_prob - log_q)[None],
             transport=Affine(mean, std),
-            info={"elbo": elbo, "evaluations": fit.evaluations, "optimizer": self.optimizer},
+            info={
+                "elbo": elbo,
+                "worst_elbo": -max(fit.value for fit in fits),
+                "evaluations": sum(fit.evaluations for fit in fits),
+                "optimizer": self.optimizer,
+            },
             flags=flags,
         )
 

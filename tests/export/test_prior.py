@@ -142,6 +142,12 @@ def test_transports_are_rebuilt_from_plain_values():
     torch.testing.assert_close(rebuilt(xi), moved.transport(xi))
 
 
+def test_a_decoder_without_weights_keeps_its_precision():
+    prior = PriorModule(nn.Identity(), MIXED).double()
+    assert prior.replicate(2).dtype == torch.float64
+    assert prior.transported(Affine(torch.zeros(8).double(), torch.ones(8).double())).sample(2).dtype == torch.float64
+
+
 def test_decode_takes_any_leading_shape():
     prior = linear_prior(MIXED, shape=(2, 3))
     z = prior.sample(12)
@@ -217,3 +223,23 @@ def test_latents_of_another_size_are_refused():
     for method in (prior.decode, prior.log_prob, prior.from_normal, prior.to_normal):
         with pytest.raises(ValueError, match=r"expected \(\.\.\., 8\)"):
             method(torch.zeros(2, 7, dtype=torch.float64))
+
+
+@pytest.mark.slow
+def test_decode_and_the_whole_prior_can_be_exported():
+    prior = linear_prior(MIXED, torch.float32, likelihood="bernoulli", shape=(2, 3))
+    batch = {0: torch.export.Dim("batch")}
+    xi = torch.randn(7, 8)
+    whole = torch.export.export(prior, (torch.randn(4, 8),), dynamic_shapes={"xi": batch})
+    torch.testing.assert_close(whole.module()(xi), prior(xi))
+
+    class Decode(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.prior = prior
+
+        def forward(self, z):
+            return self.prior.decode(z)
+
+    decode = torch.export.export(Decode(), (torch.randn(4, 8),), dynamic_shapes={"z": batch})
+    torch.testing.assert_close(decode.module()(xi), prior.decode(xi))
