@@ -34,7 +34,7 @@ def compare(folders: Sequence[str | Path], to: str | Path | None = None) -> Path
     studies: dict[str, Content] = {}
     for folder in folders:
         content = Content(read_record(folder))
-        studies[_unique(content.record.name, studies)] = content
+        studies[_unique(content.record.title, studies)] = content
     parts = [
         ("results", "Results", _results(studies)),
         ("mattered", "What mattered", _mattered(studies)),

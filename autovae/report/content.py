@@ -70,7 +70,7 @@ class Content:
             return found
         for title, folder in MODELS.items():
             model = self.attempt(title, partial(load_model, self.record.folder / folder), None)
-            if model is not None:
+            if model is not None and not any(_same(model, other) for other in found.values()):
                 found[title] = model
         return found
 
@@ -113,5 +113,18 @@ class Content:
                 found[title] = seen
         return found
 
+    @property
+    def baseline_won(self) -> bool:
+        """Whether the best finalist is the matched normal itself."""
+        summary = self.record.summary or {}
+        winner, baseline = summary.get("winner"), summary.get("baseline")
+        if not isinstance(winner, dict) or not isinstance(baseline, dict):
+            return False
+        return {**winner, "seed": 0} == {**baseline, "seed": 0}
+
     def warning(self, text: str) -> str:
         return f'<p class="card warning">{esc(text)}</p>'
+
+
+def _same(one: Model, other: Model) -> bool:
+    return one.prior.card.get("weights_sha256") == other.prior.card.get("weights_sha256")

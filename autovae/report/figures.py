@@ -131,11 +131,12 @@ def surface_figure(result: Importance) -> Figure:
     down, across = result.axes[first], result.axes[second]
     is_pair = (down.name, across.name) == ("posterior", "prior")
     blocked = {(q, p) for q in down.choices for p in across.choices if is_pair and _infinite(str(q), str(p))}
+    offered = set(result.joint.cells) if is_pair and result.joint is not None else None
     cells = {
         (q, p): (float(values[a, b]), f"{values[a, b]:.4f} on average over all else")
         for a, q in enumerate(down.choices)
         for b, p in enumerate(across.choices)
-        if (q, p) not in blocked
+        if (q, p) not in blocked and (offered is None or (a, b) in offered)
     }
     sides: list[tuple[str, Sequence[Any]]] = [(axis.name.replace("_", " "), axis.choices) for axis in (down, across)]
     if is_pair:
@@ -255,7 +256,7 @@ def curve_figure(result: Importance, place: int, rows: Sequence[Mapping[str, Any
     with style():
         figure = new_figure(2.4)
         axes: Axes = figure.subplots()
-        values = [row.get(axis.name) for row in rows]
+        values = [point.get(axis.name) for point in result.points]
         if axis.categorical:
             spots = {choice: number for number, choice in enumerate(axis.choices)}
             generator = np.random.default_rng(0)

@@ -64,7 +64,7 @@ def build_report(folder: str | Path, data: Data | None = None) -> Path:
         )
     target = content.record.folder
     text = page(
-        f"{content.record.name} – AutoVAE", _header(content), [part for part in parts if part[2]], _footer(content)
+        f"{content.record.title} – AutoVAE", _header(content), [part for part in parts if part[2]], _footer(content)
     )
     write_text(target / "importance.csv", importance_csv(content.importance))
     _write_figures(target / "figures", content.files)
@@ -90,9 +90,11 @@ def importance_csv(result: Importance) -> str:
 
 def _header(content: Content) -> str:
     record = content.record
+    own = record.study.get("data", {}).get("path")
+    elsewhere = f" <strong>Run on {esc(record.data_name)} instead of the study's own data.</strong>" if own else ""
     return (
-        f'<p class="kicker">AutoVAE study · {esc(record.data_name)}</p><h1>{esc(record.name)}</h1>'
-        f'<p class="lede">{esc(record.study.get("purpose", ""))}</p>'
+        f'<p class="kicker">AutoVAE study · {esc(record.data_name)}</p><h1>{esc(record.title)}</h1>'
+        f'<p class="lede">{esc(record.study.get("purpose", ""))}{elsewhere}</p>'
     )
 
 

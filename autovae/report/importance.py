@@ -27,6 +27,7 @@ References: Hutter, Hoos and Leyton-Brown 2014 (`fanova`); Watanabe, Bansal and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,9 +72,11 @@ class Importance:
     optuna: Array = field(default_factory=lambda: np.zeros(0))
     ped_anova: Array = field(default_factory=lambda: np.zeros(0))
     counts: list[dict[Any, int]] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)  # the trials on the axes, in their order
     reason: str = ""
     branches: dict[str, Importance] = field(default_factory=dict)  # axes that only some trials have: those trials alone
     surface: tuple[int, int, Array] | None = None  # the pair of categorical axes that interact most, mean predictions
+    joint: Joint | None = None  # the pairs of posterior and prior that are searched, where that is not all
     holes: int = 0  # combinations of posterior and prior that the space does not offer
 
     @property
@@ -94,6 +97,7 @@ def belief_axes(
     """
     points = [_beliefs(row) for row in rows]
     _fill_shares(points)
+    _merge_tied(points)
     parameters = (space or {}).get("parameters", {})
     axes, partial = [], []
     for name in sorted({name for point in points for name in point}):
@@ -140,6 +144,21 @@ def _fill_shares(points: list[dict[str, Any]]) -> None:
                 point.setdefault(name, 1.0 if name == f"share of {single} in {side}" else 0.0)
 
 
+def _merge_tied(points: list[dict[str, Any]]) -> None:
+    """Axes that always change together, as posterior and prior of matched pairs, are one axis: nobody can tell them apart."""
+    names = sorted({name for point in points for name in point})
+    for a, b in itertools.combinations(names, 2):
+        sides = [[point.get(name) for point in points] for name in (a, b)]
+        if any(None in side or len(set(side)) < 2 for side in sides) or any(
+            isinstance(v, float) for v in sides[0] + sides[1]
+        ):
+            continue
+        if len(set(zip(*sides, strict=True))) == len(set(sides[0])) == len(set(sides[1])):
+            for point in points:
+                first, second = point.pop(a), point.pop(b)
+                point[f"{a} and {b}"] = first if first == second else f"{first}|{second}"
+
+
 def joint_of(axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]], space: Mapping[str, Any] | None) -> Joint | None:
     """Posterior and prior as joined axes, where the space does not offer all their combinations."""
     names = [axis.name for axis in axes]
@@ -178,7 +197,7 @@ def importance_of(
     """Importances from complete trials (rows with a score). Says why not, where there are none."""
     rows = [row for row in rows if math.isfinite(row["score"])]
     axes, points, partial = belief_axes(rows, space)
-    result = Importance(tuple(axes), len(rows))
+    result = Importance(tuple(axes), len(rows), points=points)
     scores = np.array([row["score"] for row in rows], float)
     if len(rows) < LEAST:
         result.reason = f"{len(rows)} complete trials are too few to say what mattered; at least {LEAST} are needed."
@@ -200,6 +219,7 @@ def importance_of(
         axes, joint, inputs, scores, result.values, seed, RESAMPLES if resamples is None else resamples
     )
     result.surface = _strongest(axes, forest, result.decomposition)
+    result.joint = joint
     if joint is not None:
         result.holes = len(axes[joint.first].choices) * len(axes[joint.first + 1].choices) - len(joint.cells)
     for name in partial if branches else ():

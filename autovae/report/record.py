@@ -39,6 +39,11 @@ class Record:
         return str(self.study.get("name", self.folder.name))
 
     @property
+    def title(self) -> str:
+        """The folder's name: a study run on other data has a folder of its own."""
+        return self.folder.resolve().name
+
+    @property
     def complete(self) -> list[dict[str, Any]]:
         """Trials with a score."""
         return [row for row in self.trials if row["state"] == "COMPLETE" and math.isfinite(row["score"])]

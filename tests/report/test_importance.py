@@ -70,6 +70,15 @@ def test_infinite_pairs_do_not_count():
     assert sum(r["importance"] for r in by_axis(result).values()) > 0.9
 
 
+def test_axes_that_always_change_together_are_one():
+    rows = [r for r in rows_of(lambda q, p, head: float(q == "laplace"), 3) if r["posterior"] == r["prior"]]
+    axes, _, _ = belief_axes(rows)
+    assert [axis.name for axis in axes] == ["likelihood", "posterior and prior"]
+    assert axes[1].choices == ("laplace", "normal")
+    found = by_axis(importance_of(rows, resamples=2))
+    assert found["posterior and prior"]["importance"] > 0.9
+
+
 def test_a_listed_space_leaves_out_what_it_does_not_list():
     rows = [
         r

@@ -33,7 +33,9 @@ def drawings_part(content: Content) -> str:
     ]
     note = (
         "<p class='note'>The mean picture E[x|z] of latents z drawn from each prior, not picked. Both start from the same "
-        "standard normal numbers, so that places correspond where the latents do.</p>"
+        "standard normal numbers, so that places correspond where the latents do."
+        + (" The winner is the matched normal itself, so there is no second picture." if content.baseline_won else "")
+        + "</p>"
     )
     rest = [
         content.attempt("Reconstructions", lambda: _reconstructions(content), ""),

@@ -98,7 +98,9 @@ def _key_numbers(content: Content) -> list[tuple[str, str, str]]:
     others = ", ".join(f"{count} {state.lower()}" for state, count in record.states.items() if state != "COMPLETE")
     values = [("trials with a score", f"{len(record.complete):,}", others or "none failed")]
     gain = summary.get("gain_test")
-    if isinstance(gain, dict):
+    if content.baseline_won:
+        values.append(("gain on test", "none", "the matched normal is the best of the finalists"))
+    elif isinstance(gain, dict):
         interval = f"{number(gain.get('low'))} to {number(gain.get('high'))} bits per dimension"
         values.append(("gain on test", number(gain.get("mean")), interval))
     if record.complete:
