@@ -84,7 +84,13 @@ class Importance:
         """(axes, axes): main effects on the diagonal, interactions off it."""
         if self.decomposition is None:
             return np.zeros((0, 0))
-        return self.decomposition.pairs + np.diag(self.decomposition.main)
+        both = self.decomposition.pairs + np.diag(self.decomposition.main)
+        return np.clip(both, 0, 1)  # dependent axes (`fanova`) may have shares a hair below 0
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the forest predicts trials it has not seen at all."""
+        return self.decomposition is not None and self.decomposition.r2 > 0.1
 
 
 def belief_axes(

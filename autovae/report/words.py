@@ -203,7 +203,7 @@ def limits(study: Mapping[str, Any], summary: Mapping[str, Any] | None, likeliho
             "Bernoulli heads know two outcomes. On grey levels they are scored as the continuous Bernoulli of the same "
             "logits, and lose partly by construction."
         )
-    seeds = study.get("finals", {}).get("seeds")
+    seeds = (values.get("gain_test") or {}).get("seeds") or study.get("finals", {}).get("seeds")
     found.append(
         "Trials of the search are single fits with one seed each; fits of one belief differ between seeds. Only the "
         f"finals compare over seeds{f' ({seeds} of them)' if seeds else ''}, and test data were used once, after picking."

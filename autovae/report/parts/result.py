@@ -110,8 +110,8 @@ def _key_numbers(content: Content) -> list[tuple[str, str, str]]:
         main = content.importance.values.diagonal()
         top = int(np.argmax(main))
         low, high = content.importance.low[top, top], content.importance.high[top, top]
-        name = content.importance.axes[top].name.replace("_", " ")
-        values.append(
-            ("mattered most", name, f"{100 * main[top]:.0f} % of the variance ({100 * low:.0f} to {100 * high:.0f} %)")
-        )
+        name = content.importance.axes[top].name.replace("_", " ") if content.importance.trusted else "unclear"
+        share = f"{100 * main[top]:.0f} % of the variance ({100 * low:.0f} to {100 * high:.0f} %)"
+        doubt = f"the trials do not predict each other (R² {content.importance.decomposition.r2:.2f})"
+        values.append(("mattered most", name, share if content.importance.trusted else doubt))
     return values
