@@ -116,7 +116,7 @@ def run(
         on_progress.phase("report")
         from autovae.report.html import build_report
 
-        report_path = build_report(job.folder.path)
+        report_path = build_report(job.folder.path, job.data)
     summary = job.folder.read_json("summary.json") or {}
     winner = job.folder.path / "winners" / "1"
     if json:
