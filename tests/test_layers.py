@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "autovae"
 ORDER = [
     "tables", "streams", "files", "finiteness", "spec", "beliefs", "model", "data", "training", "metrics", "export",
-    "search", "report", "reasoning", "reproductions", "terminal", "cli",
+    "search", "report", "reasoning", "reproductions", "terminal", "commands", "cli",
 ]  # fmt: skip
 # reasoning sees only what a prior module needs; report and search are siblings.
 FORBIDDEN = {("reasoning", "search"), ("reasoning", "training"), ("reasoning", "report"), ("report", "reasoning")}

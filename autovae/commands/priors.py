@@ -1,0 +1,90 @@
+"""Commands on an exported prior: sample, score, reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autovae.commands.options import DataDir, Json, PriorFolder, Seed, emit
+
+__all__ = ["sample", "score", "reason"]
+
+
+def sample(
+    prior: PriorFolder,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many samples.")] = 64,
+    to: Annotated[Path, typer.Option("--to", help="A picture (.png, .svg, .pdf), or numbers (.npz, .csv).")] = Path(
+        "samples.png"
+    ),
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Draw from a prior: E[x|z] of latents z ~ p(z), as a picture or as numbers."""
+    from autovae.report.samples import draw, write_samples
+
+    x = draw(prior, number, seed)
+    path = write_samples(x, to)
+    emit({"to": path, "shape": list(x.shape)}) if json else typer.echo(f"{number} samples in {path}")
+
+
+def score(
+    prior: PriorFolder,
+    source: Annotated[str, typer.Argument(metavar="DATA", help="A data set's name, an .npz, a folder of images.")],
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    samples: Annotated[int, typer.Option("-k", "--samples", min=1, help="Importance samples a point.")] = 5000,
+    points: Annotated[int | None, typer.Option("--points", min=2, help="Only the first points.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write a row a point to this .csv.")] = None,
+    data: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """log p(x) of data under a saved VAE, with its errors: the mass of each level's bin, by importance sampling."""
+    from autovae.export.scoring import score_folder
+
+    result, bits = score_folder(prior, source, data, split, samples, points, seed)
+    if to is not None:
+        from autovae.files import write_text
+
+        header = "point,log_p,monte_carlo_error,effective_samples,pareto_shape"
+        columns = (result.per_point, result.monte_carlo, result.effective_samples, result.pareto)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        lines = [header, *(",".join([str(place), *(f"{v:.6g}" for v in row)]) for place, row in enumerate(rows))]
+        write_text(to, "\n".join(lines) + "\n")
+    if json:
+        emit({**result.to_dict(), "bits_per_dimension": bits, **({"to": to} if to else {})})
+        return
+    typer.echo(f"{result}\n{bits:.4f} bits per dimension{f'; a row a point in {to}' if to else ''}")
+
+
+def reason(
+    prior: PriorFolder,
+    image: Annotated[
+        str, typer.Option("--image", help="NAME:NUMBER (digits:3, mine.npz:0), or a picture of its size.")
+    ],
+    hide: Annotated[
+        str | None, typer.Option("--hide", help="Paint in this side: left, right, top or bottom; else denoise.")
+    ] = None,
+    noise: Annotated[float, typer.Option("--noise", help="Standard deviation with which the image is measured.")] = 0.1,
+    method: Annotated[str, typer.Option("--method", help="hmc, mean_field, mgvi, geovi, map, sir, rejection.")] = "hmc",
+    draws: Annotated[int | None, typer.Option("--draws", min=2, help="Draws of the method (a chain).")] = None,
+    to: Annotated[Path, typer.Option("--to", help="The picture: image, what was seen, mean answer, answers.")] = Path(
+        "answer.png"
+    ),
+    data: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Ask a prior about a damaged image: denoise it, or paint in what is hidden. No training.
+
+    `autovae reason results/quickstart/winners/1 --image digits:3 --hide right`
+    """
+    from autovae.reproductions.ask_image import ask_image
+
+    values = ask_image(prior, image, hide, noise, method, draws, seed, to, data)
+    if json:
+        emit(values)
+        return
+    for name, value in values.items():
+        typer.echo(f"{name:<18}{value:.4g}" if isinstance(value, float) else f"{name:<18}{value}")

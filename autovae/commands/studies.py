@@ -1,0 +1,154 @@
+"""Commands on studies and their results: run, report, compare, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autovae.commands.options import DataDir, Device, Json, Results, emit
+
+__all__ = ["run", "report", "compare", "export"]
+
+
+def run(
+    study: Annotated[str, typer.Argument(help="A study by name (see studies/) or the path of a .toml file.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Instead of the study's: a name, an .npz, a folder of images.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Finished trials that the study shall have in all.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="A reproduction in its full setting, for a GPU, instead of the short one.")
+    ] = False,
+    results: Results = Path("results"),
+    data: DataDir = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Run or resume a study; the same command again goes on where it stopped.
+
+    `autovae run quickstart` searches pairs of families and likelihoods on scikit-learn's digits.
+    `autovae run quickstart --dataset my.npz` does the same on an array `x` of your own.
+    `autovae run iwae_mnist` runs a published experiment again: `--full` in its full setting.
+    """
+    from autovae.reproductions.files import is_reproduction
+
+    if is_reproduction(study):
+        if dataset is not None or trials is not None:
+            raise ValueError("--dataset and --trials are for searches; a reproduction says both in its study file")
+        _reproduce(study, full, plan, results, data, device, json)
+        return
+    if full:
+        raise ValueError(f"--full is for reproductions; {study} is a search: leave it out")
+    from autovae.search.plan import plan_rows
+    from autovae.search.run import Run
+    from autovae.search.study import load_study
+    from autovae.terminal import live_progress
+
+    loaded = load_study(study)
+    if plan:
+        _print_plan(plan_rows(loaded, trials), json)
+        return
+    with live_progress(loaded.name) as on_progress:
+        job = Run(loaded, results, dataset, data, trials, device, on_progress)
+        for note in job.notes:
+            on_progress.phase(note)
+        try:
+            job.execute()
+        except KeyboardInterrupt:
+            kept = f"{job.finished_count()} finished trials are kept in {job.folder.path}"
+            typer.echo(f"\nstopped; {kept}; run the same command again to resume", err=True)
+            raise typer.Exit(130) from None
+        on_progress.phase("report")
+        from autovae.report.html import build_report
+
+        report_path = build_report(job.folder.path, job.data)
+    summary = job.folder.read_json("summary.json") or {}
+    winner = job.folder.path / "winners" / "1"
+    if json:
+        emit({**summary, "report": report_path, "winner_folder": winner, "trials": job.finished_count()})
+        return
+    typer.echo(f"{job.finished_count()} trials finished, {job.added} of them now" if job.added else "nothing to add")
+    typer.echo(summary.get("sentence", ""))
+    typer.echo(f"report   {report_path}")
+    typer.echo(f"winner   {winner}")
+
+
+def _print_plan(rows: list[tuple[str, str]], json: bool) -> None:
+    if json:
+        emit(dict(rows))
+        return
+    for name, value in rows:
+        typer.echo(f"{name:<14}{value}")
+
+
+def _reproduce(
+    study: str, full: bool, plan: bool, results: Path, data: Path | None, device: str | None, json: bool
+) -> None:
+    """`run` of a study of kind "reproduction"."""
+    from autovae.reproductions.files import load_reproduction
+    from autovae.terminal import live_progress
+
+    loaded = load_reproduction(study, full)
+    if plan:
+        _print_plan(loaded.plan_rows(), json)
+        return
+    from autovae.reproductions.run import run_reproduction
+
+    with live_progress(loaded.name) as on_progress:
+        try:
+            summary = run_reproduction(loaded, results, data, device, on_progress.phase)
+        except KeyboardInterrupt:
+            typer.echo("\nstopped; finished steps are kept; run the same command again to resume", err=True)
+            raise typer.Exit(130) from None
+    if json:
+        emit(summary)
+        return
+    typer.echo(summary["sentence"])
+    typer.echo(f"table    {Path(summary['results']) / 'table.csv'}")
+    typer.echo(f"words    {Path(summary['results']) / 'README.md'}")
+
+
+def report(folder: Annotated[Path, typer.Argument(help="results/STUDY")], json: Json = False) -> None:
+    """Rebuild report.html, importance.csv and figures/ from a results folder alone."""
+    from autovae.report.html import build_report
+
+    if not (folder / "study.toml").is_file():
+        raise ValueError(
+            f"{folder} is no results folder: it has no study.toml; expected a folder such as results/quickstart"
+        )
+    path = build_report(folder)
+    emit({"report": path}) if json else typer.echo(str(path))
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="results/STUDY, two or more.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The page; beside the first folder's report by default.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Several studies side by side on one page, with what may be compared and what may not."""
+    from autovae.report.compare import compare as compare_folders
+
+    path = compare_folders(folders, to)
+    emit({"page": path}) if json else typer.echo(str(path))
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="results/STUDY")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write the prior to.")],
+    trial: Annotated[int | None, typer.Option("--trial", help="Train this trial again and export it.")] = None,
+    data: DataDir = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Write the winner (or a trial, trained again from its spec and seed) as a prior module: safetensors and a card."""
+    from autovae.search.export import export_trial, export_winner
+
+    path = export_winner(folder, to) if trial is None else export_trial(folder, trial, to, data, device)
+    emit({"prior": path}) if json else typer.echo(f"prior    {path}")
