@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autovae.data.batches import network_input
-from autovae.data.datasets import Data, load
+from autovae.data.datasets import load
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
 from autovae.streams import stream_seed
@@ -158,7 +157,7 @@ def fit_population(
     kept = Checkpoints(checkpoint, source.digest)
     members: list[Member] = []
     for place, (spec, own) in enumerate(zip(specs, own_modules(specs, encoder, decoder), strict=True)):
-        members.append(_member(build(spec, source.domain, *own), place, kept, source))
+        members.append(_member(build(spec, source.domain, *own), place, kept, feed))
     place_of = {id(member): place for place, member in enumerate(members)}
     began = time.perf_counter()
     every = checkpoint_every or (None if rungs else 1)
@@ -222,13 +221,12 @@ def _per_spec(specs: Sequence[VAESpec], own: OwnModule, what: str) -> list[nn.Mo
     return list(made)
 
 
-def _member(vae: VAE, place: int, kept: Checkpoints, data: Data) -> Member:
+def _member(vae: VAE, place: int, kept: Checkpoints, feed: Feed) -> Member:
     member = kept.load(place, vae)
     if vae.rival is not None and not member.epoch:
         generator = torch.Generator().manual_seed(stream_seed(vae.spec.seed, "rival start"))
-        points = torch.randperm(len(data.train), generator=generator)[: vae.spec.components]
-        mask = None if data.train.mask is None else data.train.mask[points].flatten(1)
-        vae.rival.start(network_input(data.train.x[points].flatten(1), data, mask), generator)
+        points = torch.randperm(feed.points, generator=generator)[: vae.spec.components]
+        vae.rival.start(feed.batch(points.to(feed.device)).inputs.cpu(), generator)
     return member
 
 

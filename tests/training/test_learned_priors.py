@@ -1,12 +1,14 @@
 """Training with a rival prior or a flow posterior: right gradients, one program for all members, better bounds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from autovae import fit, fit_population
 from autovae.beliefs.priors import RIVALS
-from autovae.data.datasets import load
+from autovae.data.datasets import Split, load
 from autovae.metrics.bits import log_mass_bounds
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import VAEStack, build
@@ -131,3 +133,15 @@ def test_beta_weighs_a_divergence_by_samples():
     one, _ = followed(BASE.replace(rival="mixture"), 1)
     three, _ = followed(BASE.replace(rival="mixture", beta=3.0), 1)
     torch.testing.assert_close(one.value - three.value, 2 * one.divergence)
+
+
+def test_pseudo_inputs_start_where_the_encoder_looks():
+    """Dynamically binarised data are stored as grey levels; the encoder sees bits, and so does the VampPrior."""
+    levels = torch.arange(256, dtype=torch.uint8).repeat(50, 1)
+    binary = load((np.random.default_rng(0).random((60, 256)) < 0.5).astype(np.uint8))
+    data = replace(binary, train=Split(levels, grey=256))
+    spec = BASE.replace(rival="vampprior", epochs=1, learning_rate=1e-12)
+    inputs = fit(spec, data).model.rival.inputs
+    bits = inputs.round()
+    assert set(bits.unique().tolist()) == {0.0, 1.0}
+    assert (inputs - bits).abs().max() < 0.1
