@@ -10,7 +10,7 @@ bound (alpha = 0) of fixed K with noise that all members share:
 It is a lower bound for decoder and encoder together, so the score is an upper bound of the true bits. Its error over
 points is the standard error of the mean; the bias of K is shown by the change from K to 10 K.
 Reference: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.
-Not here: tight estimates of log p(x) (`log_likelihood`).
+Not here: tight estimates of log p(x) (`log_likelihood`), the score of all means under one head (`common_head`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.datasets import Data, Split
 from autovae.model.bounds import iwae
 from autovae.model.vae import VAE, VAEStack
@@ -60,8 +61,12 @@ def log_mass_bounds(
     points: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    common_scale: Tensor | None = None,
 ) -> Tensor:
-    """L_K of the first `points` points, in nats, (members, points); members of one shape are computed as one stack."""
+    """L_K of the first `points` points, in nats, (members, points); members of one shape are computed as one stack.
+
+    With `common_scale` (members,) the masses are those of a logistic of that scale at the mean of the member's own head.
+    """
     feed = Feed(data, split, device)
     count = min(points or feed.points, feed.points)
     result = torch.empty(len(members), count)
@@ -79,10 +84,11 @@ def log_mass_bounds(
             for first in range(0, len(places), at_once):
                 part = places[first : first + at_once]
                 stack = VAEStack([members[place] for place in part]).to_device(feed.device).eval()
+                scales = None if common_scale is None else common_scale[part].to(feed.device, feed.dtype)
                 for start in range(0, count, step):
                     stop = min(start + step, count)
                     noise = _noise(samples, stop - start, dim, seed, start, feed.device)
-                    result[part, start:stop] = _bounds(stack, feed, slice(start, stop), noise).cpu()
+                    result[part, start:stop] = _bounds(stack, feed, slice(start, stop), noise, scales).cpu()
     return result
 
 
@@ -96,7 +102,7 @@ def _noise(samples: int, points: int, dim: int, seed: int, first: int, device: t
     return xi.transpose(0, 1).to(device)
 
 
-def _bounds(stack: VAEStack, feed: Feed, index: slice, noise: Tensor) -> Tensor:
+def _bounds(stack: VAEStack, feed: Feed, index: slice, noise: Tensor, scales: Tensor | None) -> Tensor:
     batch = feed.batch(index, edges=True)
     assert batch.lower is not None  # edges were asked for
     assert batch.upper is not None
@@ -104,7 +110,13 @@ def _bounds(stack: VAEStack, feed: Feed, index: slice, noise: Tensor) -> Tensor:
     xi = noise.unsqueeze(0).expand(stack.size, *noise.shape)
     z, eps = stack.latents(loc, scale, xi)
     outputs = stack.decode(z, noise.shape[0])
-    weights = stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
+    if scales is None:
+        weights = stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
+    else:
+        masses = LIKELIHOODS["logistic"].log_mass(
+            batch.lower, batch.upper, stack.mean(outputs), scales.view(-1, 1, 1, 1)
+        )
+        weights = (masses if batch.mask is None else masses * batch.mask).sum(-1)
     weights = weights + stack.log_latent_ratio(z, eps, loc, scale, noise.shape[0])
     return iwae(weights.transpose(0, 1))
 

@@ -12,6 +12,9 @@ is the change from K to 10 K; a lead smaller than that names no winner.
 A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the best matched normal with its prior
 learned, trained over the same seeds for the same epochs. They are measured on test too, and the verdict says how the
 winner stands against each.
+
+Beside every validation score stands the one under a common logistic head (`metrics.common_head`), with the samples and
+points of the search: it shows how much of a difference is the shape of a likelihood. It picks nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from scipy import stats
 
 from autovae.data.datasets import Data
 from autovae.metrics.bits import log_mass_bounds, score
+from autovae.metrics.common_head import common_head_scores
 from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, fit_population
@@ -60,6 +64,7 @@ class Final:
     fits: list[Trained]
     validation: np.ndarray
     test: np.ndarray | None = None
+    common_head: np.ndarray | None = None  # validation bits of the means under one logistic head; not for two levels
 
     @property
     def mean(self) -> float:
@@ -181,7 +186,8 @@ def run_finals(
     finals = []
     for place, (role, row) in enumerate(entries):
         own = fits[place * len(seeds) : (place + 1) * len(seeds)]
-        finals.append(Final(role, row["spec"], row["number"], own, _bits(own, data, "validation", samples)))
+        bits, common = _bits(own, data, "validation", samples), _common_bits(own, data, study)
+        finals.append(Final(role, row["spec"], row["number"], own, bits, common_head=common))
     ranked, base, learned = finals[: len(finalists)], finals[len(finalists)], finals[len(finalists) + 1 :]
     ranked.sort(key=lambda final: final.mean)
     winner = ranked[0]
@@ -208,6 +214,16 @@ def _bits(fits: Sequence[Trained], data: Data, part: str, samples: int) -> np.nd
     split = getattr(data, part)
     bounds = log_mass_bounds([fit.model for fit in fits], data, split, samples, seed=1)
     return np.array([score(per_point, data, split, samples).bits for per_point in bounds])
+
+
+def _common_bits(fits: Sequence[Trained], data: Data, study: Study) -> np.ndarray | None:
+    """Validation bits under the common head; None for two levels, where each head's own masses are all there is."""
+    if data.levels == 2:
+        return None
+    settings = study.file.score
+    models = [fit.model for fit in fits]
+    scores = common_head_scores(models, data, data.validation, settings.samples, settings.points, seed=1)
+    return np.array([found.bits for found in scores])
 
 
 def _gap(final: Final, data: Data, samples: int) -> float:

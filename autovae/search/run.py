@@ -294,6 +294,7 @@ class Run:
                 "validation": float(final.validation[place]),
                 "test": None if final.test is None else float(final.test[place]),
                 "samples": verdict.samples,
+                "common_head": None if final.common_head is None else float(final.common_head[place]),
             }
             for place, fit in enumerate(final.fits)
         ]
