@@ -1,33 +1,38 @@
 r"""Annealed importance sampling: log p(x) enclosed from both sides.
 
-In the source xi ~ N(0, I) of the prior, z = z(xi), take the path of densities
+From a prior p(z) that can be drawn from, take the path of densities
 
-    f_t(xi) = N(xi; 0, I) p(x | z(xi))^(b_t),        0 = b_0 < ... < b_T = 1.
+    f_t(z) = p(z) p(x|z)^(b_t),        0 = b_0 < ... < b_T = 1.
 
-Forward: xi ~ N(0, I), then for each t weigh by p(x|z)^(b_t - b_(t-1)) and move by HMC that leaves f_t invariant. The
-mean weight estimates p(x) without bias, so the log of it is a lower bound of log p(x) in expectation. Backward: x is
-simulated together with its xi, which is then an exact draw of the posterior f_T; the same steps in reverse give weights
-whose mean estimates 1 / p(x), and minus its log is an upper bound. On simulated x the two enclose log p(x)
-(bidirectional Monte Carlo); on data only the forward one can be had.
+Forward: z ~ p, then for each t weigh by p(x|z)^(b_t - b_(t-1)) and move by HMC that leaves f_t invariant. The mean weight
+estimates p(x) without bias, so the log of it is a lower bound of log p(x) in expectation. Backward: x is simulated
+together with its z, which is then an exact draw of the posterior f_T; the same moves in reverse order give weights whose
+mean estimates 1 / p(x), and minus its log is an upper bound. On simulated x the two enclose log p(x) (bidirectional Monte
+Carlo); on data only the forward one can be had. All of K chains may start at the one exact draw that there is: each weight
+has the right mean, only their errors are then not independent.
 
-For models of up to some 50 latents with a product prior, whose z(xi) is one map. References: Neal, Annealed importance
-sampling, 2001; Grosse, Ghahramani and Adams, Sandwiching the marginal likelihood, 2015; Wu et al., On the quantitative
-analysis of decoder-based generative models, 2017. Not here: importance sampling from an encoder, see `log_likelihood`.
+Both hold for moves that are fixed beforehand. Step sizes that follow the chains they move would break them, so `step_sizes`
+finds them with chains of its own, for every point and temperature, and the same table serves both directions.
+
+References: Neal, Annealed importance sampling, 2001; Grosse, Ghahramani and Adams, Sandwiching the marginal likelihood, 2015;
+Wu et al., On the quantitative analysis of decoder-based generative models, 2017.
+Not here: trained VAEs (`enclosure`), importance sampling from an encoder (`log_likelihood`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["ais", "schedule"]
+__all__ = ["LogDensity", "ais", "schedule", "standard_normal", "step_sizes"]
 
-LogLikelihood = Callable[[Tensor], Tensor]
-TARGET = 0.65  # acceptance towards which the chains of a point move their step size
+LogDensity = Callable[[Tensor], Tensor]  # (K, B) of z (K, B, D)
+ACCEPTANCE, PACE = 0.65, 0.1  # which acceptance step sizes move towards, and how fast
 
 
 def schedule(temperatures: int) -> list[float]:
@@ -38,77 +43,120 @@ def schedule(temperatures: int) -> list[float]:
     return ((t - t[0]) / (t[-1] - t[0])).tolist()
 
 
+def standard_normal(xi: Tensor) -> Tensor:
+    """log N(xi; 0, I), summed over the last axis."""
+    return -0.5 * (xi.square() + math.log(2 * math.pi)).sum(-1)
+
+
 def ais(
-    log_likelihood: LogLikelihood,
+    log_likelihood: LogDensity,
     start: Tensor,
     temperatures: int = 500,
     leapfrogs: int = 10,
     backward: bool = False,
     seed: int = 0,
-    step: float = 0.3,
+    steps: Tensor | float = 0.3,
+    log_prior: LogDensity = standard_normal,
 ) -> Tensor:
     """log p(x) of each point from K chains, (B,): a lower bound in expectation, or an upper one where `backward`.
 
-    `log_likelihood` gives log p(x|z(xi)), (K, B), of xi (K, B, D), differentiably. `start` (K, B, D) holds draws of
-    N(0, I), or, for `backward`, exact draws of the posterior: the xi that the points were simulated with.
+    `log_likelihood` gives log p(x|z), (K, B), of z (K, B, D), differentiably, and so does `log_prior` log p(z). `start`
+    (K, B, D) holds draws of the prior, or, for `backward`, exact draws of the posterior: the z that the points were
+    simulated with. `steps` is HMC's step size, a number or the table of `step_sizes`, (temperatures - 1, B).
     """
     if start.dim() != 3 or start.shape[0] < 1:
         raise ValueError(f"got chains of shape {tuple(start.shape)}, expected (k, points, latents) with k >= 1")
+    target = _Target(log_likelihood, log_prior)
     generator = Generator(start.device).manual_seed(seed)
     betas = schedule(temperatures)
+    table = torch.as_tensor(steps, dtype=start.dtype, device=start.device).expand(temperatures - 1, start.shape[1])
     if backward:
         betas.reverse()
-    xi = start.clone()
-    steps = torch.full(start.shape[:2], step, dtype=start.dtype, device=start.device)
-    value, slope = _value_and_slope(log_likelihood, xi)
-    log_weight = torch.zeros_like(value)
+        table = table.flip(0)
+    state = target.at(start.clone())
+    log_weight = torch.zeros_like(state.log_x, dtype=torch.float64)
     for place, (before, after) in enumerate(pairwise(betas)):
-        log_weight = log_weight + (after - before) * value
+        log_weight += (after - before) * state.log_x
         if place < temperatures - 1:
-            xi, value, slope, steps = _hmc(log_likelihood, xi, value, slope, after, steps, leapfrogs, generator)
-    log_mean = torch.logsumexp(log_weight.double(), 0) - math.log(start.shape[0])
+            state, _ = _hmc(target, state, after, table[place], leapfrogs, generator)
+    log_mean = torch.logsumexp(log_weight, 0) - math.log(start.shape[0])
     return -log_mean if backward else log_mean
 
 
-def _value_and_slope(log_likelihood: LogLikelihood, xi: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        xi = xi.detach().requires_grad_()
-        value = log_likelihood(xi)
-        (slope,) = torch.autograd.grad(value.sum(), xi)
-    return value.detach(), slope
+def step_sizes(
+    log_likelihood: LogDensity,
+    start: Tensor,
+    temperatures: int = 500,
+    leapfrogs: int = 10,
+    seed: int = 0,
+    step: float = 0.3,
+    log_prior: LogDensity = standard_normal,
+) -> Tensor:
+    """HMC's step size of every temperature and point, (temperatures - 1, B), from a forward run of chains of its own.
+
+    It follows the acceptance of the chains of its point from one temperature to the next. `start` (K, B, D): draws of the
+    prior, not those of `ais`.
+    """
+    target = _Target(log_likelihood, log_prior)
+    generator = Generator(start.device).manual_seed(seed)
+    state = target.at(start.clone())
+    steps = torch.full(start.shape[1:2], step, dtype=start.dtype, device=start.device)
+    table = []
+    for beta in schedule(temperatures)[1:-1]:
+        table.append(steps)
+        state, accepted = _hmc(target, state, beta, steps, leapfrogs, generator)
+        steps = (steps * torch.exp(PACE * (accepted.mean(0) - ACCEPTANCE))).clamp(1e-4, 2.0)
+    return torch.stack(table) if table else start.new_zeros(0, start.shape[1])
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the chains are, with the values and slopes of both log densities there."""
+
+    z: Tensor
+    log_x: Tensor  # log p(x|z), (K, B)
+    slope_x: Tensor
+    log_z: Tensor  # log p(z)
+    slope_z: Tensor
+
+
+@dataclass(frozen=True)
+class _Target:
+    log_likelihood: LogDensity
+    log_prior: LogDensity
+
+    def at(self, z: Tensor) -> _State:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            log_x, log_z = self.log_likelihood(z), self.log_prior(z)
+            (slope_x,) = torch.autograd.grad(log_x.sum(), z)
+            (slope_z,) = torch.autograd.grad(log_z.sum(), z)
+        return _State(z.detach(), log_x.detach(), slope_x, log_z.detach(), slope_z)
 
 
 def _hmc(
-    log_likelihood: LogLikelihood,
-    xi: Tensor,
-    value: Tensor,
-    slope: Tensor,
-    beta: float,
-    steps: Tensor,
-    leapfrogs: int,
-    generator: Generator,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One HMC move of every chain that leaves N(xi) p(x|z)^beta invariant; the step size then follows acceptance."""
-    momentum = torch.randn(xi.shape, generator=generator, dtype=xi.dtype, device=xi.device)
+    target: _Target, old: _State, beta: float, steps: Tensor, leapfrogs: int, generator: Generator
+) -> tuple[_State, Tensor]:
+    """One HMC move of every chain that leaves p(z) p(x|z)^beta invariant, and its acceptance probability (K, B)."""
+    momentum = torch.randn(old.z.shape, generator=generator, dtype=old.z.dtype, device=old.z.device)
     size = steps.unsqueeze(-1)
-    energy = 0.5 * (xi.square() + momentum.square()).sum(-1) - beta * value
-    new, new_value, new_slope = xi, value, slope
-    momentum = momentum + 0.5 * size * (beta * new_slope - new)
+    before = 0.5 * momentum.square().sum(-1) - beta * old.log_x - old.log_z
+    new = old
+    momentum = momentum + 0.5 * size * (beta * new.slope_x + new.slope_z)
     for leap in range(leapfrogs):
-        new = new + size * momentum
-        new_value, new_slope = _value_and_slope(log_likelihood, new)
+        new = target.at(new.z + size * momentum)
         kick = 1.0 if leap < leapfrogs - 1 else 0.5
-        momentum = momentum + kick * size * (beta * new_slope - new)
-    change = energy - 0.5 * (new.square() + momentum.square()).sum(-1) + beta * new_value
-    change = change.nan_to_num(nan=-math.inf)
-    uniform = torch.rand(value.shape, generator=generator, dtype=xi.dtype, device=xi.device)
+        momentum = momentum + kick * size * (beta * new.slope_x + new.slope_z)
+    after = 0.5 * momentum.square().sum(-1) - beta * new.log_x - new.log_z
+    change = (before - after).nan_to_num(nan=-math.inf)
+    uniform = torch.rand(change.shape, generator=generator, dtype=change.dtype, device=change.device)
     accept = uniform.log() < change
     wide = accept.unsqueeze(-1)
-    accepted = change.clamp(max=0).exp().mean(0)  # over the chains of a point, so that no chain steers itself alone
-    steps = steps * torch.exp(0.05 * (accepted - TARGET))
-    return (
-        torch.where(wide, new, xi),
-        torch.where(accept, new_value, value),
-        torch.where(wide, new_slope, slope),
-        steps.clamp(1e-4, 2.0),
+    state = _State(
+        torch.where(wide, new.z, old.z),
+        torch.where(accept, new.log_x, old.log_x),
+        torch.where(wide, new.slope_x, old.slope_x),
+        torch.where(accept, new.log_z, old.log_z),
+        torch.where(wide, new.slope_z, old.slope_z),
     )
+    return state, change.clamp(max=0).exp()
