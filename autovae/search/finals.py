@@ -31,6 +31,7 @@ from scipy import stats
 from autovae.data.datasets import Data
 from autovae.metrics.bits import log_mass_bounds, score
 from autovae.metrics.common_head import common_head_scores
+from autovae.search.space import canonical
 from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, fit_population
@@ -155,7 +156,7 @@ def candidates(study: Study, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[
     """
     groups: dict[VAESpec, list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(row["spec"].replace(seed=0), []).append(row)
+        groups.setdefault(canonical(row["spec"]), []).append(row)
     means = {spec: float(np.mean([row["bits"] for row in group])) for spec, group in groups.items()}
     ranked = sorted(groups, key=lambda spec: (means[spec], groups[spec][0]["number"]))
     normal = [spec for spec in ranked if spec.matched_normal]

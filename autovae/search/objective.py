@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from autovae.data.datasets import Data
 from autovae.metrics.bits import Score, log_mass_bounds, score
 from autovae.model.vae import VAE
+from autovae.search.extras import EXTRAS
+from autovae.search.pruners import PRUNERS, Rung
 from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, fit_population
@@ -32,7 +34,8 @@ class Outcome:
     standard_error: float = math.nan
     nats: float = math.nan
     reason: str = ""
-    rungs: list[tuple[int, float]] = field(default_factory=list)  # (epoch, bits per dimension) on the way
+    also: tuple[float, ...] = ()  # further objectives of the study, in its order
+    rungs: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)  # (epoch, all objectives) on the way
     pruned_at: int = 0  # the epoch at which it was stopped, 0 if it was not
     seconds: float = math.nan
     trained: Trained | None = field(default=None, repr=False)
@@ -41,6 +44,11 @@ class Outcome:
     def ok(self) -> bool:
         return not self.reason
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All objectives: bits per dimension first."""
+        return (self.bits, *self.also)
+
 
 def run_batch(
     study: Study,
@@ -48,8 +56,12 @@ def run_batch(
     asked: Sequence[tuple[int, dict[str, Any]]],
     on_event: Callable[[Event], Any] | None = None,
     device: str | None = None,
+    earlier: Mapping[int, Sequence[tuple[float, ...]]] | None = None,
 ) -> list[Outcome]:
-    """Train and score trials (number, settings) as one population, in the order given."""
+    """Train and score trials (number, settings) as one population, in the order given.
+
+    `earlier` holds, by epoch, what the trials of earlier batches had at a rung.
+    """
     outcomes = [Outcome(number) for number, _ in asked]
     for outcome, (number, settings) in zip(outcomes, asked, strict=True):
         try:
@@ -71,9 +83,10 @@ def run_batch(
             on_event(event)
         if event.kind != "rung":
             return []
-        for place, result in zip(event.members, bits_of(event.models), strict=True):
-            alive[place].rungs.append((event.epoch, result.bits))
-        dropped = _worst(study, alive, event.members)
+        values = _vectors(study, data, event.models, bits_of(event.models))
+        for place, value in zip(event.members, values, strict=True):
+            alive[place].rungs.append((event.epoch, value))
+        dropped = _stopped(study, alive, event, (earlier or {}).get(event.epoch, ()))
         for place in dropped:
             alive[place].pruned_at = event.epoch
         return dropped
@@ -89,20 +102,36 @@ def run_batch(
         elif not outcome.pruned_at:
             scored.append(outcome)
     if scored:
-        results = bits_of([outcome.trained.model for outcome in scored if outcome.trained])
-        for outcome, result in zip(scored, results, strict=True):
+        models = [outcome.trained.model for outcome in scored if outcome.trained]
+        results = bits_of(models)
+        vectors = _vectors(study, data, models, results)
+        for outcome, result, vector in zip(scored, results, vectors, strict=True):
             outcome.bits, outcome.standard_error, outcome.nats = result.bits, result.standard_error, result.nats
-            if not math.isfinite(outcome.bits):
-                outcome.reason = f"the score is not finite ({outcome.bits}): some level has probability 0"
+            outcome.also = vector[1:]
+            if not all(map(math.isfinite, vector)):
+                outcome.reason = f"the score is not finite ({vector}): some level has probability 0"
     share = (time.perf_counter() - began) / len(alive)
     for outcome in alive:
         outcome.seconds = share
     return outcomes
 
 
-def _worst(study: Study, alive: Sequence[Outcome], places: Sequence[int]) -> list[int]:
-    """The members to stop at a rung: all but the best share; the matched normals stay, as the baseline's budget is whole."""
-    baselines = {place for place in places if getattr(alive[place].spec, "matched_normal", False)}
-    ranked = sorted(places, key=lambda place: (not math.isfinite(b := alive[place].rungs[-1][1]), b, place))
-    kept = ranked[: max(1, math.ceil(study.file.pruning.keep * len(places)))]
-    return [place for place in places if place not in kept and place not in baselines]
+def _vectors(study: Study, data: Data, models: Sequence[VAE], scores: Sequence[Score]) -> list[tuple[float, ...]]:
+    """All objectives of each model: bits per dimension, then what the study scores also."""
+    also = [EXTRAS[name](models, data) for name in study.file.score.also]
+    return [(score.bits, *rest) for score, *rest in zip(scores, *also, strict=True)]
+
+
+def _stopped(study: Study, alive: Sequence[Outcome], event: Event, earlier: Sequence[tuple[float, ...]]) -> list[int]:
+    """The members that the study's pruner stops; the matched normals go on, as the baseline's budget is whole."""
+    rule = study.file.pruning
+    rung = Rung(
+        values={place: alive[place].rungs[-1][1] for place in event.members},
+        numbers={place: alive[place].number for place in event.members},
+        index=sorted(rule.rungs).index(event.epoch),
+        rungs=len(rule.rungs),
+        keep=rule.keep,
+        earlier=earlier,
+    )
+    stopped = set(PRUNERS[rule.rule](rung))
+    return [p for p in event.members if p in stopped and not getattr(alive[p].spec, "matched_normal", False)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,22 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from autovae.beliefs.flows import import_zuko
 from autovae.beliefs.likelihoods import check_support
 from autovae.data.datasets import DATASETS, Data, load
 from autovae.export.card import save_vae
 from autovae.search.finals import Final, Verdict, candidates, run_finals
-from autovae.search.objective import Outcome, run_batch
+from autovae.search.ledger import TIRED, Ledger
+from autovae.search.objective import run_batch
+from autovae.search.parameters import Choices
 from autovae.search.results import ResultsFolder
-from autovae.search.samplers import SAMPLERS
-from autovae.search.space import Choices, Space
 from autovae.search.study import Study
 from autovae.spec import VAESpec
-from autovae.streams import stream_seed
 from autovae.training.loop import Event
 
-__all__ = ["Progress", "Run", "trial_rows"]
-
-STARTUP = 10  # random trials before a model-based sampler has anything to model
+__all__ = ["Progress", "Run"]
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,8 @@ class Run:
         if misfits:
             left_out = ", ".join(name for name, reason in reasons.items() if reason)
             self.notes.append(f"{left_out} left out: {self.data.name} is {self.data.support}")
-            parameters = {**self.study.space.parameters, "likelihood": Choices(choices=fitting)}
-            space = self.study.space
-            self.study = replace(self.study, space=Space(space.name, space.purpose, parameters, space.fixed))
+            space = self.study.space.replace("likelihood", Choices(choices=fitting))
+            self.study = replace(self.study, space=space)
 
     def identity(self) -> dict[str, Any]:
         path = {} if self.source in DATASETS else {"path": str(Path(self.source).resolve())}
@@ -119,7 +115,7 @@ class Run:
 
     def finished_count(self) -> int:
         """How many trials are finished; 0 before the storage is open."""
-        return len(self.finished()) if hasattr(self, "optuna") else 0
+        return len(self.ledger.finished()) if hasattr(self, "ledger") else 0
 
     def execute(self) -> Verdict | None:
         """Run or resume to the end. Returns the verdict of the finals, or None where they stood already."""
@@ -134,79 +130,41 @@ class Run:
     def _open_storage(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(JournalFileBackend(str(self.folder.journal)))
-        self.optuna = optuna.create_study(
-            study_name=self.study.name, storage=storage, direction="minimize", load_if_exists=True
-        )
-        if not self.optuna.trials:
-            for settings in self.study.baselines():
-                params = self.study.space.params_of(settings)
-                if len(params) == len(self.study.space.parameters) or "pair" in params:
-                    self.optuna.enqueue_trial(params, skip_if_exists=True)
-
-    def finished(self) -> list[FrozenTrial]:
-        return [t for t in self.optuna.get_trials(deepcopy=False) if t.state.is_finished()]
+        self.ledger = Ledger(self.study, storage)
 
     def _search(self) -> None:
         self._report_search()
-        while (done := len(self.finished())) < self.trials:
-            asked = self._ask(min(self.study.file.batch, self.trials - done))
-            outcomes = run_batch(
-                self.study, self.data, [(t.number, settings) for t, settings in asked], self._on_epoch, self.device
-            )
-            for (trial, _), outcome in zip(asked, outcomes, strict=True):
-                self._tell(trial, outcome)
-            self.added += len(asked)
+        while (done := len(self.ledger.finished())) < self.trials or self.ledger.unfinished:
+            batch = self.ledger.ask(min(self.study.file.batch, self.trials - done))
+            if batch.asked:
+                asked = [(trial.number, settings) for trial, settings in batch.asked]
+                earlier = self.ledger.earlier(batch)
+                outcomes = run_batch(self.study, self.data, asked, self._on_epoch, self.device, earlier)
+                for (trial, _), outcome in zip(batch.asked, outcomes, strict=True):
+                    if trial.number not in batch.told:
+                        self.ledger.tell(trial, outcome)
+            for trial, leader in batch.followers:
+                self.ledger.repeat(trial, leader)
+            self.added += batch.new
             self.write_trials()
             self._report_search()
-
-    def _ask(self, count: int) -> list[tuple[optuna.Trial, dict[str, Any]]]:
-        """The next batch: first what was asked before and never told, in trial order, then new trials."""
-        left = [t for t in self.optuna.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
-        trials = [optuna.Trial(self.optuna, t._trial_id) for t in left[:count]]
-        while len(trials) < count:
-            self.optuna.sampler = self._sampler(len(self.optuna.get_trials(deepcopy=False)))
-            trials.append(self.optuna.ask())
-        asked = []
-        for trial in trials:  # the study's own sampler answers what enqueued and new trials left open
-            self.optuna.sampler = self._sampler(trial.number)
-            asked.append((trial, self.study.space.suggest(trial)))
-        return asked
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """A sampler for one question, seeded by (study seed, trial number); a share of the trials is random."""
-        file = self.study.file
-        seed = stream_seed(file.seed, "sampler", number) % 2**32
-        share = file.random_share
-        is_random = math.floor((number + 1) * share) > math.floor(number * share)
-        return SAMPLERS["random" if is_random else file.sampler](seed, STARTUP)
-
-    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        if outcome.spec is not None:
-            trial.set_user_attr("spec", outcome.spec.to_dict())
-        for name in ("bits", "standard_error", "nats", "seconds"):
-            value = getattr(outcome, name)
-            if math.isfinite(value):
-                trial.set_user_attr(name, value)
-        if outcome.trained is not None:
-            trial.set_user_attr("loss", [row["loss"] for row in outcome.trained.history])
-        for epoch, bits in outcome.rungs:
-            trial.report(bits, epoch)
-        if outcome.pruned_at:
-            self.optuna.tell(trial, state=TrialState.PRUNED)
-        elif outcome.ok:
-            self.optuna.tell(trial, outcome.bits)
-        else:
-            trial.set_user_attr("reason", outcome.reason)
-            self.optuna.tell(trial, state=TrialState.FAIL)
+            if not batch.asked:
+                self.notes.append(
+                    f"the search ended: {TIRED} questions in a row brought no belief that was not trained"
+                )
+                break
+            if reason := self.ledger.nothing_to_gain():
+                self.notes.append(reason)
+                break
 
     def _on_epoch(self, event: Event) -> None:
         if event.kind == "epoch":
             self._report_search(event)
 
     def _report_search(self, event: Event | None = None) -> None:
-        finished = self.finished()
-        complete = [t for t in finished if t.state == TrialState.COMPLETE and t.value is not None]
-        best = min(complete, key=lambda t: t.value or math.inf, default=None)
+        finished = self.ledger.finished()
+        complete = [t for t in finished if t.state == TrialState.COMPLETE]
+        best = min(complete, key=lambda t: t.values[0], default=None)
         belief = VAESpec.from_dict(best.user_attrs["spec"]).belief if best else ""
         epochs = int(self.study.file.training.get("epochs", 100))
         self.on_progress(
@@ -216,7 +174,7 @@ class Run:
                 self.trials,
                 event.epoch if event else 0,
                 epochs,
-                best.value if best and best.value is not None else math.nan,
+                best.values[0] if best else math.nan,
                 belief,
                 sum(t.state == TrialState.FAIL for t in finished),
             )
@@ -224,22 +182,13 @@ class Run:
 
     def write_trials(self) -> Path:
         """trials.csv from the storage."""
-        rows = trial_rows(self.optuna.get_trials(deepcopy=False))
-        return self.folder.write_table("trials.csv", rows)
-
-    def complete_rows(self) -> list[dict[str, Any]]:
-        """Complete trials as rows with their spec."""
-        return [
-            {"number": t.number, "bits": t.value, "spec": VAESpec.from_dict(t.user_attrs["spec"])}
-            for t in self.finished()
-            if t.state == TrialState.COMPLETE
-        ]
+        return self.folder.write_table("trials.csv", self.ledger.rows())
 
     def _finals(self) -> Verdict:
         self.write_trials()
-        rows = self.complete_rows()
+        rows = self.ledger.complete_rows()
         if not rows:
-            reasons = [t.user_attrs.get("reason", "unknown") for t in self.finished()]
+            reasons = [t.user_attrs.get("reason", "unknown") for t in self.ledger.finished()]
             raise ValueError(f"all {len(reasons)} trials failed; the last reason: {reasons[-1] if reasons else '-'}")
         finalists, baseline = candidates(self.study, rows)
         epochs = max(row["spec"].epochs for row in [*finalists, baseline])
@@ -322,36 +271,3 @@ def _misfit(likelihood: str, support: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def trial_rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """A row a finished trial: number, state, score with error, belief, settings, seed, seconds, reason."""
-    rows = []
-    for trial in trials:
-        if not trial.state.is_finished():
-            continue
-        spec = trial.user_attrs.get("spec", {})
-        names = (
-            "posterior",
-            "prior",
-            "likelihood",
-            "alpha",
-            "latent_dim",
-            "hidden",
-            "epochs",
-            "learning_rate",
-            "rival",
-            "seed",
-        )
-        rows.append(
-            {
-                "number": trial.number,
-                "state": trial.state.name,
-                "score": trial.value,
-                "score_se": trial.user_attrs.get("standard_error"),
-                **{name: spec.get(name) for name in names},
-                "seconds": trial.user_attrs.get("seconds"),
-                "reason": trial.user_attrs.get("reason", ""),
-            }
-        )
-    return rows

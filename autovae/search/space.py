@@ -7,6 +7,10 @@ r"""Search spaces: a TOML file that says which beliefs and settings a study may 
     posteriors = ["normal", "laplace"]
     priors = ["normal", "cauchy"]          # or: choices = ["normal|normal", "logistic|normal"]
 
+    [parameters.pairing]                   # or several pairs with shares of the latents (see `parameters`)
+    choices = ["normal|normal", "logistic|normal"]
+    encoding = "two"
+
     [parameters.likelihood]                # any setting of VAESpec: choices,
     choices = ["bernoulli", "normal"]
 
@@ -15,110 +19,51 @@ r"""Search spaces: a TOML file that says which beliefs and settings a study may 
     high = 1e-2
     log = true
 
+    [parameters.depth]                     # hidden = [width] * depth; the pair depth, width in place of hidden
+    low = 1
+    high = 3
+
     [fixed]                                # settings of VAESpec that all trials share
     latent_dim = 8
 
 A sampler sees the space as flat, unconditional parameters: a categorical of the finite pairs never suggests an infinite
-one, and importance can be read for posterior and prior apart, whatever the encoding was.
-Not here: what is done with a spec (`objective`), how many trials (`study`).
+one, and importance can be read for posterior and prior apart, whatever the encoding was. `canonical` names a belief once,
+however it was reached. `schema()` is the JSON schema of these files, for editors.
+Not here: the kinds of parameters (`parameters`), what is done with a spec (`objective`), how many trials (`study`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
 
-from autovae.finiteness import TAILS, finiteness
+from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.search.files import find_file, read_toml, validated
-from autovae.spec import Pair, VAESpec, field_names
-from autovae.tables import lookup, unknown
+from autovae.search.parameters import Choices, Pairings, Pairs, Parameter, Range, Settings
+from autovae.spec import VAESpec, field_names
+from autovae.tables import unknown
 
-__all__ = ["Choices", "Pairs", "Range", "Space", "load_space"]
+__all__ = ["Space", "SpaceFile", "canonical", "load_space", "schema"]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Pairs(_Strict):
-    """The pair of all latents: a list, or every finite combination of posteriors and priors."""
-
-    choices: list[str] | None = None
-    posteriors: list[str] | None = None
-    priors: list[str] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Pairs:
-        if (self.choices is None) == (self.posteriors is None or self.priors is None):
-            raise ValueError("give either choices = ['posterior|prior', ...], or both posteriors and priors")
-        if not self.pairs:
-            raise ValueError(
-                "no pair is left: every combination is infinite; see `autovae beliefs` for the finite ones"
-            )
-        return self
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """The pairs that a trial may choose. A listed pair that is infinite is an error; in a product it is left out."""
-        if self.choices is not None:
-            pairs = [parse_pair(text) for text in self.choices]
-            for q, p in pairs:
-                VAESpec(posterior=q, prior=p, latent_dim=1)
-            return pairs
-        for name in (*(self.posteriors or ()), *(self.priors or ())):
-            lookup(TAILS, name, "family")
-        return [(q, p) for q in self.posteriors or () for p in self.priors or () if finiteness(q, p) != "infinite"]
+PAIRED: dict[str, type[Pairs]] = {"pair": Pairs, "pairing": Pairings}
+DERIVED = ("depth", "width")  # together they are `hidden`
+NOT_SEARCHED = ("posterior", "prior", "seed", "data_seed")
 
 
-class Choices(_Strict):
-    """One of several values."""
-
-    choices: list[str | int | float | bool | list[int]] = Field(min_length=1)
-
-
-class Range(_Strict):
-    """A number between low and high, whole where both are whole; logarithmic or in steps if said."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-    step: int | float | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"low = {self.low} must be below high = {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range needs low > 0, got {self.low}")
-        if self.log and self.step is not None:
-            raise ValueError("a range is either logarithmic or in steps")
-        return self
-
-
-Parameter = Pairs | Choices | Range
-
-
-class SpaceFile(_Strict):
+class SpaceFile(BaseModel):
     """A file under search_spaces/."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     purpose: str = ""
     extends: str | None = None
     parameters: dict[str, dict[str, Any]] = {}
     fixed: dict[str, Any] = {}
-
-
-def parse_pair(text: str) -> Pair:
-    """(posterior, prior) of "posterior|prior"."""
-    parts = [part.strip() for part in text.split("|")]
-    if len(parts) != 2:
-        raise ValueError(f"a pair is written 'posterior|prior', got {text!r}")
-    for name in parts:
-        lookup(TAILS, name, "family")
-    return parts[0], parts[1]
 
 
 class Space:
@@ -128,64 +73,57 @@ class Space:
         self.name, self.purpose = name, purpose
         self.parameters, self.fixed = dict(parameters), dict(fixed)
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+    def suggest(self, trial: optuna.Trial) -> Settings:
         """The settings that this trial chooses, as keyword arguments of VAESpec."""
-        settings: dict[str, Any] = {}
+        settings: Settings = {}
         for name, parameter in self.parameters.items():
-            if isinstance(parameter, Pairs):
-                text = trial.suggest_categorical(name, ["|".join(pair) for pair in parameter.pairs])
-                settings["posterior"], settings["prior"] = parse_pair(str(text))
-            elif isinstance(parameter, Choices):
-                labels = {label(value): value for value in parameter.choices}
-                settings[name] = labels[str(trial.suggest_categorical(name, list(labels)))]
-            elif isinstance(parameter.low, int) and isinstance(parameter.high, int):
-                step = int(parameter.step or 1)
-                settings[name] = trial.suggest_int(name, parameter.low, parameter.high, log=parameter.log, step=step)
-            else:
-                settings[name] = trial.suggest_float(
-                    name, parameter.low, parameter.high, log=parameter.log, step=parameter.step
-                )
-        return settings
+            settings |= parameter.suggest(name, trial)
+        return _with_hidden(settings)
 
     def params_of(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The sampler's parameters that lead to these settings; what they leave open is left to the sampler."""
         params: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
-            if isinstance(parameter, Pairs):
-                pair = f"{settings.get('posterior')}|{settings.get('prior')}"
-                if pair in {"|".join(other) for other in parameter.pairs}:
-                    params[name] = pair
-            elif name in settings:
-                params[name] = label(settings[name]) if isinstance(parameter, Choices) else settings[name]
+            params |= parameter.params_of(name, settings)
         return params
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every choice of a finite space, in the sampler's parameters; `ValueError` names what is continuous."""
+        each = [list(parameter.points(name)) for name, parameter in self.parameters.items()]
+        for combination in itertools.product(*each):
+            yield {key: value for part in combination for key, value in part.items()}
+
+    @property
+    def decides(self) -> tuple[str, ...]:
+        """The settings of VAESpec that a trial chooses."""
+        names = [key for name, parameter in self.parameters.items() for key in parameter.decides(name)]
+        return tuple(dict.fromkeys("hidden" if name in DERIVED else name for name in names))
 
     @property
     def size(self) -> int | None:
         """How many different beliefs there are; None where a range is continuous."""
         total = 1
         for parameter in self.parameters.values():
-            if isinstance(parameter, Pairs):
-                total *= len(parameter.pairs)
-            elif isinstance(parameter, Choices):
-                total *= len(parameter.choices)
-            elif isinstance(parameter.low, int) and isinstance(parameter.high, int):
-                total *= len(range(parameter.low, parameter.high + 1, int(parameter.step or 1)))
-            else:
+            size = parameter.size
+            if size is None:
                 return None
+            total *= size
         return total
+
+    def replace(self, name: str, parameter: Parameter) -> Space:
+        """This space with another parameter of the same name."""
+        return Space(self.name, self.purpose, {**self.parameters, name: parameter}, self.fixed)
 
     def describe(self) -> list[tuple[str, str]]:
         """(parameter, what it may be), in words."""
-        rows = []
+        return [(name, parameter.describe()) for name, parameter in self.parameters.items()]
+
+    def example(self) -> Settings:
+        """Some choice, to check that a study and its space fit together."""
+        settings: Settings = {}
         for name, parameter in self.parameters.items():
-            if isinstance(parameter, Pairs):
-                rows.append((name, f"{len(parameter.pairs)} pairs: " + ", ".join("|".join(p) for p in parameter.pairs)))
-            elif isinstance(parameter, Choices):
-                rows.append((name, ", ".join(label(value) for value in parameter.choices)))
-            else:
-                kind = " (log)" if parameter.log else f" in steps of {parameter.step}" if parameter.step else ""
-                rows.append((name, f"{parameter.low} .. {parameter.high}{kind}"))
-        return rows
+            settings |= parameter.example(name)
+        return _with_hidden(settings)
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved space as plain values, without what is unset."""
@@ -197,22 +135,43 @@ class Space:
         }
 
 
-def label(value: Any) -> str:
-    """A choice as Optuna stores it: text, whatever its type."""
-    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _with_hidden(settings: Settings) -> Settings:
+    """Depth and width, if chosen, as the `hidden` widths that VAESpec knows."""
+    if "depth" not in settings:
+        return settings
+    rest = {name: value for name, value in settings.items() if name not in DERIVED}
+    return {**rest, "hidden": [settings["width"]] * settings["depth"]}
+
+
+def canonical(spec: VAESpec) -> VAESpec:
+    """The one name of a belief: latents in order, what the belief does not use at its default, and no seed.
+
+    Latents are exchangeable, so a pairing is its counts; a likelihood without a scale has no kind of scale; only ciwae
+    mixes; only mixtures and VampPriors have components. Specs of one canonical form are one belief, trained with other
+    noise: a search need not train it again.
+    """
+    plain = VAESpec()
+    pairs = sorted(spec.pairs)
+    changes: dict[str, Any] = {"seed": 0, "posterior": [q for q, _ in pairs], "prior": [p for _, p in pairs]}
+    if not LIKELIHOODS[spec.likelihood].has_scale:
+        changes["scale"] = plain.scale
+    if spec.bound != "ciwae":
+        changes["mix"] = plain.mix
+    if spec.rival not in ("mixture", "vampprior"):
+        changes["components"] = plain.components
+    return spec.replace(**changes)
+
+
+def _kind(name: str, table: Mapping[str, Any]) -> type[Parameter]:
+    return PAIRED.get(name) or (Choices if "choices" in table else Range)
 
 
 def _parameter(name: str, table: Mapping[str, Any], where: str) -> Parameter:
-    kind: type[Parameter]
-    if name == "pair":
-        kind = Pairs
-    elif name not in field_names() or name in ("posterior", "prior", "seed", "data_seed"):
-        known = ["pair", *(f for f in field_names() if f not in ("posterior", "prior", "seed", "data_seed"))]
-        raise ValueError(f"{where}: {unknown(name, known, 'parameter')}")
-    else:
-        kind = Choices if "choices" in table else Range
-    parameter = validated(kind, table, f"{where}: parameters.{name}")
-    if isinstance(parameter, Choices):
+    searched = [f for f in field_names() if f not in NOT_SEARCHED]
+    if name not in PAIRED and name not in DERIVED and name not in searched:
+        raise ValueError(f"{where}: {unknown(name, [*PAIRED, *DERIVED, *searched], 'parameter')}")
+    parameter = validated(_kind(name, table), table, f"{where}: parameters.{name}")
+    if isinstance(parameter, Choices) and name in searched:
         for value in parameter.choices:
             try:
                 VAESpec.from_dict({name: value})
@@ -228,17 +187,69 @@ def load_space(name: str | Path, _seen: tuple[str, ...] = ()) -> Space:
     if where in _seen:
         raise ValueError(f"{where}: spaces extend each other in a circle: {' -> '.join((*_seen, where))}")
     file = validated(SpaceFile, read_toml(path), where)
-    parameters: dict[str, Parameter] = {}
+    tables: dict[str, Parameter] = {}
     fixed: dict[str, Any] = {}
     if file.extends:
         parent = load_space(file.extends, (*_seen, where))
-        parameters, fixed = dict(parent.parameters), dict(parent.fixed)
-    parameters |= {key: _parameter(key, table, where) for key, table in file.parameters.items()}
+        tables, fixed = dict(parent.parameters), dict(parent.fixed)
+    own = {key: _parameter(key, table, where) for key, table in file.parameters.items()}
+    for key, parameter in own.items():  # what is chosen anew takes the place of what decided it before
+        decided = set(parameter.decides(key))
+        tables = {name: old for name, old in tables.items() if name == key or not decided & set(old.decides(name))}
+        fixed = {name: value for name, value in fixed.items() if name not in decided}
+    parameters = tables | own
     fixed |= file.fixed
     for key in fixed:
         if key not in field_names():
             raise ValueError(f"{where}: fixed: {unknown(key, field_names(), 'setting of VAESpec')}")
         parameters.pop(key, None)
+    _check_together(parameters, fixed, where)
+    for key, parameter in parameters.items():
+        if isinstance(parameter, Pairings) and parameter.latents is None and "latent_dim" in fixed:
+            table = {**parameter.model_dump(exclude_none=True), "latents": fixed["latent_dim"]}
+            parameters[key] = _parameter(key, table, where)
+    for key, parameter in parameters.items():
+        if isinstance(parameter, Pairings):
+            try:
+                parameter.describe()
+            except ValueError as error:
+                raise ValueError(f"{where}: parameters.{key}: {error}") from None
+    return Space(path.stem, file.purpose, parameters, fixed)
+
+
+def _check_together(parameters: Mapping[str, Parameter], fixed: Mapping[str, Any], where: str) -> None:
+    """What no parameter sees alone."""
     if not parameters:
         raise ValueError(f"{where}: the space is empty; give at least one [parameters.NAME] table")
-    return Space(path.stem, file.purpose, parameters, fixed)
+    if all(name in parameters for name in PAIRED):
+        raise ValueError(f"{where}: give parameters.pair (all latents alike) or parameters.pairing (shares), not both")
+    if ("depth" in parameters) != ("width" in parameters):
+        raise ValueError(f"{where}: depth and width go together: hidden = [width] * depth; give both, or hidden itself")
+    if "depth" in parameters and ("hidden" in parameters or "hidden" in fixed):
+        raise ValueError(f"{where}: depth and width decide hidden; remove one of the two")
+    if "pairing" in parameters and "latent_dim" in parameters:
+        raise ValueError(f"{where}: shares need a fixed number of latents; put latent_dim under [fixed]")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of space files: every parameter with the kinds it may be."""
+    kinds: dict[str, type[BaseModel]] = {"pair": Pairs, "pairing": Pairings, "choices": Choices, "range": Range}
+    either = {"anyOf": [{"$ref": "#/$defs/choices"}, {"$ref": "#/$defs/range"}]}
+    searched = [*DERIVED, *(name for name in field_names() if name not in NOT_SEARCHED)]
+    values = SpaceFile.model_json_schema()
+    values["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    values["$defs"] = {name: kind.model_json_schema() for name, kind in kinds.items()}
+    values["properties"]["parameters"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            **{name: {"$ref": f"#/$defs/{name}"} for name in PAIRED},
+            **dict.fromkeys(searched, either),
+        },
+    }
+    values["properties"]["fixed"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: {} for name in field_names()},
+    }
+    return values

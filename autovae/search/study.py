@@ -31,17 +31,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from optuna.samplers import BaseSampler
 from pydantic import BaseModel, ConfigDict, Field
 
+from autovae.search.extras import EXTRAS
 from autovae.search.files import find_file, read_toml, validated
-from autovae.search.samplers import SAMPLERS
-from autovae.search.space import Choices, Pairs, Space, load_space
+from autovae.search.parameters import Choices
+from autovae.search.pruners import PRUNERS
+from autovae.search.samplers import EXHAUSTIVE, SAMPLERS, Question
+from autovae.search.space import Space, load_space
 from autovae.spec import RIVAL_NAMES, VAESpec, field_names
 from autovae.streams import stream_seed
 from autovae.tables import lookup, unknown
 
 __all__ = ["Study", "load_study"]
 
+LATER = ("baselines", "repeats", "stop", "score.also", "pruning.rule")
 INCOMPARABLE = {"elbo", "loss", "log_likelihood", "iwae", "vr", "nll", "reconstruction"}
 
 
@@ -56,6 +61,7 @@ class ScoreSettings(_Strict):
     samples: int = Field(16, ge=1)
     points: int = Field(1000, ge=2)
     final_samples: int = Field(1000, ge=1)
+    also: list[str] = []
 
 
 class Finals(_Strict):
@@ -66,10 +72,18 @@ class Finals(_Strict):
 
 
 class Pruning(_Strict):
-    """Successive halving within a batch: at each rung (in epochs) the best `keep` of the trials go on."""
+    """At each rung (in epochs) the rule decides which members of a batch go on; see `pruners`."""
 
+    rule: str = "halving"
     rungs: list[int] = []
     keep: float = Field(0.5, gt=0, lt=1)
+
+
+class Stop(_Strict):
+    """End before `trials` when the expected gain is below the noise of `runs` matched normals; see `stopping`."""
+
+    after: int = Field(32, ge=4)
+    runs: int = Field(4, ge=2)
 
 
 class StudyFile(_Strict):
@@ -83,6 +97,7 @@ class StudyFile(_Strict):
     trials: int = Field(ge=1)
     batch: int = Field(16, ge=1)
     seed: int = Field(0, ge=0)
+    repeats: int = Field(1, ge=1)
     sampler: str = "tpe"
     random_share: float = Field(1 / 3, ge=0, le=1)
     baselines: list[str] = ["normal"]
@@ -90,6 +105,7 @@ class StudyFile(_Strict):
     score: ScoreSettings = ScoreSettings()
     pruning: Pruning = Pruning()
     finals: Finals = Finals()
+    stop: Stop | None = None
 
 
 @dataclass(frozen=True)
@@ -137,10 +153,25 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved study as plain values."""
-        values = {"name": self.name, **self.file.model_dump(exclude={"space"}), "space": self.space.to_dict()}
-        if not self.rivals:  # what every study has is not written, so that older results stay what they are
-            values.pop("baselines")
-        return values
+        written = self.file.model_dump(exclude={"space"})
+        plain = StudyFile(purpose="", data="", space="", trials=1).model_dump()
+        for key in LATER:  # what came later and is not used is not written, so that older results stay what they are
+            *path, last = key.split(".")
+            table, default = written, plain
+            for part in path:
+                table, default = table[part], default[part]
+            if table[last] == default[last]:
+                table.pop(last)
+        return {"name": self.name, **written, "space": self.space.to_dict()}
+
+    def sampler_for(self, number: int, startup: int) -> BaseSampler:
+        """A sampler for one question, seeded by (study seed, trial number); a share of the questions is random."""
+        file = self.file
+        share = 0.0 if file.sampler in EXHAUSTIVE else file.random_share
+        is_random = math.floor((number + 1) * share) > math.floor(number * share)
+        seed = stream_seed(file.seed, "sampler", number) % 2**32
+        question = Question(seed, file.seed, self.space, startup, file.batch)
+        return SAMPLERS["random" if is_random else file.sampler](question)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -156,6 +187,9 @@ def load_study(name: str | Path) -> Study:
     where = str(path)
     file = validated(StudyFile, read_toml(path), where)
     lookup(SAMPLERS, file.sampler, f"sampler in {where}:")
+    lookup(PRUNERS, file.pruning.rule, f"pruning.rule in {where}:")
+    for name in file.score.also:
+        lookup(EXTRAS, name, f"score.also in {where}:")
     space = load_space(_beside(path, file.space))
     for key in file.training:
         if key not in field_names():
@@ -176,10 +210,11 @@ def load_study(name: str | Path) -> Study:
         raise ValueError(f"{where}: baselines must name 'normal' and each learned prior once, got {file.baselines}")
     study = Study(path.stem, file, space)
     for key in file.training:
-        if key in space.parameters or (key in ("posterior", "prior") and "pair" in space.parameters):
+        if key in space.decides:
             raise ValueError(f"{where}: training.{key} is what the space {space.name} searches; remove one of the two")
     try:
-        study.spec(_first_choice(space), seed=0)
+        study.spec(space.example(), seed=0)
+        study.sampler_for(0, 1)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from None
     return study
@@ -190,16 +225,3 @@ def _beside(path: Path, space: str) -> str | Path:
     if space.endswith(".toml") and not Path(space).is_file() and (path.parent / space).is_file():
         return path.parent / space
     return space
-
-
-def _first_choice(space: Space) -> dict[str, Any]:
-    """One set of settings from the space, to check that training and space fit together."""
-    settings: dict[str, Any] = {}
-    for name, parameter in space.parameters.items():
-        if isinstance(parameter, Pairs):
-            settings["posterior"], settings["prior"] = parameter.pairs[0]
-        elif isinstance(parameter, Choices):
-            settings[name] = parameter.choices[0]
-        else:
-            settings[name] = parameter.low
-    return settings

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from autovae.search.ledger import Ledger
 from autovae.search.results import ResultsError
 from autovae.search.run import Run
 from autovae.search.study import load_study
@@ -82,7 +83,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(study, whole, tmp_path, mo
     """Stopped while a batch trains, and while its trials are being told: nothing is lost and nothing changes."""
     job = Run(study, tmp_path / "resumed")
     told = []
-    original = Run._tell
+    original = Ledger.tell
 
     def tell(self, trial, outcome):
         if len(told) == stop_after:
@@ -90,10 +91,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(study, whole, tmp_path, mo
         told.append(trial.number)
         original(self, trial, outcome)
 
-    monkeypatch.setattr(Run, "_tell", tell)
+    monkeypatch.setattr(Ledger, "tell", tell)
     with pytest.raises(KeyboardInterrupt):
         job.execute()
-    monkeypatch.setattr(Run, "_tell", original)
+    monkeypatch.setattr(Ledger, "tell", original)
     resumed = Run(study, tmp_path / "resumed")
     resumed.execute()
     assert resumed.added == 6 - stop_after

@@ -1,0 +1,25 @@
+"""Objectives beside bits per dimension, by name: a study with `score.also` is a search for a Pareto front.
+
+parameters   how many weights encoder and decoder have
+kid          kernel inception distance of samples from the prior, on features of a classifier of the data (`fidelity`)
+
+Each takes trained models and their data and gives one number a model; lower is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from autovae.data.datasets import Data
+from autovae.model.vae import VAE
+
+__all__ = ["EXTRAS"]
+
+
+def _parameters(models: Sequence[VAE], data: Data) -> list[float]:
+    return [float(sum(p.numel() for p in model.parameters())) for model in models]
+
+
+EXTRAS: dict[str, Callable[[Sequence[VAE], Data], list[float]]] = {
+    "parameters": _parameters,
+}

@@ -1,0 +1,339 @@
+r"""The kinds of parameters a search space has, and what each of them may choose.
+
+| table of the space file            | kind       | a trial chooses                                                         |
+|------------------------------------|------------|-------------------------------------------------------------------------|
+| `[parameters.pair]`                | `Pairs`    | one posterior\|prior pair for all latents                               |
+| `[parameters.pairing]`             | `Pairings` | several pairs and how many latents each of them has                     |
+| any setting, with `choices`        | `Choices`  | one of several values                                                   |
+| any setting, with `low` and `high` | `Range`    | a number, whole where both ends are whole; logarithmic or in steps      |
+
+Every kind says the same six things: which settings of VAESpec it decides (`decides`), how a trial chooses (`suggest`),
+which choice leads to given settings (`params_of`), how many choices there are (`size`) and which (`points`), and what it
+is in words (`describe`). Latents are exchangeable, so a pairing is written in the order of the space's list of pairs:
+two choices that differ by the order of their latents are one belief.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import optuna
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from autovae.finiteness import TAILS, finiteness
+from autovae.spec import Pair, VAESpec, largest_remainder
+from autovae.tables import lookup
+
+__all__ = ["Choices", "Pairings", "Pairs", "Parameter", "Range", "label", "parse_pair"]
+
+Params = dict[str, Any]  # what the sampler chose, by the sampler's names
+Settings = dict[str, Any]  # keyword arguments of VAESpec
+
+
+class Parameter(BaseModel):
+    """One table under [parameters]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def decides(self, name: str) -> tuple[str, ...]:
+        """The settings of VAESpec that this parameter decides."""
+        return (name,)
+
+    @abstractmethod
+    def suggest(self, name: str, trial: optuna.Trial) -> Settings:
+        """What this trial chooses."""
+
+    @abstractmethod
+    def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
+        """The sampler's parameters that lead to `settings`; empty where these leave it open or it cannot choose them."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int | None:
+        """How many different choices there are; None where the range is continuous."""
+
+    @abstractmethod
+    def points(self, name: str) -> Iterator[Params]:
+        """Every choice, in the sampler's parameters; `ValueError` where there are infinitely many."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What may be chosen, in words."""
+
+    @abstractmethod
+    def example(self, name: str) -> Settings:
+        """Some choice, to check that a study and its space fit together."""
+
+
+class Pairs(Parameter):
+    """The pair of all latents: a list, or every finite combination of posteriors and priors."""
+
+    choices: list[str] | None = None
+    posteriors: list[str] | None = None
+    priors: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Pairs:
+        if (self.choices is None) == (self.posteriors is None or self.priors is None):
+            raise ValueError("give either choices = ['posterior|prior', ...], or both posteriors and priors")
+        if not self.pairs:
+            raise ValueError(
+                "no pair is left: every combination is infinite; see `autovae beliefs` for the finite ones"
+            )
+        return self
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs that a trial may choose. A listed pair that is infinite is an error; in a product it is left out."""
+        if self.choices is not None:
+            pairs = [parse_pair(text) for text in self.choices]
+            for q, p in pairs:
+                VAESpec(posterior=q, prior=p, latent_dim=1)
+            return pairs
+        for name in (*(self.posteriors or ()), *(self.priors or ())):
+            lookup(TAILS, name, "family")
+        return [(q, p) for q in self.posteriors or () for p in self.priors or () if finiteness(q, p) != "infinite"]
+
+    @property
+    def texts(self) -> list[str]:
+        return ["|".join(pair) for pair in self.pairs]
+
+    def decides(self, name: str) -> tuple[str, ...]:
+        return ("posterior", "prior")
+
+    def suggest(self, name: str, trial: optuna.Trial) -> Settings:
+        return _all_alike(trial.suggest_categorical(name, self.texts))
+
+    def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
+        text = f"{settings.get('posterior')}|{settings.get('prior')}"
+        return {name: text} if text in self.texts else {}
+
+    @property
+    def size(self) -> int | None:
+        return len(self.pairs)
+
+    def points(self, name: str) -> Iterator[Params]:
+        return ({name: text} for text in self.texts)
+
+    def describe(self) -> str:
+        return f"{len(self.pairs)} pairs: " + ", ".join(self.texts)
+
+    def example(self, name: str) -> Settings:
+        return _all_alike(self.texts[0])
+
+
+class Pairings(Pairs):
+    """Several pairs and the latents of each, in one of four encodings.
+
+    two, three   pair1, pair2 (, pair3) and the number of latents n2 (, n3) that the later pairs take
+    simplex      a number u for every pair; shares -log u, normalised (uniform on the simplex for uniform u), rounded by
+                 largest remainder
+    per_latent   one categorical per latent: what shares are compared with; latents are exchangeable, so the space holds
+                 every belief many times
+    """
+
+    encoding: Literal["two", "three", "simplex", "per_latent"] = "two"
+    latents: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_latents(self) -> Pairings:
+        need = {"two": 2, "three": 3}.get(self.encoding, 1)
+        if self.latents is not None and self.latents < need:
+            raise ValueError(
+                f"{need} pairs cannot share {self.latents} latents; raise latents (or fixed.latent_dim) to {need} or more"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many latents are shared out."""
+        if self.latents is None:
+            raise ValueError("how many latents are shared out? give latents here, or latent_dim under [fixed]")
+        return self.latents
+
+    @property
+    def places(self) -> int:
+        """How many pairs a trial mixes at most, in the encodings that name them."""
+        return {"two": 2, "three": 3}[self.encoding]
+
+    def settings_of(self, counts: Mapping[str, int]) -> Settings:
+        """Posterior and prior of every latent, in the order of the space's pairs."""
+        names = [text for text in self.texts for _ in range(counts.get(text, 0))]
+        pairs = [parse_pair(text) for text in names]
+        return {"posterior": [q for q, _ in pairs], "prior": [p for _, p in pairs]}
+
+    def suggest(self, name: str, trial: optuna.Trial) -> Settings:
+        texts, counts = self.texts, dict.fromkeys(self.texts, 0)
+        if self.encoding == "simplex":
+            weights = {text: -math.log(trial.suggest_float(f"share {text}", *UNIT)) for text in texts}
+            if not any(weights.values()):
+                weights = dict.fromkeys(texts, 1.0)
+            counts |= largest_remainder(weights, self.count)
+        elif self.encoding == "per_latent":
+            for place in range(self.count):
+                counts[str(trial.suggest_categorical(f"latent {place}", texts))] += 1
+        else:
+            chosen = [str(trial.suggest_categorical(f"pair{place}", texts)) for place in range(1, self.places + 1)]
+            later = [trial.suggest_int(f"n{place}", 0, self._most) for place in range(2, self.places + 1)]
+            for text, share in zip(chosen, [self.count - sum(later), *later], strict=True):
+                counts[text] += share
+        return self.settings_of(counts)
+
+    @property
+    def _most(self) -> int:
+        """The most latents that a later pair takes: an equal share, so that the first pair is the commonest."""
+        return self.count // self.places
+
+    def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
+        """Only pairings of one pair are asked by name: the baseline."""
+        text = f"{settings.get('posterior')}|{settings.get('prior')}"
+        if text not in self.texts:
+            return {}
+        if self.encoding == "simplex":
+            return {f"share {other}": 0.5 if other == text else UNIT[1] for other in self.texts}
+        if self.encoding == "per_latent":
+            return {f"latent {place}": text for place in range(self.count)}
+        pairs = {f"pair{place}": text for place in range(1, self.places + 1)}
+        return {**pairs, **{f"n{place}": 0 for place in range(2, self.places + 1)}}
+
+    @property
+    def size(self) -> int | None:
+        """Different beliefs: multisets of pairs, as far as the encoding reaches."""
+        if self.encoding in ("simplex", "per_latent"):
+            return math.comb(self.count + len(self.texts) - 1, len(self.texts) - 1)
+        later = itertools.product(range(self._most + 1), repeat=self.places - 1)
+        beliefs = set()
+        for shares in later:
+            full = (self.count - sum(shares), *shares)
+            for chosen in itertools.product(self.texts, repeat=self.places):
+                counts = dict.fromkeys(self.texts, 0)
+                for text, share in zip(chosen, full, strict=True):
+                    counts[text] += share
+                beliefs.add(tuple(counts.values()))
+        return len(beliefs)
+
+    def points(self, name: str) -> Iterator[Params]:
+        if self.encoding in ("simplex", "per_latent"):
+            raise ValueError(f"encoding {self.encoding!r} has no list of choices for a grid; use encoding = 'two'")
+        pairs = [f"pair{place}" for place in range(1, self.places + 1)]
+        shares = [f"n{place}" for place in range(2, self.places + 1)]
+        for chosen in itertools.product(self.texts, repeat=self.places):
+            for later in itertools.product(range(self._most + 1), repeat=self.places - 1):
+                yield {**dict(zip(pairs, chosen, strict=True)), **dict(zip(shares, later, strict=True))}
+
+    def describe(self) -> str:
+        return f"shares of {self.count} latents ({self.encoding}) among {super().describe()}"
+
+    def example(self, name: str) -> Settings:
+        return self.settings_of({self.texts[0]: self.count})
+
+
+UNIT = (1e-4, 1.0)  # where a simplex weight -log u is finite, and 0 at the end
+
+
+class Choices(Parameter):
+    """One of several values."""
+
+    choices: list[str | int | float | bool | list[int]] = Field(min_length=1)
+
+    def suggest(self, name: str, trial: optuna.Trial) -> Settings:
+        labels = {label(value): value for value in self.choices}
+        return {name: labels[str(trial.suggest_categorical(name, list(labels)))]}
+
+    def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
+        return {name: label(settings[name])} if name in settings else {}
+
+    @property
+    def size(self) -> int | None:
+        return len(self.choices)
+
+    def points(self, name: str) -> Iterator[Params]:
+        return ({name: label(value)} for value in self.choices)
+
+    def describe(self) -> str:
+        return ", ".join(label(value) for value in self.choices)
+
+    def example(self, name: str) -> Settings:
+        return {name: self.choices[0]}
+
+
+class Range(Parameter):
+    """A number between low and high, whole where both are whole; logarithmic or in steps if said."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low > 0, got {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("a range is either logarithmic or in steps")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def suggest(self, name: str, trial: optuna.Trial) -> Settings:
+        if self.whole:
+            step = int(self.step or 1)
+            return {name: trial.suggest_int(name, int(self.low), int(self.high), log=self.log, step=step)}
+        return {name: trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)}
+
+    def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
+        return {name: settings[name]} if name in settings else {}
+
+    def _values(self) -> list[int | float] | None:
+        if self.whole:
+            return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
+        if self.step is None:
+            return None
+        steps = math.floor((self.high - self.low) / self.step + 1e-9)
+        return [self.low + place * self.step for place in range(steps + 1)]
+
+    @property
+    def size(self) -> int | None:
+        values = self._values()
+        return None if values is None else len(values)
+
+    def points(self, name: str) -> Iterator[Params]:
+        values = self._values()
+        if values is None:
+            raise ValueError(f"{name} is continuous ({self.describe()}), so it has no grid; give it a step or choices")
+        return ({name: value} for value in values)
+
+    def describe(self) -> str:
+        kind = " (log)" if self.log else f" in steps of {self.step}" if self.step else ""
+        return f"{self.low} .. {self.high}{kind}"
+
+    def example(self, name: str) -> Settings:
+        return {name: self.low}
+
+
+def parse_pair(text: str) -> Pair:
+    """(posterior, prior) of "posterior|prior"."""
+    parts = [part.strip() for part in text.split("|")]
+    if len(parts) != 2:
+        raise ValueError(f"a pair is written 'posterior|prior', got {text!r}")
+    for name in parts:
+        lookup(TAILS, name, "family")
+    return parts[0], parts[1]
+
+
+def _all_alike(text: Any) -> Settings:
+    posterior, prior = parse_pair(str(text))
+    return {"posterior": posterior, "prior": prior}
+
+
+def label(value: Any) -> str:
+    """A choice as Optuna stores it: text, whatever its type."""
+    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

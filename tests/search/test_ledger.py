@@ -1,0 +1,133 @@
+"""The ledger: interrupted equals uninterrupted wherever the cut is, and no belief is trained twice."""
+
+import hashlib
+import math
+
+import optuna
+import pytest
+
+from autovae.search import run as run_module
+from autovae.search.ledger import Ledger
+from autovae.search.objective import Outcome
+from autovae.search.run import Run
+from autovae.search.study import load_study
+
+SPACE = """
+[parameters.pair]
+posteriors = ["normal", "laplace", "logistic"]
+priors = ["normal", "laplace", "logistic"]
+[parameters.likelihood]
+choices = ["bernoulli", "normal"]
+"""
+STUDY = """
+purpose = "a search whose training is a formula"
+data = "digits"
+space = "space.toml"
+trials = {trials}
+batch = 4
+sampler = "{sampler}"
+repeats = {repeats}
+[pruning]
+rule = "{rule}"
+rungs = [1]
+[training]
+latent_dim = 2
+hidden = [4]
+epochs = 2
+"""
+
+
+class Cut(Exception):
+    """The process dies here."""
+
+
+def formula(study, asked, earlier):
+    """What run_batch gives, without training: the score is a function of belief and seed, the rung judges the batch."""
+    outcomes = []
+    for number, settings in asked:
+        spec = study.spec(settings, study.trial_seed(number))
+        noise = int(hashlib.sha256(f"{spec}".encode()).hexdigest()[:8], 16) / 2**32
+        outcome = Outcome(number, spec, bits=len(spec.belief) + noise, standard_error=0.1, nats=1.0)
+        outcome.rungs.append((1, (outcome.bits,)))
+        outcomes.append(outcome)
+    limit = sorted(o.bits for o in outcomes)[len(outcomes) // 2]
+    history = [row[0] for row in earlier.get(1, [])]
+    for outcome in outcomes:
+        if outcome.bits > limit and outcome.bits > min(history, default=math.inf):
+            outcome.pruned_at = 1
+    return outcomes
+
+
+def make(folder, monkeypatch, trials=40, sampler="tpe", repeats=1, rule="halving"):
+    (folder / "space.toml").write_text(SPACE)
+    (folder / "formula.toml").write_text(STUDY.format(trials=trials, sampler=sampler, repeats=repeats, rule=rule))
+    trained = []
+
+    def run_batch(study, data, asked, on_event, device, earlier):
+        trained.append([number for number, _ in asked])
+        return formula(study, asked, earlier)
+
+    monkeypatch.setattr(run_module, "run_batch", run_batch)
+    return load_study(folder / "formula.toml"), trained
+
+
+def rows(job):
+    keep = ("number", "state", "score", "posterior", "prior", "likelihood", "seed", "duplicate_of")
+    return [tuple(row.get(name) for name in keep) for row in job.ledger.rows()]
+
+
+def search(job):
+    job.folder.open(job.identity(), job.trials)
+    job._open_storage()
+    job._search()
+    return job
+
+
+@pytest.mark.parametrize(
+    "cut", [("ask", 1), ("ask", 14), ("ask", 23), ("tell", 0), ("tell", 13), ("tell", 14), ("tell", 15)]
+)
+def test_a_search_that_was_cut_anywhere_ends_as_if_it_had_not_been(tmp_path, monkeypatch, cut):
+    """Also past the sampler's random start, with rungs that judge a batch together, and with repeated beliefs."""
+    study, _ = make(tmp_path, monkeypatch, trials=17)
+    whole = rows(search(Run(study, tmp_path / "whole")))
+    assert any(row[-1] is not None for row in whole)
+    assert any(row[1] == "PRUNED" for row in whole)
+    what, after = cut
+    calls = []
+    owner = optuna.study.Study if what == "ask" else Ledger
+    original = getattr(owner, what)
+
+    def interrupted(self, *args, **kwargs):
+        if len(calls) == after:
+            raise Cut
+        calls.append(0)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(owner, what, interrupted)
+    with pytest.raises(Cut):
+        search(Run(study, tmp_path / "cut"))
+    monkeypatch.setattr(owner, what, original)
+    assert rows(search(Run(study, tmp_path / "cut"))) == whole
+
+
+def test_no_belief_is_trained_more_often_than_repeats(tmp_path, monkeypatch):
+    study, trained = make(tmp_path, monkeypatch, trials=16)
+    job = search(Run(study, tmp_path / "results"))
+    numbers = [number for batch in trained for number in batch]
+    beliefs = {row[0]: row[3:6] for row in rows(job)}
+    assert len({beliefs[number] for number in numbers}) == len(numbers) == 16
+    for row in rows(job):
+        if row[-1] is not None:
+            assert beliefs[row[0]] == beliefs[row[-1]]
+            assert row[2] == next(other[2] for other in rows(job) if other[0] == row[-1])
+
+
+def test_a_grid_asks_everything_once_a_round_and_the_search_ends_when_the_space_is_exhausted(tmp_path, monkeypatch):
+    study, trained = make(tmp_path, monkeypatch, trials=99, sampler="grid", repeats=2)
+    job = search(Run(study, tmp_path / "results"))
+    beliefs = [row[3:6] for row in rows(job) if row[-1] is None]
+    assert study.space.size == 18
+    assert len(beliefs) == 36
+    assert len(set(beliefs[:18])) == len(set(beliefs[18:])) == 18
+    assert "search ended" in job.notes[-1]
+    assert [n for batch in trained for n in batch] == list(range(36))
