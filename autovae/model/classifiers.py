@@ -1,0 +1,339 @@
+r"""Classifiers and regressors: small networks trained once per data set, the constraints and the judges of generators.
+
+    x in [0, 1], (N, pixels) or (N, *shape)   ->   logits (N, classes), or numbers (N,) for a regression
+    .features(x)                              ->   the last hidden layer (N, k), for distances between samples
+    .card                                     ->   plain values: task, data, settings, accuracy on points never trained on
+
+A *task* says what is asked of a point: its label, or something that follows from it (`odd`). A *judge* answers the same
+question with another architecture, another seed and other training points, so that it has its own mistakes: samples that
+please a classifier because they exploit it do not please its judge. `part` keeps the points apart.
+
+| network | layers | for |
+|---|---|---|
+| conv | two convolutions of stride 2, one hidden layer | images of at least 8 x 8 |
+| strided | three convolutions of stride 2, one hidden layer | images of at least 8 x 8 |
+| mlp | two hidden layers | anything |
+
+Training is Adam with a one-cycle rate, shifts by up to `shift` pixels, and label smoothing, which keeps gradients of the
+log probability alive where a generator has strayed far from the data. It is seeded, kept by `stored`, and goes on after
+a kill. To add a network, write a function of shape and outputs and add it to NETWORKS; to add a task, add it to TASKS.
+Not here: data sets by name (`training.classifier`), what classifiers are used for (`reasoning`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
+from autovae.streams import stream_seed
+from autovae.tables import lookup
+
+__all__ = ["JUDGES", "NETWORKS", "PARTS", "TASKS", "Classifier", "ClassifierSettings", "Task", "train_classifier"]
+
+VERSION = 1  # of the training below: raise it where the same settings no longer give the same network
+SMOOTHING = 0.02
+SAVE_EVERY = 10.0  # seconds
+
+Shape = tuple[int, ...]
+Body = tuple[nn.Sequential, int]  # the layers up to the features, and the number of features
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+def _image(shape: Shape) -> tuple[int, int, int]:
+    channels, rows, columns = (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else (0, 0, 0)
+    if min(rows, columns) < 8:
+        raise ValueError(f"got points of shape {shape}; expected images of at least 8 x 8, or network='mlp'")
+    return channels, rows, columns
+
+
+def _half(size: int) -> int:
+    return size // 2  # a 4 x 4 convolution of stride 2 and padding 1
+
+
+def _conv(shape: Shape) -> Body:
+    channels, rows, columns = _image(shape)
+    flat = 32 * _half(_half(rows)) * _half(_half(columns))
+    return nn.Sequential(
+        nn.Unflatten(1, (channels, rows, columns)),
+        nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU(),
+        nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(flat, 128), nn.ReLU(),
+    ), 128  # fmt: skip
+
+
+def _strided(shape: Shape) -> Body:
+    channels, rows, columns = _image(shape)
+    flat = 64 * math.prod(((size + 1) // 2 + 3) // 4 for size in (rows, columns))
+    return nn.Sequential(
+        nn.Unflatten(1, (channels, rows, columns)),
+        nn.Conv2d(channels, 16, 5, 2, 2), nn.GELU(),
+        nn.Conv2d(16, 32, 3, 2, 1), nn.GELU(),
+        nn.Conv2d(32, 64, 3, 2, 1), nn.GELU(), nn.Flatten(),
+        nn.Linear(flat, 64), nn.GELU(),
+    ), 64  # fmt: skip
+
+
+def _mlp(shape: Shape) -> Body:
+    return nn.Sequential(nn.Linear(math.prod(shape), 400), nn.GELU(), nn.Linear(400, 100), nn.GELU()), 100
+
+
+NETWORKS: dict[str, Callable[[Shape], Body]] = {"conv": _conv, "strided": _strided, "mlp": _mlp}
+
+
+# -- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a labelled point; `targets` makes the answers from the labels."""
+
+    targets: Callable[[Tensor], Tensor]
+    kind: Literal["classes", "numbers"]
+    note: str
+
+
+def _classes(y: Tensor) -> Tensor:
+    whole = y.double()
+    if bool((whole != whole.round()).any()) or bool((whole < 0).any()):
+        raise ValueError("got labels that are not 0, 1, 2, ..; expected classes, or task='number' for a regression")
+    return y.long()
+
+
+def _digits(y: Tensor) -> Tensor:
+    labels = _classes(y)
+    if bool((labels > 9).any()):
+        raise ValueError(
+            f"got the label {int(labels.max())}; expected digits 0 to 9, or task='label' for other classes"
+        )
+    return labels
+
+
+CLOSED = (0, 6, 8, 9)  # digits drawn with a closed circle
+
+TASKS: dict[str, Task] = {
+    "label": Task(_classes, "classes", "the label, as it is"),
+    "digit": Task(_digits, "classes", "the label, a digit 0 to 9"),
+    "odd": Task(lambda y: _digits(y) % 2, "classes", "1 for an odd digit"),
+    "closed_circle": Task(
+        lambda y: torch.isin(_digits(y), torch.tensor(CLOSED)).long(), "classes", "1 for a digit of {0, 6, 8, 9}"
+    ),
+    "number": Task(lambda y: y.float(), "numbers", "the label, a number to be predicted"),
+}
+
+PARTS: dict[str, slice] = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+
+
+# -- the network and its training -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """How a classifier is made. `network` is a name of NETWORKS, or auto: conv for images, mlp for anything else.
+
+    `part` says which training points are used: all, or those at even or at odd places. `epochs` of 0 chooses so many that
+    about 2,000 steps are taken, at least 6 and at most 60 epochs.
+    """
+
+    network: str = "auto"
+    part: str = "all"
+    epochs: int = 0
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    shift: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lookup({"auto": 0, **NETWORKS}, self.network, "network")
+        lookup(PARTS, self.part, "part of the training points")
+        if self.epochs < 0 or self.batch_size < 1 or self.shift < 0 or not self.learning_rate > 0:
+            raise ValueError(
+                f"got epochs={self.epochs}, batch_size={self.batch_size}, shift={self.shift}, "
+                f"learning_rate={self.learning_rate}; expected >= 0, >= 1, >= 0 and > 0"
+            )
+
+
+JUDGES: tuple[ClassifierSettings, ...] = (
+    ClassifierSettings(network="strided", part="odd", seed=1),
+    ClassifierSettings(network="mlp", part="odd", epochs=20, learning_rate=1e-3, seed=2),
+)
+"""Judges of a classifier that was trained on the even points; the first one is the more accurate."""
+
+
+class Classifier(nn.Module):
+    """Logits (N, classes) of points, or numbers (N,) for a regression; frozen and in evaluation mode once trained."""
+
+    centre: Tensor
+    unit: Tensor
+
+    def __init__(self, network: str, shape: Shape, outputs: int, card: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.shape, self.outputs = tuple(shape), outputs
+        self.body, width = lookup(NETWORKS, network, "network")(self.shape)
+        self.head = nn.Linear(width, max(outputs, 1))
+        self.register_buffer("centre", torch.zeros(()))
+        self.register_buffer("unit", torch.ones(()))
+        self.card: dict[str, Any] = card or {}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer, (N, k)."""
+        flat = x.reshape(len(x), -1)
+        if flat.shape[1] != math.prod(self.shape):
+            raise ValueError(f"got points of {flat.shape[1]} numbers; expected {self.shape}, as it was trained")
+        return self.body(flat - 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.head(self.features(x))
+        return out if self.outputs else out[:, 0] * self.unit + self.centre
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers on the test points; nan where there were none."""
+        return float(self.card.get("accuracy", math.nan))
+
+
+def train_classifier(
+    x: Tensor,
+    y: Tensor | None,
+    digest: str,
+    *,
+    shape: Shape,
+    test: tuple[Tensor, Tensor] | None = None,
+    task: str = "label",
+    settings: ClassifierSettings | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Classifier:
+    """The network for this task on these points: read from the cache, or trained and kept there.
+
+    x (N, *shape) or (N, pixels) in [0, 1], y (N,) labels; `digest` says which data they are. Accuracy (R^2 for a
+    regression) is that on `test`. Raises `ValueError` for points without labels, fewer than two classes, or a shape that
+    the network cannot take.
+    """
+    settings = settings or ClassifierSettings()
+    asked = lookup(TASKS, task, "task")
+    if y is None:
+        raise ValueError(f"the data have no labels; the task {task!r} needs one per point")
+    if len(y) != len(x) or y.ndim != 1:
+        raise ValueError(f"got {len(x)} points and labels of shape {tuple(y.shape)}; expected one label per point")
+    network = settings.network
+    if network == "auto":
+        network = "conv" if len(shape) in (2, 3) and min(shape[-2:]) >= 8 else "mlp"
+    targets = asked.targets(y)
+    outputs = int(targets.max()) + 1 if asked.kind == "classes" else 0
+    if outputs == 1:
+        raise ValueError(f"all {len(y)} points have the label 0 for the task {task!r}; expected two classes or more")
+    identity = {"version": VERSION, "task": task, "data": digest, "network": network, **asdict(settings)}
+    identity["network"] = network
+    store = Store("classifier", identity, cache)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed("classifier", settings.seed))
+        model = Classifier(network, shape, outputs)
+        known = store.read()
+        if known is not None:
+            model.load_state_dict(known[0])
+            model.card = known[1]
+            return _frozen(model)
+        began = time.perf_counter()
+        part = PARTS[settings.part]
+        _fit(model, x[part].reshape(-1, math.prod(shape)), targets[part], settings, store, say or (lambda text: None))
+    card: dict[str, Any] = {"training_points": len(x[part]), "seconds": round(time.perf_counter() - began, 1)}
+    if test is not None:
+        card |= {"test_points": len(test[0]), **_judged(_frozen(model), test[0], asked.targets(test[1]))}
+    model.card = store.write(model, card)
+    return _frozen(model)
+
+
+def _frozen(model: Classifier) -> Classifier:
+    return model.eval().requires_grad_(False)
+
+
+def _judged(model: Classifier, x: Tensor, targets: Tensor) -> dict[str, float]:
+    """Accuracy on points, or R^2 and the root mean square error of numbers."""
+    with torch.no_grad():
+        answers = torch.cat([model(part) for part in x.split(1000)])
+    if model.outputs:
+        return {"accuracy": float((answers.argmax(1) == targets).double().mean())}
+    error = (answers - targets).double().square().mean()
+    return {"r2": float(1 - error / targets.double().var()), "rmse": float(error.sqrt())}
+
+
+def _epochs(settings: ClassifierSettings, points: int) -> int:
+    steps = math.ceil(points / settings.batch_size)
+    return settings.epochs or min(max(math.ceil(2000 / steps), 6), 60)
+
+
+def _fit(
+    model: Classifier,
+    x: Tensor,
+    targets: Tensor,
+    settings: ClassifierSettings,
+    store: Store,
+    say: Callable[[str], None],
+) -> None:
+    """Train from the last kept epoch, or from the start."""
+    if not model.outputs:
+        model.centre.copy_(targets.mean())
+        model.unit.copy_(targets.std().clamp(min=1e-6))
+    epochs, steps = _epochs(settings, len(x)), math.ceil(len(x) / settings.batch_size)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    first = 0
+    kept = store.read_progress()
+    if kept is not None:
+        tensors, place = kept
+        model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name[:6] == "model."})
+        unpack_optimizer(optimizer, "optimizer", tensors)
+        first = int(place["epoch"])
+    saved = time.monotonic()
+    for epoch in range(first, epochs):
+        model.train()
+        torch.manual_seed(stream_seed("classifier epoch", settings.seed, epoch))
+        total = 0.0
+        for step, batch in enumerate(torch.randperm(len(x)).split(settings.batch_size)):
+            rate = _one_cycle((epoch * steps + step) / (epochs * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate
+            loss = _loss(model, _shifted(x[batch], model.shape, settings.shift), targets[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(batch)
+        say(f"classifier: epoch {epoch + 1}/{epochs}, loss {total / len(x):.4f}")
+        if time.monotonic() - saved > SAVE_EVERY:
+            tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+            store.write_progress(tensors | pack_optimizer(optimizer, "optimizer"), {"epoch": epoch + 1})
+            saved = time.monotonic()
+
+
+def _loss(model: Classifier, x: Tensor, targets: Tensor) -> Tensor:
+    if model.outputs:
+        return functional.cross_entropy(model(x), targets, label_smoothing=SMOOTHING)
+    return ((model(x) - targets) / model.unit).square().mean()
+
+
+def _one_cycle(share: float) -> float:
+    """The rate as a share of its peak: a quick rise over the first tenth, then down along a cosine."""
+    return 0.1 + 9 * share if share < 0.1 else 0.5 * (1 + math.cos(math.pi * (share - 0.1) / 0.9))
+
+
+def _shifted(x: Tensor, shape: Shape, most: int) -> Tensor:
+    """The points moved by up to `most` pixels, an eighth of the batch alike, the edge repeated; only images move."""
+    if not most or len(shape) not in (2, 3) or min(shape[-2:]) < 16:
+        return x
+    rows, columns = shape[-2:]
+    padded = functional.pad(x.reshape(len(x), -1, rows, columns), (most,) * 4, mode="replicate")
+    moved = []
+    for part in padded.chunk(8):
+        right, down = (int(torch.randint(0, 2 * most + 1, ())) for _ in range(2))
+        moved.append(part[..., down : down + rows, right : right + columns])
+    return torch.cat(moved).reshape(x.shape)
