@@ -1,0 +1,118 @@
+"""Locks that die with their holder: a killed process leaves none behind, and no clock is asked.
+
+FileLock        a lock of the operating system (flock) on a file: for processes of one host, or of one NFSv4 file system
+AdvisoryLock    a lock of the PostgreSQL server on a number, held by a connection: for processes of many hosts
+
+Both are context managers; `acquire(wait=False)` says whether the lock was free. Files that were locked stay behind, empty:
+deleting one that another process is about to lock would give two processes the same lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["AdvisoryLock", "FileLock", "Lock"]
+
+
+class Lock(Protocol):
+    """What both locks do."""
+
+    def acquire(self, wait: bool = True) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> Lock: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+class FileLock:
+    """Exclusive, or shared with others that ask for it shared; `note` is left in the file for whoever finds it taken."""
+
+    def __init__(self, path: str | os.PathLike[str], shared: bool = False, note: str = "") -> None:
+        self.path, self.shared, self.note = Path(path), shared, note
+        self._file: int | None = None
+
+    def acquire(self, wait: bool = True) -> bool:
+        import fcntl
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        how = (fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, how)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        except OSError as error:
+            os.close(file)
+            raise ValueError(
+                f"{self.path.parent} is on a file system without locks ({error.strerror}); use a local folder, or a "
+                "PostgreSQL storage for many hosts"
+            ) from None
+        except BaseException:
+            os.close(file)
+            raise
+        self._file = file
+        if self.note:
+            os.truncate(file, 0)
+            os.pwrite(file, self.note.encode(), 0)
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)  # which unlocks
+            self._file = None
+
+    def holder(self) -> str:
+        """The note of whoever holds the lock, or held it last."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return self.path.read_text().strip()
+        return ""
+
+    def __enter__(self) -> FileLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class AdvisoryLock:
+    """A PostgreSQL advisory lock. A server that goes down lets go of it: what is done under it must bear being done again."""
+
+    def __init__(self, engine: Any, key: int) -> None:
+        self.engine, self.key = engine, key
+        self._connection: Any = None
+
+    def acquire(self, wait: bool = True) -> bool:
+        from sqlalchemy import text
+
+        connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            if wait:
+                connection.execute(text("select pg_advisory_lock(:key)"), {"key": self.key})
+            elif not connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": self.key}).scalar():
+                connection.close()
+                return False
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        self._connection = connection
+        return True
+
+    def release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with contextlib.suppress(Exception):  # a connection that is gone holds no lock
+            connection.invalidate()  # closed, not given back to a pool: the server lets go at once
+            connection.close()
+
+    def __enter__(self) -> AdvisoryLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,265 @@
+r"""Storages by URL: where the trials of a study are kept when one process is not enough.
+
+| `--storage`                                  | for                                                                     |
+|----------------------------------------------|-------------------------------------------------------------------------|
+| a path, or journal:///path                   | several processes on one host; the default                              |
+| grpc://host:port                             | the same through Optuna's proxy; workers share one results folder       |
+| sqlite:///path                               | one process alone: several are refused                                  |
+| postgresql://user:password@host:port/name    | many hosts (`postgresql+psycopg://` is the same; extra `postgres`)      |
+
+A `SharedStorage` is Optuna's storage with what many workers need besides: a mutex, under which the list of trials is
+changed, and leases, by which one worker knows whether another lives. Passwords are masked in every message.
+Not here: what a worker does (`worker`).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.storages import BaseStorage
+
+from autovae.search.journal import open_journal
+from autovae.search.leases import BeatLeases, FileLeases, Leases
+from autovae.search.locks import AdvisoryLock, FileLock, Lock
+from autovae.streams import stream_seed
+from autovae.tables import unknown
+
+__all__ = ["SharedStorage", "StorageError", "masked", "open_storage", "patiently", "scheme_of"]
+
+T = TypeVar("T")
+CONNECT = 10  # seconds to wait for a server before it is called unreachable
+PATIENCE = 600.0  # seconds for which a running worker waits for a storage that went away
+
+
+class StorageError(ValueError):
+    """A storage that cannot be used, with the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class SharedStorage:
+    """Optuna's storage, and the locks and leases that belong to it. `shown` has no password."""
+
+    kind: str
+    shown: str
+    optuna: BaseStorage
+    mutex: Callable[[str], Lock]  # by purpose; the same purpose is the same lock for every worker
+    leases_of: Callable[[Any], Leases]  # of an Optuna study
+    in_use: Lock | None = field(default=None, repr=False)  # held while open, where a lone process must say so
+    patience: float = 0.0  # seconds for which a worker waits for a server that went away
+
+    def close(self) -> None:
+        if self.in_use is not None:
+            self.in_use.release()
+
+
+def masked(text: str) -> str:
+    """`text` without the passwords of URLs in it."""
+    text = re.sub(r"(://[^:/@\s]*):[^\s]*@", r"\1:***@", text)
+    return re.sub(r"(password=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
+
+
+def scheme_of(where: str | Path) -> str:
+    """journal, grpc, sqlite or postgresql."""
+    text = str(where)
+    if "://" not in text:
+        return "journal"
+    scheme = text.split("://", 1)[0].lower()
+    scheme = {"postgres": "postgresql", "postgresql+psycopg": "postgresql", "postgresql+psycopg2": "postgresql"}.get(
+        scheme, scheme
+    )
+    if scheme not in KINDS:
+        raise StorageError(f"{masked(text)}: {unknown(scheme, KINDS, 'kind of storage')}")
+    return scheme
+
+
+def open_storage(where: str | Path, folder: Path, study: str, workers: int = 1) -> SharedStorage:
+    """The storage at a path or URL, for workers of `study` whose results are in `folder`.
+
+    Raises `StorageError` where it cannot be reached or is not for so many workers.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return KINDS[scheme_of(where)](str(where), folder, study, workers)
+
+
+def _journal(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
+    path = Path(re.sub(r"^journal://", "", where))
+    if not path.parent.is_dir() and path.parent != folder:
+        raise StorageError(f"the folder of the journal {path} does not exist; make it, or give another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    in_use = FileLock(path.with_name(f"{path.name}.in-use"), shared=True)
+    if not in_use.acquire(wait=False):
+        raise StorageError(
+            f"{path} is in use by {in_use.holder() or 'another process'}, which runs the study alone; stop it (it loses "
+            "nothing) and run again with --workers, or wait for its end"
+        )
+    return SharedStorage(
+        "journal",
+        str(path),
+        open_journal(path),
+        lambda purpose: FileLock(path.with_name(f"{path.name}.{purpose}.lock")),
+        lambda _: FileLeases(path.parent / "workers"),
+        in_use,
+    )
+
+
+def _grpc(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
+    found = re.fullmatch(r"grpc://([^:/]+|\[[^\]]+\]):(\d+)/?", where, flags=re.IGNORECASE)
+    if not found:
+        raise StorageError(f"got {masked(where)!r}; a gRPC proxy is written grpc://host:port")
+    try:
+        import grpc  # noqa: F401
+    except ImportError:
+        raise StorageError("grpc:// needs the packages grpcio and protobuf: pip install 'autovae[grpc]'") from None
+    proxy = optuna.storages.GrpcStorageProxy(host=found[1], port=int(found[2]))
+    try:
+        proxy.wait_server_ready(timeout=CONNECT)
+    except ConnectionError:
+        raise StorageError(
+            f"no gRPC proxy answers at {where}; start one with optuna.storages.run_grpc_proxy_server, or check host and port"
+        ) from None
+    places = folder / "workers"
+    return SharedStorage(
+        "grpc",
+        where,
+        proxy,
+        lambda purpose: FileLock(places / f"{purpose}.lock"),
+        lambda _: FileLeases(places),
+        patience=PATIENCE,
+    )
+
+
+def _sqlite(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
+    instead = (
+        "SQLite is for a single process; for several on one host leave --storage out (a journal file in the results "
+        "folder), for many hosts use postgresql://user:password@host/name"
+    )
+    if workers > 1:
+        raise StorageError(f"{where} cannot serve {workers} workers: {instead}")
+    path = Path(re.sub(r"^sqlite:///", "", where, flags=re.IGNORECASE))
+    if not path.parent.is_dir():
+        raise StorageError(f"the folder of {where} does not exist; make it, or give another path")
+    in_use = FileLock(path.with_name(f"{path.name}.in-use"))
+    if not in_use.acquire(wait=False):
+        raise StorageError(f"{where} is in use by another process: {instead}")
+    storage = _relational(f"sqlite:///{path}", where, {})
+    places = folder / "workers"
+    return SharedStorage(
+        "sqlite",
+        where,
+        storage,
+        lambda purpose: FileLock(places / f"{purpose}.lock"),
+        lambda _: FileLeases(places),
+        in_use,
+    )
+
+
+def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        raise StorageError("postgresql:// needs the package psycopg: pip install 'autovae[postgres]'") from None
+    try:
+        url = make_url(re.sub(r"^[^:]+://", "postgresql+psycopg://", where))
+    except (ArgumentError, ValueError):
+        raise StorageError(
+            f"cannot read the storage URL {masked(where)}; expected postgresql://user:password@host:port/name, with "
+            "special characters of the password in percent notation"
+        ) from None
+    shown = masked(where)
+    options = {
+        "connect_timeout": CONNECT,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        **dict(url.query),
+    }
+    url = url.set(query={})
+    engine = create_engine(url, poolclass=NullPool, connect_args=options)
+
+    def lock(purpose: str) -> Lock:
+        return AdvisoryLock(engine, stream_seed("autovae", purpose))
+
+    try:
+        with lock("schema"):  # the tables are made by one process alone
+            storage = _relational(url.render_as_string(hide_password=False), shown, options)
+    except SQLAlchemyError as error:
+        raise _unreachable(shown, error, url.password) from None
+    return SharedStorage(
+        "postgresql",
+        shown,
+        storage,
+        lambda purpose: lock(f"{study}/{purpose}"),
+        lambda optuna_study: BeatLeases(optuna_study),
+    )
+
+
+def _relational(url: str, shown: str, options: dict[str, Any]) -> BaseStorage:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": options})
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise _unreachable(shown, error) from None
+    except RuntimeError as error:  # tables of another version of Optuna
+        raise StorageError(f"{shown}: {' '.join(str(error).split())}") from None
+    return optuna.storages.get_storage(storage)
+
+
+def _unreachable(shown: str, error: BaseException, password: str | None = None) -> StorageError:
+    cause: BaseException = error
+    while cause.__cause__ is not None or getattr(cause, "orig", None) is not None:
+        cause = getattr(cause, "orig", None) or cause.__cause__  # type: ignore[assignment]
+    reason = masked(" ".join(str(cause).split()))
+    if password:
+        reason = reason.replace(password, "***")
+    return StorageError(f"cannot reach the storage {shown}: {reason}; check host, port, user and password")
+
+
+KINDS: dict[str, Callable[[str, Path, str, int], SharedStorage]] = {
+    "journal": _journal,
+    "grpc": _grpc,
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+}
+
+
+def _away() -> tuple[type[BaseException], ...]:
+    """The errors of a storage that is gone for now; those that no installed package can raise are not asked for."""
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    kinds: list[type[BaseException]] = [optuna.exceptions.StorageInternalError, OperationalError, InterfaceError]
+    try:
+        from grpc import RpcError
+
+        kinds.append(RpcError)
+    except ImportError:
+        pass
+    return tuple(kinds)
+
+
+def patiently(action: Callable[[], T], say: Callable[[str], Any], patience: float) -> T:
+    """The result of `action`, tried again while the storage is away. The action must bear being done twice."""
+    away = _away()
+    began, pause = time.monotonic(), 0.1
+    while True:
+        try:
+            return action()
+        except away as error:
+            if time.monotonic() - began > patience:
+                raise StorageError(
+                    f"the storage has been away for {patience:.0f} s: {masked(' '.join(str(error).split()))[:300]}; what "
+                    "was told is kept: run the same command again when it is back"
+                ) from None
+            say(f"the storage is away ({type(error).__name__}); trying again in {pause:.1f} s")
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
