@@ -149,12 +149,37 @@ def test_a_saved_vae_is_sampled_and_scored(capsys, tmp_path):
         capsys, "score", folder, "digits", "-k", 20, "--points", 5, "--json", "--to", tmp_path / "s.csv"
     )
     assert code == 0
-    assert json.loads(out)["points"] == 5
+    values = json.loads(out)
+    assert values["points"] == 5
+    assert 0 <= values["active_units"] <= 2
+    assert values["common_head_bits"] < values["own_head_bits"]  # a Bernoulli has no scale to learn
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 6
     np.savez(tmp_path / "other.npz", x=np.zeros((20, 3), np.uint8))
     code, _, err = call(capsys, "score", folder, tmp_path / "other.npz")
     assert code == 2
     assert "(8, 8)" in err
+
+
+def test_a_score_is_enclosed_from_both_sides(capsys, tmp_path):
+    from autovae.data.datasets import load
+    from autovae.export.card import save_vae
+    from autovae.model.vae import build
+    from autovae.spec import VAESpec
+
+    x = (np.random.default_rng(0).random((60, 5)) < 0.4).astype(np.uint8)
+    np.savez(tmp_path / "bits.npz", x=x)
+    data = load(tmp_path / "bits.npz")
+    folder = save_vae(build(VAESpec(latent_dim=2, hidden=(4,)), data.domain), data, tmp_path / "prior")
+    asked = ("score", folder, tmp_path / "bits.npz", "-k", 50, "--ais", 4, "--temperatures", 10)
+    code, out, _ = call(capsys, *asked, "--json")
+    values = json.loads(out)
+    assert code == 0
+    assert values["ais_simulated_gap"] == pytest.approx(
+        values["ais_simulated_upper"] - values["ais_simulated_lower"], abs=1e-9
+    )
+    assert "own_head_bits" not in values  # two levels: a head has no shape
+    code, out, _ = call(capsys, *asked)
+    assert "gap" in out
 
 
 def test_real_data_are_scored_in_the_units_of_the_model(tmp_path):

@@ -35,15 +35,26 @@ def score(
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     samples: Annotated[int, typer.Option("-k", "--samples", min=1, help="Importance samples a point.")] = 5000,
     points: Annotated[int | None, typer.Option("--points", min=2, help="Only the first points.")] = None,
+    ais: Annotated[
+        int | None, typer.Option("--ais", min=2, help="Annealed bounds of so many points, and of simulated ones.")
+    ] = None,
+    temperatures: Annotated[int, typer.Option("--temperatures", min=1, help="Of the annealing.")] = 500,
     to: Annotated[Path | None, typer.Option("--to", help="Write a row a point to this .csv.")] = None,
     data: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """log p(x) of data under a saved VAE, with its errors: the mass of each level's bin, by importance sampling."""
-    from autovae.export.scoring import score_folder
+    """log p(x) of data under a saved VAE, with its errors: the mass of each level's bin, by importance sampling.
 
-    result, bits = score_folder(prior, source, data, split, samples, points, seed)
+    Beside it, for grey and real data, the bits of its own head and of one logistic head at its means (K = 100).
+    `--ais 50` encloses log p(x) from both sides by annealing, without the encoder: for up to some 50 latents.
+    """
+    from autovae.export.scoring import open_scored
+
+    scored = open_scored(prior, source, data, split)
+    result = scored.log_likelihood(samples, points, seed)
+    bits, active, heads = scored.bits(result), scored.active_units(points), scored.heads(points=points, seed=seed)
+    enclosure = None if ais is None else scored.enclose(ais, seed, temperatures=temperatures)
     if to is not None:
         from autovae.files import write_text
 
@@ -53,9 +64,18 @@ def score(
         lines = [header, *(",".join([str(place), *(f"{v:.6g}" for v in row)]) for place, row in enumerate(rows))]
         write_text(to, "\n".join(lines) + "\n")
     if json:
-        emit({**result.to_dict(), "bits_per_dimension": bits, **({"to": to} if to else {})})
+        more = [part.to_dict() for part in (heads, enclosure) if part is not None]
+        values = {**result.to_dict(), "bits_per_dimension": bits, "active_units": active}
+        for part in more:
+            values.update(part)
+        emit({**values, **({"to": to} if to else {})})
         return
-    typer.echo(f"{result}\n{bits:.4f} bits per dimension{f'; a row a point in {to}' if to else ''}")
+    typer.echo(f"{result}\n{bits:.4f} bits per dimension, {active} active units")
+    for found in (heads, enclosure):
+        if found is not None:
+            typer.echo(str(found))
+    if to is not None:
+        typer.echo(f"a row a point in {to}")
 
 
 def reason(

@@ -25,9 +25,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from autovae.data.batches import network_input
 from autovae.data.datasets import Data, Split, load
-from autovae.model.vae import VAE
+from autovae.metrics.active_units import active_units
 from autovae.report.theme import COLOURS, new_figure, style
 from autovae.reproductions.comparison import compare
 from autovae.reproductions.evaluation import evaluate, random_points
@@ -45,7 +44,6 @@ PAPER: dict[tuple[str, int], float] = {
     ("iwae", 5): 85.54,
     ("iwae", 50): 84.78,
 }
-ACTIVE = 0.01  # a latent is active where the variance of its posterior mean over points exceeds this (section 5.2)
 
 
 class Group(StrictModel):
@@ -121,13 +119,6 @@ def _group(
         return {**found, "active": active_units(models[index], data, test)}
 
     return {"fits": [notebook.once(f"{group.name}-fit{index}", estimate, index) for index in range(len(models))]}
-
-
-@torch.no_grad()
-def active_units(vae: VAE, data: Data, split: Split) -> int:
-    """Latents whose posterior mean varies over the points of a split by more than ACTIVE."""
-    loc, _ = vae.stacked.eval().encode(network_input(split.flat, data, split.flat_mask))
-    return int((loc[0].var(0) > ACTIVE).sum())
 
 
 def _values(found: dict[str, Any], key: str = "log_likelihood") -> Tensor:
