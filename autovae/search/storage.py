@@ -35,6 +35,7 @@ __all__ = ["SharedStorage", "StorageError", "masked", "open_storage", "patiently
 T = TypeVar("T")
 CONNECT = 10  # seconds to wait for a server before it is called unreachable
 PATIENCE = 600.0  # seconds for which a running worker waits for a storage that went away
+AWAY = {"OperationalError", "InterfaceError", "RpcError"}  # by name: of sqlalchemy and grpc, which need not be loaded
 
 
 class StorageError(ValueError):
@@ -233,29 +234,22 @@ KINDS: dict[str, Callable[[str, Path, str, int], SharedStorage]] = {
 }
 
 
-def _away() -> tuple[type[BaseException], ...]:
-    """The errors of a storage that is gone for now; those that no installed package can raise are not asked for."""
-    from sqlalchemy.exc import InterfaceError, OperationalError
-
-    kinds: list[type[BaseException]] = [optuna.exceptions.StorageInternalError, OperationalError, InterfaceError]
-    try:
-        from grpc import RpcError
-
-        kinds.append(RpcError)
-    except ImportError:
-        pass
-    return tuple(kinds)
+def _is_away(error: Exception) -> bool:
+    """Whether an error says that a server is gone for now."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, optuna.exceptions.StorageInternalError) or bool(names & AWAY)
 
 
 def patiently(action: Callable[[], T], say: Callable[[str], Any], patience: float) -> T:
     """The result of `action`, tried again while the storage is away. The action must bear being done twice."""
-    away = _away()
     began, pause = time.monotonic(), 0.1
     while True:
         try:
             return action()
-        except away as error:
-            if time.monotonic() - began > patience:
+        except Exception as error:
+            if not _is_away(error):
+                raise
+            if time.monotonic() - began >= patience:
                 raise StorageError(
                     f"the storage has been away for {patience:.0f} s: {masked(' '.join(str(error).split()))[:300]}; what "
                     "was told is kept: run the same command again when it is back"

@@ -1,0 +1,174 @@
+"""What real machines do to a study on a journal file: nothing that was told is lost, the count is reached, nothing is
+done twice. The workers are real processes; what they do instead of training is to sleep (`stub`)."""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from zoo import Zoo, check
+
+from autovae.search.journal import open_journal
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
+
+
+def load(path):
+    return optuna.load_study(study_name="sleep", storage=open_journal(path))
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return tmp_path / "trials.journal"
+
+
+@pytest.mark.slow
+def test_a_hundred_kills(journal, tmp_path):
+    """kill -9 at random moments, 100 times: during asking, training and telling alike."""
+    rng = random.Random(0)
+    trials = 150
+    with Zoo(journal, tmp_path, trials=trials, seconds=0.03, batch=3) as zoo:
+        for _ in range(100):
+            living = [worker for worker in zoo.workers if zoo.lives(worker)]
+            while len(living) < 2:
+                living.append(zoo.start())
+            time.sleep(rng.uniform(0.0, 0.12))
+            zoo.kill(rng.choice(living))
+        killed = len(zoo.workers)
+        zoo.start()
+        zoo.start()
+        zoo.wait(120)
+        study = load(journal)
+        complete = check(study, zoo, trials, failed=trials)
+        # random kills rarely meet the same trial twice
+        assert len(complete) > trials / 2, f"{len(complete)} of {trials} after {killed} workers"
+
+
+def test_a_worker_killed_loses_its_unfinished_batch_alone(journal, tmp_path):
+    with Zoo(journal, tmp_path, trials=6, seconds=0.1, batch=2) as zoo:
+        first = zoo.start(seconds=30)
+        while not zoo.witnessed("trained"):
+            time.sleep(0.01)
+        zoo.kill(first)
+        zoo.start()
+        zoo.wait(30)
+        complete = check(load(journal), zoo, 6)
+        assert len(complete) == 6
+        assert zoo.witnessed("trained")[1] == [0, 1], "the dead worker's batch is taken over first, as it was"
+        causes = load(journal).trials[0].user_attrs["causes"]
+        assert len(causes) == 1
+        assert "without a word" in causes[0]
+
+
+def test_a_trial_that_kills_its_worker_twice_fails_with_its_causes(journal, tmp_path):
+    with Zoo(journal, tmp_path, trials=4, seconds=0.01, fail=[1], misbehave="kill") as zoo:
+        for _ in range(3):
+            worker = zoo.start()
+            while zoo.lives(worker):
+                time.sleep(0.01)
+        study = load(journal)
+        check(study, zoo, 4, failed=1)
+        assert study.trials[1].state == optuna.trial.TrialState.FAIL
+        assert "failed 2 times" in study.trials[1].user_attrs["reason"]
+
+
+def test_a_trial_that_runs_out_of_memory_says_so(journal, tmp_path):
+    with Zoo(journal, tmp_path, trials=4, seconds=0.01, fail=[1], misbehave="memory") as zoo:
+        for _ in range(3):
+            worker = zoo.start()
+            while zoo.lives(worker):
+                time.sleep(0.01)
+        study = load(journal)
+        check(study, zoo, 4, failed=1)
+        assert "MemoryError: cannot allocate 1 TiB" in study.trials[1].user_attrs["reason"]
+        assert "MemoryError" in zoo.log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_share_the_work(journal, tmp_path, workers):
+    """Efficiency of two workers, trials of half a second: how much of two processes' time is work."""
+    trials, seconds = 8 * workers + 1, 0.5
+    with Zoo(journal, tmp_path, trials=trials, seconds=seconds) as zoo:
+        warm = zoo.start(trials=1, seconds=0.0)  # the study exists when the clock starts
+        while zoo.lives(warm):
+            time.sleep(0.01)
+        for _ in range(workers):
+            zoo.start()
+        took = zoo.wait(60)
+        done = [t for t in load(journal).trials if t.state == optuna.trial.TrialState.COMPLETE]
+        assert len(done) == trials
+        efficiency = (trials - 1) * seconds / (workers * took)
+        print(f"{workers} workers: efficiency {efficiency:.3f}")
+        assert efficiency >= (0.9 if workers == 2 else 0.75)
+
+
+def test_ctrl_c_hands_trials_back_and_a_second_one_does_no_harm(journal, tmp_path):
+    with Zoo(journal, tmp_path, trials=4, seconds=0.05) as zoo:
+        for stops in (1, 2):
+            before = len(zoo.witnessed("trained"))
+            worker = zoo.start(seconds=30)
+            while len(zoo.witnessed("trained")) == before:
+                time.sleep(0.01)
+            for _ in range(stops):
+                zoo.kill(worker, signal.SIGINT)
+            while zoo.lives(worker):
+                time.sleep(0.01)
+        handed_back = load(journal).trials[0]
+        assert handed_back.state == optuna.trial.TrialState.RUNNING
+        zoo.start()
+        zoo.wait(30)
+        assert len(check(load(journal), zoo, 4)) == 4
+
+
+def test_a_suspended_worker_is_not_taken_for_dead(journal, tmp_path):
+    with Zoo(journal, tmp_path, trials=3, seconds=0.1) as zoo:
+        sleeper = zoo.start()
+        while not zoo.witnessed("trained"):
+            time.sleep(0.01)
+        os.kill(sleeper, signal.SIGSTOP)
+        zoo.start()
+        time.sleep(0.5)
+        os.kill(sleeper, signal.SIGCONT)
+        zoo.wait(30)
+        assert len(check(load(journal), zoo, 3)) == 3
+        assert len(zoo.witnessed("trained")) == 3, "nothing was trained twice"
+
+
+@pytest.mark.slow
+def test_the_journal_truncated_while_workers_are_away(journal, tmp_path):
+    """Random bytes of the last record are gone: at most that record is lost, and the study goes on to its count."""
+    rng = random.Random(1)
+    with Zoo(journal, tmp_path, trials=12, seconds=0.02) as zoo:
+        for _ in range(8):
+            worker = zoo.start()
+            time.sleep(rng.uniform(0.05, 0.2))
+            zoo.kill(worker)
+            while zoo.lives(worker):
+                time.sleep(0.005)
+            whole = journal.read_bytes() if journal.exists() else b""
+            if whole.count(b"\n") > 4:
+                last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
+                journal.write_bytes(whole[: rng.randrange(last, len(whole))])
+        zoo.start()
+        zoo.start()
+        zoo.wait(30)
+        study = load(journal)
+        finished = [t for t in study.trials if t.state.is_finished()]
+        assert [t.number for t in finished] == list(range(12))
+
+
+def test_workers_started_at_once_make_one_study(journal, tmp_path):
+    with Zoo(journal, tmp_path, trials=8, seconds=0.02) as zoo:
+        for _ in range(4):
+            zoo.start()
+        zoo.wait(30)
+        assert len(check(load(journal), zoo, 8)) == 8
+        names = [key for key in load(journal).user_attrs if key.startswith("worker:")]
+        assert len(names) == 4
