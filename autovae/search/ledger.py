@@ -197,6 +197,8 @@ class Ledger:
             means = [math.fsum(column) / len(whole) for column in zip(*(run.values for run in whole), strict=True)]
             self.optuna.tell(trial, means)
         else:
+            for epoch, value in first.intermediate_values.items():
+                trial.report(value, epoch)
             self.optuna.tell(trial, state=first.state)
 
     def tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
