@@ -1,12 +1,21 @@
-r"""Cards: a trained VAE on disk as model.safetensors, card.json and README.md, and back as a `PriorModule` or a `VAE`.
+r"""Cards: a trained VAE or a generator on disk as model.safetensors, card.json and README.md, and back.
 
-    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; rival.*, flow_posterior.* where there are
+    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; rival.*, flow_posterior.* where there are;
+                        source.NAME.* of ex-post densities; transport.* of a generator on its own
     card.json           format, spec, domain, data (name, digest, licence), scores with errors, versions, SHA-256 of the weights
-    README.md           the card for people
+    README.md           the card for people, with the header of the Hugging Face hub; config.json beside it
+
+| folder of | holds | read by |
+|---|---|---|
+| `save_vae` | encoder, decoder, rival | `load_vae`, `load_prior` |
+| `save_prior` (`PriorModule.save`) | decoder and the way from xi to z, whatever it is | `load_prior` |
+
+A *source* is where latents come from: "prior", the one of training, or an ex-post density by name, kept in the folder of
+its VAE by `add_sources` with its scores beside those of the prior; `load_prior(folder, source=...)` chooses.
 
 Loading trusts nothing: the weights' checksum and every shape are compared with the card, the card is plain JSON checked
 field by field, the network is built from the table NETWORKS, and nothing is unpickled. Files are written under a
-temporary name and renamed. Not here: what a prior module does (`prior`).
+temporary name and renamed. Not here: what a prior module does (`prior`), the fit of ex-post densities (`ex_post`).
 """
 
 from __future__ import annotations
@@ -23,23 +32,29 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from autovae.beliefs.priors import Components, FlowPrior
 from autovae.data.datasets import Data
+from autovae.export.model_card import hub_config, readme
 from autovae.export.prior import PriorModule
 from autovae.export.transport import FlowMap, MixtureMap, Transport
-from autovae.files import write_text
+from autovae.export.transport import build as build_transport
+from autovae.files import write_bytes, write_text
 from autovae.model.networks import NETWORKS
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec
-from autovae.training.loop import Trained
+from autovae.training.trained import Trained
 
-__all__ = ["FORMAT", "CardError", "load_prior", "load_standardised", "load_vae", "read_card", "save_vae", "to_prior"]
+__all__ = [
+    "FORMAT", "CardError", "add_sources", "load_prior", "load_standardised", "load_vae", "read_card", "save_prior", "save_vae",
+    "to_prior",
+]  # fmt: skip
 
 FORMAT = "autovae-card-1"
-WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
+WEIGHTS, CARD, README, CONFIG = "model.safetensors", "card.json", "README.md", "config.json"
+UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)
 
 
 class CardError(ValueError):
@@ -55,6 +70,22 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _described(vae: VAE, data: Data) -> dict[str, Any]:
+    """What a card says of a fit."""
+    return {
+        "format": FORMAT,
+        "spec": vae.spec.to_dict(),
+        "domain": vae.domain.to_dict(),
+        "data": {
+            "name": data.name, "digest": data.digest, "source": data.source, "licence": data.licence, "note": data.note
+        },
+        "versions": versions(),
+    }  # fmt: skip
+
+
+# -- prior modules of a VAE -------------------------------------------------------------------------------------------
 
 
 def _model_units(data: Data) -> tuple[Tensor, Tensor]:
@@ -76,11 +107,10 @@ def _source(vae: VAE) -> tuple[list[str], Transport | None]:
 
 
 def _prior(vae: VAE, offset: Tensor, unit: Tensor, card: dict[str, Any]) -> PriorModule:
-    likelihood = vae.likelihood
-    scale: Tensor | str | None = None
-    if likelihood.has_scale:
-        scale = "pixel" if vae.spec.scale == "pixel" else vae.scale.detach()
     families, transport = _source(vae)
+    scale: Tensor | str | None = None
+    if vae.likelihood.has_scale:
+        scale = "pixel" if vae.spec.scale == "pixel" else vae.scale.detach()
     return PriorModule(
         vae.decoder,
         families,
@@ -97,7 +127,34 @@ def _prior(vae: VAE, offset: Tensor, unit: Tensor, card: dict[str, Any]) -> Prio
 
 def to_prior(trained: Trained, card: Mapping[str, Any] | None = None) -> PriorModule:
     """The generator of a fit as a frozen prior module; the fit itself stays as it is."""
-    return _prior(copy.deepcopy(trained.model).cpu(), *_model_units(trained.data), dict(card or {}))
+    about = _described(trained.model, trained.data) | dict(card or {})
+    return _prior(copy.deepcopy(trained.model).cpu(), *_model_units(trained.data), about)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
+    """The four files; the card gets the checksum of the weights, which are written first."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    content = save(plain, metadata={"format": "pt"})
+    full = {**card, "weights_sha256": hashlib.sha256(content).hexdigest()}
+    write_bytes(target / WEIGHTS, content)
+    write_text(target / CARD, json.dumps(full, indent=2) + "\n")
+    write_text(target / README, readme(full))
+    write_text(target / CONFIG, json.dumps(hub_config(full), indent=2) + "\n")
+    return target
+
+
+def _same_network(part: str, own: nn.Module, named: nn.Module) -> None:
+    shapes = [[tuple(p.shape) for p in module.parameters()] for module in (own, named)]
+    if shapes[0] != shapes[1] or type(own) is not type(named):
+        raise CardError(
+            f"the {part} is a module of your own, and a saved folder holds no code; add it to "
+            f"autovae.model.networks.NETWORKS under a name and use VAESpec(network=name). Known: {', '.join(NETWORKS)}"
+        )
 
 
 def save_vae(vae: VAE, data: Data, folder: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
@@ -105,67 +162,67 @@ def save_vae(vae: VAE, data: Data, folder: str | os.PathLike[str], about: Mappin
 
     Raises `CardError` for networks that are not in NETWORKS, since a folder holds no code to rebuild them from.
     """
-    for part, expected in (("encoder", build_like(vae).encoder), ("decoder", build_like(vae).decoder)):
-        own = [tuple(p.shape) for p in getattr(vae, part).parameters()]
-        if own != [tuple(p.shape) for p in expected.parameters()] or type(getattr(vae, part)) is not type(expected):
-            raise CardError(
-                f"the {part} is a module of your own, and a saved folder holds no code; add it to "
-                f"autovae.model.networks.NETWORKS under a name and use VAESpec(network=name). Known: {', '.join(NETWORKS)}"
-            )
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    like = build(vae.spec, vae.domain)
+    _same_network("encoder", vae.encoder, like.encoder)
+    _same_network("decoder", vae.decoder, like.decoder)
     offset, unit = _model_units(data)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in vae.state_dict().items()}
-    tensors |= {"offset": offset.contiguous(), "unit": unit.contiguous()}
-    temporary = target / f".{WEIGHTS}.{os.getpid()}.tmp"
+    return _write(
+        folder, {**vae.state_dict(), "offset": offset, "unit": unit}, _described(vae, data) | dict(about or {})
+    )
+
+
+def save_prior(prior: PriorModule, folder: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
+    """Write a generator without its encoder: any prior made from one of AutoVAE, behind any transports, replicated or not.
+
+    Raises `CardError` for a wrapped generator: a folder holds no code to rebuild it from.
+    """
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        os.replace(temporary, target / WEIGHTS)
-    finally:
-        temporary.unlink(missing_ok=True)
-    card = {
-        "format": FORMAT,
-        "spec": vae.spec.to_dict(),
-        "domain": vae.domain.to_dict(),
-        "data": {
-            "name": data.name, "digest": data.digest, "source": data.source, "licence": data.licence, "note": data.note
-        },
-        "versions": versions(),
-        "weights_sha256": digest,
-        **dict(about or {}),
-    }  # fmt: skip
-    write_text(target / CARD, json.dumps(card, indent=2) + "\n")
-    write_text(target / README, _readme(card))
-    return target
+        spec, domain = VAESpec.from_dict(prior.card["spec"]), Domain(**prior.card["domain"])
+    except (KeyError, TypeError, ValueError):
+        raise CardError(
+            "the generator is a module of your own, and a saved folder holds no code; add its decoder to "
+            f"autovae.model.networks.NETWORKS under a name and fit with VAESpec(network=name). Known: {', '.join(NETWORKS)}"
+        ) from None
+    _same_network("decoder", prior.decoder, build(spec, domain).decoder)
+    tensors = {f"decoder.{name}": value for name, value in prior.decoder.state_dict().items()}
+    tensors |= {"offset": _flat(prior.offset), "unit": _flat(prior.unit)}
+    if prior.scale is not None:
+        tensors["scale"] = prior.scale
+    if prior.transport is not None:
+        tensors |= {f"transport.{name}": value for name, value in prior.transport.state_dict().items()}
+    generator = {
+        "families": list(prior.object_families),
+        "objects": prior.objects,
+        "pixel_scale": prior.scale_per_pixel,
+        "transport": None if prior.transport is None else prior.transport.config(),
+    }
+    # Sources belong to the folder of a VAE: a generator on its own is one of them.
+    card = {name: value for name, value in prior.card.items() if name != "sources"}
+    return _write(folder, tensors, card | {"format": FORMAT, "generator": generator} | dict(about or {}))
 
 
-def build_like(vae: VAE) -> VAE:
-    """A fresh VAE of the same spec and domain, from the table of networks."""
-    return build(vae.spec, vae.domain)
+def add_sources(
+    folder: str | os.PathLike[str],
+    sources: Mapping[str, Transport],
+    scores: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Keep ex-post densities in the folder of their VAE, with scores by source ("prior" among them); old ones stay."""
+    tensors, card = _read(folder)
+    if "generator" in card:
+        raise CardError(f"{folder} holds a generator alone; densities of encoded data need the folder of the whole VAE")
+    known = dict(card.get("sources", {}))
+    for name, transport in sources.items():
+        if name == "prior" or not name.isidentifier():
+            raise CardError(f"got the source {name!r}; expected a name such as flow or mixture, other than prior")
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(f"source.{name}.")}
+        tensors |= {f"source.{name}.{key}": value for key, value in transport.state_dict().items()}
+        known[name] = {"transport": transport.config()}
+    for name, values in (scores or {}).items():
+        known[name] = {**known.get(name, {}), "scores": {**known.get(name, {}).get("scores", {}), **values}}
+    return _write(folder, tensors, {**card, "sources": known})
 
 
-def _readme(card: Mapping[str, Any]) -> str:
-    spec = VAESpec.from_dict(card["spec"])
-    shape = " x ".join(str(size) for size in card["domain"]["shape"])
-    score = card.get("score", {})
-    lines = [
-        f"# AutoVAE prior: {spec.belief}",
-        "",
-        f"A frozen generator of {card['data']['name']} ({shape}), trained by AutoVAE {card['versions'].get('autovae', '')}.",
-        f"{spec.latent_dim} latents, hidden layers {list(spec.hidden)}, {spec.epochs} epochs, seed {spec.seed}.",
-        "",
-        "```python",
-        "import autovae",
-        "prior = autovae.load_prior('.')",
-        "x = prior.decode(prior.sample(64))",
-        "```",
-        "",
-    ]
-    if score:
-        lines += ["| score | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in score.items()), ""]
-    lines += [f"Data: {card['data']['note']}. Licence of the data: {card['data']['licence']}.", ""]
-    return "\n".join(lines)
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -177,7 +234,7 @@ def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CardError(f"{path} is not valid JSON ({error}); export the prior again") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         got = card.get("format") if isinstance(card, dict) else type(card).__name__
@@ -188,45 +245,134 @@ def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
     for field in ("name", "digest", "source", "licence", "note"):
         if not isinstance(card["data"].get(field), str):
             raise CardError(f"{path}: data.{field} must be text; export the prior again")
+    for field in ("sources", "generator"):
+        if not isinstance(card.get(field, {}), dict):
+            raise CardError(f"{path}: {field!r} must be a dict; export the prior again")
     return card
 
 
-def _load(folder: str | os.PathLike[str]) -> tuple[VAE, Tensor, Tensor, dict[str, Any]]:
+def _read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of a folder, whose checksum agrees with the card, and the card."""
     card = read_card(folder)
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise CardError(f"{folder} has a card but no {WEIGHTS}; export the prior again")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != card["weights_sha256"]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != card["weights_sha256"]:
         raise CardError(f"{path} is not the file that its card describes (SHA-256 differs); export the prior again")
     try:
-        tensors = load_file(path)
-        spec, domain = VAESpec.from_dict(card["spec"]), Domain(**card["domain"])
-        vae = build(spec, domain)
-        offset, unit = tensors.pop("offset"), tensors.pop("unit")
-        vae.load_state_dict(tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CardError(f"{folder} does not hold the model that its card describes: {reason}") from None
+        return load(content), card
+    except UNREADABLE as error:
+        raise _not_the_model(folder, error) from None
+
+
+def _not_the_model(folder: str | os.PathLike[str], error: Exception) -> CardError:
+    reason = " ".join(str(error).split())[:300]
+    return CardError(f"{folder} does not hold the model that its card describes: {reason}")
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _flat(value: Tensor) -> Tensor:
+    return value.flatten() if value.ndim > 1 else value
+
+
+def _units(tensors: dict[str, Tensor], domain: Domain) -> tuple[Tensor, Tensor]:
+    offset, unit = tensors.pop("offset"), tensors.pop("unit")
     for name, value in (("offset", offset), ("unit", unit)):
         if value.numel() not in (1, domain.features):
-            raise CardError(f"{path}: {name} has {value.numel()} numbers, expected 1 or {domain.features}")
+            raise ValueError(f"{name} has {value.numel()} numbers, expected 1 or {domain.features}")
+    return offset, unit
+
+
+def _transport(config: Any, tensors: dict[str, Tensor], dim: int) -> Transport:
+    """The transport of plain values and tensors, of the size that the latents have."""
+    transport = build_transport(config)
+    if transport.dim != dim:
+        raise ValueError(f"its transport moves {transport.dim} latents, expected {dim}")
+    transport.load_state_dict(tensors)
+    return transport
+
+
+def _load(folder: str | os.PathLike[str]) -> tuple[VAE, Tensor, Tensor, dict[str, Any], dict[str, Tensor]]:
+    """The VAE of a folder, offset, unit, card, and the tensors of its sources."""
+    tensors, card = _read(folder)
+    if "generator" in card:
+        raise CardError(f"{folder} holds a generator without its encoder; give the folder of the whole VAE")
+    sources = {name: value for name, value in tensors.items() if name.startswith("source.")}
+    try:
+        spec, domain = VAESpec.from_dict(card["spec"]), Domain(**card["domain"])
+        vae = build(spec, domain)
+        offset, unit = _units(tensors, domain)
+        vae.load_state_dict({name: value for name, value in tensors.items() if name not in sources})
+    except UNREADABLE as error:
+        raise _not_the_model(folder, error) from None
     vae.eval()
-    return vae, offset, unit, card
+    return vae, offset, unit, card, sources
 
 
 def load_vae(folder: str | os.PathLike[str]) -> tuple[VAE, dict[str, Any]]:
     """The whole VAE of a folder, encoder included, with its card."""
-    vae, _, _, card = _load(folder)
+    vae, _, _, card, _ = _load(folder)
     return vae, card
 
 
 def load_standardised(folder: str | os.PathLike[str]) -> tuple[VAE, Tensor, Tensor]:
     """The whole VAE with offset and unit: data units = unit * model units + offset."""
-    vae, offset, unit, _ = _load(folder)
+    vae, offset, unit, _, _ = _load(folder)
     return vae, offset, unit
 
 
-def load_prior(folder: str | os.PathLike[str]) -> PriorModule:
-    """The prior module of a folder written by `save_vae` or `autovae export`. Raises `CardError` where it is not whole."""
-    vae, offset, unit, card = _load(folder)
-    return _prior(vae, offset, unit, card)
+def load_prior(folder: str | os.PathLike[str], source: str = "prior") -> PriorModule:
+    """The prior module of a folder written by `save_vae`, `save_prior` or `autovae export`, behind one of its sources.
+
+    Raises `CardError` where the folder is not whole, or has no such source.
+    """
+    card = read_card(folder)
+    known = ["prior", *(name for name in card.get("sources", {}) if name != "prior")]
+    if source not in known:
+        raise CardError(f"{folder} has no source {source!r}; it has {', '.join(known)}")
+    if "generator" in card:
+        return _load_generator(folder)
+    vae, offset, unit, card, sources = _load(folder)
+    prior = _prior(vae, offset, unit, card)
+    if source == "prior":
+        return prior
+    try:
+        config = card["sources"][source]["transport"]
+        transport = _transport(config, _under(sources, f"source.{source}."), prior.latent_dim)
+    except UNREADABLE as error:
+        raise _not_the_model(folder, error) from None
+    return prior.transported(transport, source=source)
+
+
+def _load_generator(folder: str | os.PathLike[str]) -> PriorModule:
+    tensors, card = _read(folder)
+    try:
+        plain = card["generator"]
+        spec, domain = VAESpec.from_dict(card["spec"]), Domain(**card["domain"])
+        decoder = build(spec, domain).decoder
+        decoder.load_state_dict(_under(tensors, "decoder."))
+        offset, unit = _units(tensors, domain)
+        families, objects, transport = [str(name) for name in plain["families"]], int(plain["objects"]), None
+        if len(families) != spec.latent_dim or objects < 1:
+            raise ValueError(f"{len(families)} families and {objects} objects for {spec.latent_dim} latents")
+        if plain["transport"] is not None:
+            transport = _transport(plain["transport"], _under(tensors, "transport."), spec.latent_dim * objects)
+        return PriorModule(
+            decoder,
+            families,
+            likelihood=spec.likelihood,
+            scale="pixel" if plain["pixel_scale"] else tensors.get("scale"),
+            scale_floor=domain.scale_floor,
+            offset=offset,
+            unit=unit,
+            shape=domain.shape,
+            transport=transport,
+            objects=objects,
+            card=card,
+        )
+    except UNREADABLE as error:
+        raise _not_the_model(folder, error) from None

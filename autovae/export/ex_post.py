@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,9 +34,9 @@ from autovae.export.transport import FlowMap, MixtureMap, Transport
 from autovae.streams import stream_seed
 from autovae.tables import lookup
 from autovae.training.feed import Feed
-from autovae.training.loop import Trained
+from autovae.training.trained import Trained
 
-__all__ = ["DENSITIES", "encoded", "ex_post", "fit_flow", "fit_mixture"]
+__all__ = ["DENSITIES", "encoded", "ex_post", "fit_flow", "fit_mixture", "fit_sources", "latent_scores"]
 
 BATCH = 256
 HELD_OUT = 0.1
@@ -112,4 +112,27 @@ def ex_post(trained: Trained, density: str = "mixture", seed: int = 0, **setting
     prior = to_prior(trained)
     with torch.no_grad():
         points = prior.to_normal(encoded(trained, seed))
-    return prior.transported(fit(points, seed=seed, **settings), ex_post={"density": density, "seed": seed})
+    return prior.transported(
+        fit(points, seed=seed, **settings), ex_post={"density": density, "seed": seed}, source=density
+    )
+
+
+def fit_sources(
+    trained: Trained, densities: Sequence[str] = ("mixture", "flow"), seed: int = 0
+) -> tuple[dict[str, Transport], dict[str, dict[str, float]]]:
+    """Densities by name, and the scores of each of them and of the prior: what `export.card.add_sources` takes."""
+    prior = to_prior(trained)
+    with torch.no_grad():
+        points = prior.to_normal(encoded(trained, seed))
+        held_out = encoded(trained, seed, "test")
+    sources = {name: lookup(DENSITIES, name, "density")(points, seed=seed) for name in densities}
+    moved = {"prior": prior, **{name: prior.transported(transport) for name, transport in sources.items()}}
+    return sources, {name: latent_scores(module, held_out) for name, module in moved.items()}
+
+
+@torch.no_grad()
+def latent_scores(prior: PriorModule, z: Tensor) -> dict[str, float]:
+    """Mean log density in nats of encoded points (N, latent_dim) that the density was not fitted to, with its error."""
+    values = torch.cat([prior.log_prob(part) for part in z.split(1000)]).double()
+    error = float(values.std() / math.sqrt(len(values)))
+    return {"log density of encoded test points": float(values.mean()), "its standard error": error}

@@ -21,8 +21,10 @@ Not here: files (`export.card`), constraints and inference (`reasoning`).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -136,6 +138,26 @@ class PriorModule(nn.Module):
         decoder.requires_grad_(False)
         _check_generator(decoder, len(names))
         return cls(decoder, names, **settings)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], source: str = "prior") -> PriorModule:
+        """The prior of a local folder, or of a model of the Hugging Face hub ("owner/name", extra `hub`).
+
+        `source` is "prior" or an ex-post density kept in the folder. Raises `ValueError` for a folder that is not whole.
+        """
+        from autovae.export.card import load_prior
+        from autovae.export.hub import local_folder
+
+        return load_prior(local_folder(name), source)
+
+    def save(self, folder: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
+        """Write safetensors, card and README to `folder`; `about` (plain values) goes into the card.
+
+        Raises `ValueError` for a wrapped generator: only networks of the table NETWORKS can be rebuilt.
+        """
+        from autovae.export.card import save_prior
+
+        return save_prior(self, folder, about)
 
     @property
     def families(self) -> tuple[str, ...]:

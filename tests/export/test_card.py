@@ -34,7 +34,7 @@ def test_save_then_load_is_identical(tmp_path, likelihood, scale):
     for one, other in zip(vae.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
     assert card["data"]["name"] == "digits"
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "card.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "card.json", "config.json", "README.md"}
 
 
 def test_real_data_come_back_in_their_own_units(tmp_path):
