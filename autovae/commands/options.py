@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["DataDir", "Device", "Json", "PriorFolder", "Results", "Seed", "emit", "say"]
+__all__ = ["DataDir", "Device", "Json", "PriorFolder", "Results", "Seed", "Source", "emit", "say"]
 
 DataDir = Annotated[
     Path | None, typer.Option("--data", help="Folder with data sets; else $AUTOVAE_DATA, else the user cache.")
@@ -18,6 +18,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N; the GPU if there is one.")]
 PriorFolder = Annotated[Path, typer.Argument(help="A saved prior, such as results/quickstart/winners/1.")]
+
+Source = Annotated[
+    str, typer.Option("--source", help="prior, or an ex-post density kept in the folder (flow, mixture).")
+]
 
 
 def say(text: str, json: bool = False) -> None:

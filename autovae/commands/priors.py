@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from sys import stderr
 from typing import Annotated
 
 import typer
 
-from autovae.commands.options import DataDir, Json, PriorFolder, Seed, emit
+from autovae.commands.options import DataDir, Json, PriorFolder, Seed, Source, emit
 
 __all__ = ["sample", "score", "reason"]
 
@@ -18,13 +19,14 @@ def sample(
     to: Annotated[Path, typer.Option("--to", help="A picture (.png, .svg, .pdf), or numbers (.npz, .csv).")] = Path(
         "samples.png"
     ),
+    source: Source = "prior",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Draw from a prior: E[x|z] of latents z ~ p(z), as a picture or as numbers."""
     from autovae.report.samples import draw, write_samples
 
-    x = draw(prior, number, seed)
+    x = draw(prior, number, seed, source)
     path = write_samples(x, to)
     emit({"to": path, "shape": list(x.shape)}) if json else typer.echo(f"{number} samples in {path}")
 
@@ -80,31 +82,47 @@ def score(
 
 def reason(
     prior: PriorFolder,
+    label: Annotated[
+        str | None, typer.Option("--label", help="A class of the prior's data; a classifier is trained on them once.")
+    ] = None,
     image: Annotated[
-        str, typer.Option("--image", help="NAME:NUMBER (digits:3, mine.npz:0), or a picture of its size.")
-    ],
+        str | None, typer.Option("--image", help="NAME:NUMBER (digits:3, mine.npz:0), or a picture of its size.")
+    ] = None,
     hide: Annotated[
         str | None, typer.Option("--hide", help="Paint in this side: left, right, top or bottom; else denoise.")
     ] = None,
     noise: Annotated[float, typer.Option("--noise", help="Standard deviation with which the image is measured.")] = 0.1,
+    power: Annotated[
+        float, typer.Option("--power", help="How often the label was seen: how typical answers are.")
+    ] = 100,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Labelled data, instead of those that the prior was trained on.")
+    ] = None,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Train a second network on other points, and ask it about the answers.")
+    ] = False,
     method: Annotated[str, typer.Option("--method", help="hmc, mean_field, mgvi, geovi, map, sir, rejection.")] = "hmc",
     draws: Annotated[int | None, typer.Option("--draws", min=2, help="Draws of the method (a chain).")] = None,
-    to: Annotated[Path, typer.Option("--to", help="The picture: image, what was seen, mean answer, answers.")] = Path(
+    source: Source = "prior",
+    to: Annotated[Path, typer.Option("--to", help="The picture: answers; image, what was seen and mean first.")] = Path(
         "answer.png"
     ),
     data: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Ask a prior about a damaged image: denoise it, or paint in what is hidden. No training.
+    """Ask a prior: draw a label, denoise an image, or paint in what is hidden of it. The generator is not trained again.
+
+    `autovae reason results/quickstart/winners/1 --label 3`
 
     `autovae reason results/quickstart/winners/1 --image digits:3 --hide right`
     """
-    from autovae.reproductions.ask_image import ask_image
+    from autovae.reproductions.ask_prior import Question, ask_prior
 
-    values = ask_image(prior, image, hide, noise, method, draws, seed, to, data)
+    question = Question(label, dataset, image, hide, noise, power, judge)
+    values = ask_prior(prior, question, method, draws, seed, to, data, source, progress=not json and stderr.isatty())
     if json:
         emit(values)
         return
     for name, value in values.items():
-        typer.echo(f"{name:<18}{value:.4g}" if isinstance(value, float) else f"{name:<18}{value}")
+        typer.echo(f"{name:<22}{value:.4g}" if isinstance(value, float) else f"{name:<22}{value}")

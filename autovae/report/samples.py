@@ -17,9 +17,9 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 @torch.no_grad()
-def draw(folder: str | Path, number: int, seed: int = 0) -> np.ndarray:
+def draw(folder: str | Path, number: int, seed: int = 0, source: str = "prior") -> np.ndarray:
     """E[x|z] of `number` latents z ~ p(z), in data units, (number, *shape)."""
-    prior = load_prior(folder)
+    prior = load_prior(folder, source)
     generator = torch.Generator().manual_seed(seed)
     return prior.decode(prior.sample(number, generator=generator)).numpy()
 
