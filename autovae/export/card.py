@@ -21,27 +21,22 @@ temporary name and renamed. Not here: what a prior module does (`prior`), the fi
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from autovae.beliefs.priors import Components, FlowPrior
 from autovae.data.datasets import Data
+from autovae.export.folders import UNREADABLE, CardError, not_the_model, read_json, read_weights, versions, write_folder
 from autovae.export.model_card import hub_config, readme
 from autovae.export.prior import PriorModule
 from autovae.export.transport import FlowMap, MixtureMap, Transport
 from autovae.export.transport import build as build_transport
-from autovae.files import write_bytes, write_text
 from autovae.model.networks import NETWORKS
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec
@@ -53,23 +48,7 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT = "autovae-card-1"
-WEIGHTS, CARD, README, CONFIG = "model.safetensors", "card.json", "README.md", "config.json"
-UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)
-
-
-class CardError(ValueError):
-    """A folder that is not a prior, or no longer the one that was saved."""
-
-
-def versions() -> dict[str, str]:
-    """The versions that made a result."""
-    found = {"python": platform.python_version()}
-    for package in ("autovae", "torch", "optuna", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+FIELDS = {"spec": dict, "domain": dict, "data": dict, "versions": dict}
 
 
 def _described(vae: VAE, data: Data) -> dict[str, Any]:
@@ -135,17 +114,12 @@ def to_prior(trained: Trained, card: Mapping[str, Any] | None = None) -> PriorMo
 
 
 def _write(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
-    """The four files; the card gets the checksum of the weights, which are written first."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    content = save(plain, metadata={"format": "pt"})
-    full = {**card, "weights_sha256": hashlib.sha256(content).hexdigest()}
-    write_bytes(target / WEIGHTS, content)
-    write_text(target / CARD, json.dumps(full, indent=2) + "\n")
-    write_text(target / README, readme(full))
-    write_text(target / CONFIG, json.dumps(hub_config(full), indent=2) + "\n")
-    return target
+    """The four files."""
+
+    def texts(full: Mapping[str, Any]) -> dict[str, str]:
+        return {"README.md": readme(full), "config.json": json.dumps(hub_config(full), indent=2) + "\n"}
+
+    return write_folder(folder, tensors, card, texts)
 
 
 def _same_network(part: str, own: nn.Module, named: nn.Module) -> None:
@@ -227,48 +201,19 @@ def add_sources(
 
 def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The checked card of a folder."""
-    path = Path(folder) / CARD
-    if not path.is_file():
-        raise CardError(
-            f"{folder} is no saved prior: it has no {CARD}; expected a folder such as results/STUDY/winners/1"
-        )
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CardError(f"{path} is not valid JSON ({error}); export the prior again") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        got = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise CardError(f"{path} has format {got!r}, expected {FORMAT!r}; export the prior again with this version")
-    for field, kind in (("spec", dict), ("domain", dict), ("data", dict), ("versions", dict), ("weights_sha256", str)):
-        if not isinstance(card.get(field), kind):
-            raise CardError(f"{path}: {field!r} must be a {kind.__name__}; export the prior again")
+    card = read_json(folder, FORMAT, "prior", FIELDS)
     for field in ("name", "digest", "source", "licence", "note"):
         if not isinstance(card["data"].get(field), str):
-            raise CardError(f"{path}: data.{field} must be text; export the prior again")
+            raise CardError(f"{folder}: data.{field} of the card must be text; export the prior again")
     for field in ("sources", "generator"):
         if not isinstance(card.get(field, {}), dict):
-            raise CardError(f"{path}: {field!r} must be a dict; export the prior again")
+            raise CardError(f"{folder}: {field!r} of the card must be a dict; export the prior again")
     return card
 
 
 def _read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All tensors of a folder, whose checksum agrees with the card, and the card."""
     card = read_card(folder)
-    path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        raise CardError(f"{folder} has a card but no {WEIGHTS}; export the prior again")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != card["weights_sha256"]:
-        raise CardError(f"{path} is not the file that its card describes (SHA-256 differs); export the prior again")
-    try:
-        return load(content), card
-    except UNREADABLE as error:
-        raise _not_the_model(folder, error) from None
-
-
-def _not_the_model(folder: str | os.PathLike[str], error: Exception) -> CardError:
-    reason = " ".join(str(error).split())[:300]
-    return CardError(f"{folder} does not hold the model that its card describes: {reason}")
+    return read_weights(folder, card), card
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -308,7 +253,7 @@ def _load(folder: str | os.PathLike[str]) -> tuple[VAE, Tensor, Tensor, dict[str
         offset, unit = _units(tensors, domain)
         vae.load_state_dict({name: value for name, value in tensors.items() if name not in sources})
     except UNREADABLE as error:
-        raise _not_the_model(folder, error) from None
+        raise not_the_model(folder, error) from None
     vae.eval()
     return vae, offset, unit, card, sources
 
@@ -344,7 +289,7 @@ def load_prior(folder: str | os.PathLike[str], source: str = "prior") -> PriorMo
         config = card["sources"][source]["transport"]
         transport = _transport(config, _under(sources, f"source.{source}."), prior.latent_dim)
     except UNREADABLE as error:
-        raise _not_the_model(folder, error) from None
+        raise not_the_model(folder, error) from None
     return prior.transported(transport, source=source)
 
 
@@ -375,4 +320,4 @@ def _load_generator(folder: str | os.PathLike[str]) -> PriorModule:
             card=card,
         )
     except UNREADABLE as error:
-        raise _not_the_model(folder, error) from None
+        raise not_the_model(folder, error) from None
