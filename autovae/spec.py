@@ -44,6 +44,8 @@ ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky_relu")
 OBJECTIVES = ("density", "mass")
 BOUNDS = ("vr", "miwae", "ciwae", "piwae")
 RIVAL_NAMES = ("mixture", "vampprior", "flow")
+REGULARISERS = ("kl", "renyi", "jeffreys")
+RENYI_FAMILIES = ("normal", "laplace", "cauchy", "uniform", "exponential")  # whose matched pairs have a closed form
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class VAESpec:
     samples             latent samples K per data point in training
     bound, groups, mix  "vr" (order alpha), or "miwae", "ciwae", "piwae" on `groups` M of K samples; ciwae weighs the ELBO by mix
     beta                weight of the divergence in the ELBO (1: a bound)
+    regulariser, regulariser_order   the divergence of the ELBO: "kl"; "renyi" of an order in (0, 1); "jeffreys"
     scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
     objective           "density": log p of dequantised data; "mass": log probability of the level's bin
     latent_dim, hidden, activation, network      the network; `network` names an entry of model.networks.NETWORKS
@@ -175,6 +178,8 @@ class VAESpec:
     seed: int = 0
     data_seed: int = 0
     beta: float = 1.0
+    regulariser: str = "kl"
+    regulariser_order: float = 0.5
     scale: str | float = "global"
     objective: str = "density"
     activation: str = "relu"
@@ -229,6 +234,7 @@ class VAESpec:
         self._check_pairs()
         self._check_learned()
         self._check_bound()
+        self._check_regulariser()
         self._decide_saturation()
 
     def _check_pairs(self) -> None:
@@ -298,6 +304,39 @@ class VAESpec:
                 f"whose support moves ({', '.join(moving)}); use bound = 'vr' with alpha = 0, or another posterior"
             )
 
+    def _check_regulariser(self) -> None:
+        """Another divergence than the KL stands in the ELBO alone, and must be finite wherever training may go."""
+        order = self.regulariser_order
+        if self.regulariser not in REGULARISERS:
+            raise ValueError(unknown(self.regulariser, REGULARISERS, "regulariser"))
+        if isinstance(order, bool) or not isinstance(order, (int, float)) or not 0 < order < 1:
+            raise ValueError(
+                f"regulariser_order must be a number in (0, 1), got {order!r}: the Renyi divergence of a higher order is "
+                "infinite in part of the space that training moves in; use regulariser = 'kl' for order 1"
+            )
+        if self.regulariser == "kl":
+            return
+        what = f"regulariser = {self.regulariser!r}"
+        if not self.closed_form or self.bound != "vr":
+            raise ValueError(
+                f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
+                f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, rival {self.rival!r}, posterior_flow "
+                f"{self.posterior_flow}"
+            )
+        if self.estimator not in (None, "pathwise"):
+            raise ValueError(f"{what} is no mean of log weights, as estimator {self.estimator!r} needs; leave it out")
+        for q, p in distinct(self.pairs):
+            if self.regulariser == "renyi" and (q != p or q not in RENYI_FAMILIES):
+                raise ValueError(
+                    f"{what} has a closed form for matched pairs of {', '.join(RENYI_FAMILIES)}, got {q}|{p}; use one of "
+                    "them, or regulariser = 'kl'"
+                )
+            if self.regulariser == "jeffreys" and {finiteness(q, p), finiteness(p, q)} != {"finite"}:
+                raise ValueError(
+                    f"{what} needs KL({q} || {p}) and KL({p} || {q}) finite everywhere, and they are "
+                    f"{finiteness(q, p)} and {finiteness(p, q)}; use a matched pair on the whole line, or regulariser = 'kl'"
+                )
+
     def _decide_saturation(self) -> None:
         """A posterior without a mean makes E log p(x|z) = -inf unless the decoder saturates, finite KL or not."""
         heavy = any(TAILS[q].power <= 1 for q, _ in self.pairs) and self.alpha >= 1
@@ -317,7 +356,8 @@ class VAESpec:
     @property
     def matched_normal(self) -> bool:
         """Whether this is the plain belief: normal posterior, normal prior, nothing learned in their place."""
-        return set(self.pairs) == {("normal", "normal")} and not self.rival and not self.posterior_flow
+        plain = not self.rival and not self.posterior_flow and self.regulariser == "kl"
+        return plain and set(self.pairs) == {("normal", "normal")}
 
     @property
     def draws(self) -> int:
@@ -344,7 +384,9 @@ class VAESpec:
     def belief(self) -> str:
         """The belief in words: ``normal|normal, bernoulli, alpha 1``, ``normal|normal + flow prior, ...``."""
         learned = [" + posterior flow"] * self.posterior_flow + [f" + {self.rival} prior"] * bool(self.rival)
-        return f"{self.pair_text}{''.join(learned)}, {self.likelihood}, alpha {self.alpha:g}"
+        order = f" {self.regulariser_order:g}" if self.regulariser == "renyi" else ""
+        other = "" if self.regulariser == "kl" else f", {self.regulariser}{order} regulariser"
+        return f"{self.pair_text}{''.join(learned)}, {self.likelihood}, alpha {self.alpha:g}{other}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same spec back."""

@@ -15,7 +15,7 @@ image is that region, so that training cannot leave it (uniform has support loc 
 Members may believe different things: all (member, latent) columns of one pair are gathered into one tensor, whichever
 member they belong to, so the cost is one evaluation per distinct pair.
 
-Not here: the divergences themselves, see `divergences`; what the latents mean to a network, see `model.vae`.
+Not here: the divergences themselves, see `regularisers`; what the latents mean to a network, see `model.vae`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autovae.beliefs.divergences import kl_unchecked
 from autovae.beliefs.families import FAMILIES
+from autovae.beliefs.regularisers import REGULARISERS
 from autovae.finiteness import TAILS, finiteness
 from autovae.spec import Pair
 
@@ -142,9 +142,10 @@ class Pairing:
         (eps,) = self._by_posterior.apply(lambda q, xi: FAMILIES[q].from_normal(xi), xi)
         return eps
 
-    def kl(self, loc: Tensor, scale: Tensor) -> Tensor:
-        """KL(q || p) of each point, summed over latents: (P, N)."""
-        (value,) = self._by_pair.apply(lambda pair, loc, scale: kl_unchecked(pair[0], pair[1], loc, scale), loc, scale)
+    def divergence(self, loc: Tensor, scale: Tensor, regulariser: str = "kl", order: float = 0.5) -> Tensor:
+        """D(q || p) of each point, summed over latents: (P, N). `order` is that of "renyi"."""
+        of = REGULARISERS[regulariser]
+        (value,) = self._by_pair.apply(lambda pair, loc, scale: of(order, pair[0], pair[1], loc, scale), loc, scale)
         return value.sum(-1)
 
     def log_posterior(self, eps: Tensor, scale: Tensor) -> Tensor:

@@ -257,8 +257,12 @@ class VAEStack(nn.Module):
         return self.rival.sample(xi, uniform, self.pairing, self.encode)
 
     def divergence(self, loc: Tensor, scale: Tensor) -> Tensor:
-        """D(q(z|x), p(z)) of each point in closed form, summed over latents, (P, B): for product priors."""
-        return self.pairing.kl(loc, scale)
+        """D(q(z|x), p(z)) of each point in closed form, summed over latents, (P, B): for product priors.
+
+        D is the regulariser that the members were given, the KL unless another is named; they share one.
+        """
+        spec = self.specs[0]
+        return self.pairing.divergence(loc, scale, spec.regulariser, spec.regulariser_order)
 
     def decode(self, z: Tensor, samples: int = 1) -> Tensor:
         """Likelihood parameters (P, K, B, O) of z (P, K B, D)."""

@@ -91,11 +91,12 @@ def objective_formula(spec: Mapping[str, Any]) -> Formula:
         return _grouped(bound, count, groups, float(spec.get("mix", 0.5)), letters)
     if alpha == 1:
         q, p = (_sub(_i(name), _i("i")) for name in "qp")
-        divergence = _row(_sum("i", _n(dims)), "<mi>KL</mi>", _o("("), q, _o("‖"), p, _o(")"))
+        name = _divergence(spec)
+        divergence = _row(_sum("i", _n(dims)), f"<mi>{name}</mi>", _o("("), q, _o("‖"), p, _o(")"))
         weight = _row(_n(beta), _o("·"))
         body = _math(_mean("k", count), _log(_given("k")), _o("−"), weight, divergence)
         mean = "" if count == 1 else f"(1/{count}) Σ_k "
-        text = f"{mean}log p(x|z_k) − {beta:g} Σ_i KL(q_i ‖ p_i), i = 1..{dims}"
+        text = f"{mean}log p(x|z_k) − {beta:g} Σ_i {name}(q_i ‖ p_i), i = 1..{dims}"
         return Formula(body, text, [("β", f"{beta:g}, the weight of the divergence"), *letters])
     if alpha == 0:
         inner = _math("<mi>log</mi>", _o("["), _mean("k", count), _weight("k"), _o("]"))
@@ -111,6 +112,12 @@ def objective_formula(spec: Mapping[str, Any]) -> Formula:
     body = _math(_frac(_n(1), order), "<mi>log</mi>", _o("["), _mean("k", count), power, _o("]"))
     text = f"1/(1 − {alpha:g}) log (1/{count}) Σ_k w_k^(1 − {alpha:g}), w = p(x|z) p(z) / q(z|x)"
     return Formula(body, text, [("α", f"{alpha:g}, the order of the variational Rényi bound"), *letters])
+
+
+def _divergence(spec: Mapping[str, Any]) -> str:
+    """The symbol of the ELBO's divergence."""
+    order = float(spec.get("regulariser_order", 0.5))
+    return {"renyi": f"D_{order:g}", "jeffreys": "J"}.get(str(spec.get("regulariser", "kl")), "KL")
 
 
 def _grouped(bound: str, count: int, groups: int, mix: float, letters: list[tuple[str, str]]) -> Formula:

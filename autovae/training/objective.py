@@ -2,7 +2,8 @@ r"""The training bound of every member of a population, for one minibatch.
 
 | alpha    | bound  | what is followed                                                                       |
 |----------|--------|----------------------------------------------------------------------------------------|
-| 1        | "vr"   | (1/K) sum_k log p(x given z_k) - beta D(q, p), D in closed form (or quadrature);         |
+| 1        | "vr"   | (1/K) sum_k log p(x given z_k) - beta D(q, p), D in closed form (or quadrature): the KL, |
+|          |        | or another regulariser (then an objective and no bound);                                |
 |          |        | with a learned prior or posterior D is the mean of log q(z_k) - log p(z_k)              |
 | not 1    | "vr"   | the variational Renyi bound of order alpha on log w = log p(x given z) p(z) / q(z)      |
 | 0        | "miwae", "ciwae", "piwae" | M groups of K samples, on the same log weights                       |

@@ -44,12 +44,14 @@ def shape_key(member: Member) -> Hashable:
     shapes = tuple((name, tuple(value.shape)) for name, value in vae.named_parameters())
     structure = tuple("linear" if is_linear(part) else repr(part) for part in (vae.encoder, vae.decoder))
     form = (spec.bound, spec.mix, spec.closed_form, spec.objective, estimator_of(spec))
+    regulariser = (spec.regulariser, spec.regulariser_order)
     counts = (outputs_per_point(spec, vae.domain), spec.latent_dim, spec.samples, spec.groups)
     learned = (spec.rival, spec.components, spec.posterior_flow)
     return (
         shapes,
         structure,
         form,
+        regulariser,
         counts,
         learned,
         (spec.batch_size, spec.data_seed),
