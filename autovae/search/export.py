@@ -37,15 +37,15 @@ def export_trial(
 ) -> Path:
     """Train trial `number` again (same spec, seed and data order give the same weights) and save it to `to`."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from autovae.search.journal import open_journal
 
     folder = Path(results)
     if not (folder / "study.toml").is_file() or not (folder / "trials.journal").is_file():
         raise ResultsError(f"{folder} is no results folder: it needs study.toml and trials.journal")
     study = read_toml(folder / "study.toml")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(folder / "trials.journal")))
+    storage = open_journal(folder / "trials.journal")
     trials = optuna.load_study(study_name=study["name"], storage=storage).get_trials(deepcopy=False)
     known = [t for t in trials if t.number == number and "spec" in t.user_attrs]
     if not known:

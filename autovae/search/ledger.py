@@ -51,17 +51,22 @@ class Batch:
 class Ledger:
     """The trials of one study in one storage."""
 
-    def __init__(self, study: Study, storage: BaseStorage) -> None:
-        self.study = study
+    def __init__(self, study: Study, storage: BaseStorage, name: str = "", asker: str = "") -> None:
+        """`name` is the study's in the storage, its own by default; `asker` is a worker among several."""
+        self.study, self.asker = study, asker
         self.optuna = optuna.create_study(
-            study_name=study.name,
+            study_name=name or study.name,
             storage=storage,
             directions=["minimize"] * (1 + len(study.file.score.also)),
             load_if_exists=True,
         )
         if not self.optuna.trials:
             self._enqueue_baselines()
-        self.known: dict[VAESpec, list[int]] = {}  # beliefs and the trials that trained them
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Learn what was told, by this process and others: beliefs and the trials that trained them."""
+        self.known: dict[VAESpec, list[int]] = {}
         for trial in self.finished():
             if "spec" in trial.user_attrs:
                 self.known.setdefault(canonical(VAESpec.from_dict(trial.user_attrs["spec"])), []).append(trial.number)
@@ -116,14 +121,16 @@ class Ledger:
         """Whether trials were asked and not told."""
         return any(t.state == TrialState.RUNNING for t in self.optuna.get_trials(deepcopy=False))
 
-    def ask(self, count: int) -> Batch:
+    def ask(self, count: int, left: Sequence[int] | None = None) -> Batch:
         """The next batch: the unfinished one again if there is one, else `count` new trials.
+
+        Where others train at the same time, `left` says which of the unfinished trials are nobody's.
 
         A batch is asked whole before any of its trials is trained. So one that has told trials was whole, and is trained
         again as it was, since its members were judged against each other at the rungs; one without was cut while it was
         asked, and is filled up. A trial whose belief was trained often enough before is told what that gave, at once.
         """
-        batch, members = self._unfinished_batch()
+        batch, members = self._unfinished_batch(left)
         mine = {trial.number for trial in members}
         here: dict[VAESpec, list[int]] = {}
         barren = 0
@@ -154,17 +161,18 @@ class Ledger:
         trial.set_user_attr(BATCH, batch.first)
         return trial
 
-    def _unfinished_batch(self) -> tuple[Batch, list[optuna.Trial]]:
+    def _unfinished_batch(self, left: Sequence[int] | None) -> tuple[Batch, list[optuna.Trial]]:
         """The batch of the trials that were asked and never told, and its trials in order; told repeats are left out."""
         trials = self.optuna.get_trials(deepcopy=False)
-        running = [t for t in trials if t.state == TrialState.RUNNING]
+        running = [t for t in trials if t.state == TrialState.RUNNING and (left is None or t.number in left)]
         if not running:
             return Batch(), []
+        mine = {t.number for t in running}
         first = running[0].user_attrs.get(BATCH, running[0].number)
         batch = Batch(first)
         members = []
         for trial in trials:
-            if trial.state == TrialState.RUNNING:
+            if trial.number in mine:
                 members.append(trial)
             elif (
                 trial.user_attrs.get(BATCH) == first and trial.state.is_finished() and DUPLICATE not in trial.user_attrs
@@ -181,7 +189,7 @@ class Ledger:
             return None
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        return self.study.sampler_for(number, STARTUP)
+        return self.study.sampler_for(number, STARTUP, self.asker)
 
     def repeat(self, trial: optuna.Trial, leader: int) -> None:
         """Tell a trial what its belief gave when it was trained: the mean of the complete ones, or why there is none."""

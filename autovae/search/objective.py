@@ -6,13 +6,16 @@ that diverges fails its own trial and no other.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from autovae.data.datasets import Data
+from autovae.files import write_text
 from autovae.metrics.bits import Score, log_mass_bounds, score
 from autovae.model.vae import VAE
 from autovae.search.extras import EXTRAS
@@ -21,7 +24,7 @@ from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, fit_population
 
-__all__ = ["Outcome", "run_batch"]
+__all__ = ["Outcome", "run_batch", "run_in_parts"]
 
 
 @dataclass
@@ -57,10 +60,12 @@ def run_batch(
     on_event: Callable[[Event], Any] | None = None,
     device: str | None = None,
     earlier: Mapping[int, Sequence[tuple[float, ...]]] | None = None,
+    checkpoint: Path | None = None,
 ) -> list[Outcome]:
     """Train and score trials (number, settings) as one population, in the order given.
 
-    `earlier` holds, by epoch, what the trials of earlier batches had at a rung.
+    `earlier` holds, by epoch, what the trials of earlier batches had at a rung. With `checkpoint`, a folder of this batch,
+    a batch that was cut off goes on from its last rung.
     """
     outcomes = [Outcome(number) for number, _ in asked]
     for outcome, (number, settings) in zip(outcomes, asked, strict=True):
@@ -85,21 +90,26 @@ def run_batch(
             return []
         values = _vectors(study, data, event.models, bits_of(event.models))
         for place, value in zip(event.members, values, strict=True):
+            alive[place].rungs = [rung for rung in alive[place].rungs if rung[0] != event.epoch]
             alive[place].rungs.append((event.epoch, value))
-        dropped = _stopped(study, alive, event, (earlier or {}).get(event.epoch, ()))
-        for place in dropped:
-            alive[place].pruned_at = event.epoch
-        return dropped
+        if checkpoint is not None:
+            _write_rungs(checkpoint, alive)
+        return _stopped(study, alive, event, (earlier or {}).get(event.epoch, ()))
 
     specs = [outcome.spec for outcome in alive if outcome.spec]
-    fits = fit_population(specs, data, rungs=study.file.pruning.rungs, on_event=on_training, device=device)
+    rungs = study.file.pruning.rungs
+    if checkpoint is not None:
+        _read_rungs(checkpoint, alive)
+    fits = fit_population(specs, data, rungs=rungs, on_event=on_training, device=device, checkpoint=checkpoint)
     scored = []
     for outcome, trained in zip(alive, fits, strict=True):
         outcome.trained = trained
         if trained.diverged:
             epoch = next(int(row["epoch"]) for row in trained.history if row["loss"] != row["loss"])
             outcome.reason = f"training diverged: the loss is NaN from epoch {epoch}"
-        elif not outcome.pruned_at:
+        elif len(trained.history) < trained.spec.epochs:  # stopped at a rung, now or before it was cut off
+            outcome.pruned_at = len(trained.history)
+        else:
             scored.append(outcome)
     if scored:
         models = [outcome.trained.model for outcome in scored if outcome.trained]
@@ -114,6 +124,35 @@ def run_batch(
     for outcome in alive:
         outcome.seconds = share
     return outcomes
+
+
+def run_in_parts(
+    asked: Sequence[tuple[int, dict[str, Any]]], run: Callable[[Sequence[tuple[int, dict[str, Any]]]], list[Outcome]]
+) -> list[Outcome]:
+    """`run` of a batch; one that does not fit into memory is halved until the trial is found that does not fit alone."""
+    try:
+        return run(asked)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # what torch says on a CPU
+            raise
+        if len(asked) == 1:
+            words = " ".join(str(error).split())
+            return [Outcome(asked[0][0], reason=f"out of memory: {words or 'no more could be had'}"[:500])]
+    half = len(asked) // 2
+    return [*run_in_parts(asked[:half], run), *run_in_parts(asked[half:], run)]
+
+
+def _write_rungs(folder: Path, alive: Sequence[Outcome]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "scores.json", json.dumps({str(outcome.number): outcome.rungs for outcome in alive}))
+
+
+def _read_rungs(folder: Path, alive: Sequence[Outcome]) -> None:
+    """What the trials had at the rungs that they passed before the batch was cut off."""
+    if (folder / "scores.json").is_file():
+        found = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        for outcome in alive:
+            outcome.rungs = [(epoch, tuple(values)) for epoch, values in found.get(str(outcome.number), [])]
 
 
 def _vectors(study: Study, data: Data, models: Sequence[VAE], scores: Sequence[Score]) -> list[tuple[float, ...]]:

@@ -8,16 +8,16 @@ resumed gives the same trials as one that was not: what was asked and not told i
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from autovae.beliefs.flows import import_zuko
@@ -25,13 +25,16 @@ from autovae.beliefs.likelihoods import check_support
 from autovae.data.datasets import DATASETS, Data, load
 from autovae.export.card import save_vae
 from autovae.search.finals import Final, Verdict, candidates, run_finals
-from autovae.search.ledger import TIRED, Ledger
-from autovae.search.objective import run_batch
+from autovae.search.journal import open_journal
+from autovae.search.ledger import TIRED, Batch, Ledger
+from autovae.search.locks import FileLock
+from autovae.search.objective import Outcome, run_batch, run_in_parts
 from autovae.search.parameters import Choices
-from autovae.search.results import ResultsFolder
+from autovae.search.results import ResultsError, ResultsFolder
 from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.training.loop import Event
+from autovae.training.member import CheckpointError
 
 __all__ = ["Progress", "Run"]
 
@@ -118,44 +121,76 @@ class Run:
         return len(self.ledger.finished()) if hasattr(self, "ledger") else 0
 
     def execute(self) -> Verdict | None:
-        """Run or resume to the end. Returns the verdict of the finals, or None where they stood already."""
+        """Run or resume to the end, alone. Returns the verdict of the finals, or None where they stood already."""
         self.folder.open(self.identity(), self.trials)
-        self._open_storage()
-        self._search()
-        if self.folder.read_json("summary.json") and not self.added:
-            return None
-        verdict = self._finals()
-        return verdict
+        alone = FileLock(f"{self.folder.journal}.in-use", note=f"process {os.getpid()} on {socket.gethostname()}")
+        if not alone.acquire(wait=False):
+            raise ResultsError(
+                f"{self.folder.path} is in use by {alone.holder() or 'workers'}; wait for its end, or stop it (finished "
+                "trials are kept) and run again with --workers to share the work"
+            )
+        try:
+            self._open_storage()
+            self._search()
+            if self.folder.read_json("summary.json") and not self.added:
+                return None
+            return self.conclude()
+        finally:
+            alone.release()
 
     def _open_storage(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = JournalStorage(JournalFileBackend(str(self.folder.journal)))
-        self.ledger = Ledger(self.study, storage)
+        self.ledger = Ledger(self.study, open_journal(self.folder.journal))
 
     def _search(self) -> None:
         self._report_search()
         while (done := len(self.ledger.finished())) < self.trials or self.ledger.unfinished:
             batch = self.ledger.ask(min(self.study.file.batch, self.trials - done))
-            if batch.asked:
-                asked = [(trial.number, settings) for trial, settings in batch.asked]
-                earlier = self.ledger.earlier(batch)
-                outcomes = run_batch(self.study, self.data, asked, self._on_epoch, self.device, earlier)
-                for (trial, _), outcome in zip(batch.asked, outcomes, strict=True):
-                    if trial.number not in batch.told:
-                        self.ledger.tell(trial, outcome)
-            for trial, leader in batch.followers:
-                self.ledger.repeat(trial, leader)
-            self.added += batch.new
-            self.write_trials()
-            self._report_search()
-            if not batch.asked:
-                self.notes.append(
-                    f"the search ended: {TIRED} questions in a row brought no belief that was not trained"
-                )
-                break
-            if reason := self.ledger.nothing_to_gain():
+            self.tell(batch, self.train(batch))
+            if reason := self.ended(batch):
                 self.notes.append(reason)
                 break
+
+    def train(self, batch: Batch) -> list[Outcome]:
+        """Train and score a batch; one that was cut off goes on from its last rung."""
+        rungs = self.study.file.pruning.rungs
+        folder = self.folder.path / "checkpoints" / f"batch-{batch.first}" if rungs else None
+        earlier = self.ledger.earlier(batch)
+        asked = [(trial.number, settings) for trial, settings in batch.asked]
+        if not asked:
+            return []
+
+        def run(part: Sequence[tuple[int, dict[str, Any]]]) -> list[Outcome]:
+            kept = folder if len(part) == len(asked) else None  # a part of a batch has other places
+            return run_batch(self.study, self.data, part, self._on_epoch, self.device, earlier, kept)
+
+        try:
+            return run_in_parts(asked, run)
+        except CheckpointError:  # of another batch, or damaged: worth nothing
+            self._forget(batch)
+            return run_in_parts(asked, run)
+
+    def tell(self, batch: Batch, outcomes: Sequence[Outcome], only: Collection[int] | None = None) -> None:
+        """Tell a batch in trial order, or `only` those trials of it that still wait for it."""
+        for (trial, _), outcome in zip(batch.asked, outcomes, strict=True):
+            if trial.number not in batch.told and (only is None or trial.number in only):
+                self.ledger.tell(trial, outcome)
+                self.added += 1
+        for trial, leader in batch.followers:
+            if only is None or trial.number in only:
+                self.ledger.repeat(trial, leader)
+        self._forget(batch)
+        self.write_trials()
+        self._report_search()
+
+    def _forget(self, batch: Batch) -> None:
+        shutil.rmtree(self.folder.path / "checkpoints" / f"batch-{batch.first}", ignore_errors=True)
+
+    def ended(self, batch: Batch) -> str:
+        """Why the search is over before its count; empty where it goes on."""
+        if not batch.asked:
+            return f"the search ended: {TIRED} questions in a row brought no belief that was not trained"
+        return self.ledger.nothing_to_gain()
 
     def _on_epoch(self, event: Event) -> None:
         if event.kind == "epoch":
@@ -184,7 +219,8 @@ class Run:
         """trials.csv from the storage."""
         return self.folder.write_table("trials.csv", self.ledger.rows())
 
-    def _finals(self) -> Verdict:
+    def conclude(self) -> Verdict:
+        """Finals over what was found, and their files."""
         self.write_trials()
         rows = self.ledger.complete_rows()
         if not rows:

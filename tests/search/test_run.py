@@ -173,3 +173,78 @@ def test_a_study_whose_own_data_do_not_fit_is_refused(tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match="bernoulli"):
         Run(load_study(path), tmp_path / "own")
+
+
+RUNGS = STUDY.replace("epochs = 2", "epochs = 6").replace("batch = 3", "batch = 5") + "[pruning]\nrungs = [2, 4]\n"
+
+
+def test_a_batch_that_was_killed_goes_on_from_its_last_rung(tmp_path):
+    """At most one rung of work is lost, what the rungs decided stays, and the table is that of one uninterrupted run."""
+    (tmp_path / "tiny_space.toml").write_text(SPACE)
+    path = tmp_path / "tiny.toml"
+    path.write_text(RUNGS.format(space="tiny_space.toml"))
+    study = load_study(path)
+    Run(study, tmp_path / "whole", trials=5).execute()
+    epochs = []
+
+    def stop_in_the_last_rung(progress):
+        if progress.phase == "search" and progress.epoch:
+            epochs.append(progress.epoch)
+            if progress.epoch == 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(study, tmp_path / "cut", trials=5, on_progress=stop_in_the_last_rung).execute()
+    assert list((tmp_path / "cut" / "tiny" / "checkpoints").iterdir())
+    cut = max(epochs)
+    epochs.clear()
+    again = Run(study, tmp_path / "cut", trials=5, on_progress=lambda p: epochs.append(p.epoch * (p.phase == "search")))
+    again.execute()
+    trained = [epoch for epoch in epochs if epoch]
+    assert cut == 5
+    assert min(trained) == 5, "epochs 1 to 4 were on disk"
+    columns = ("number", "state", "posterior", "prior", "likelihood", "seed", "score")
+    assert table(tmp_path / "cut" / "tiny", columns) == table(tmp_path / "whole" / "tiny", columns)
+    assert "PRUNED" in {row[1] for row in table(tmp_path / "cut" / "tiny", columns)}
+    assert not list((tmp_path / "cut" / "tiny" / "checkpoints").iterdir())
+
+
+def test_a_trial_that_does_not_fit_into_memory_fails_alone(study, tmp_path, monkeypatch):
+    import autovae.search.run as run_module
+
+    original = run_module.run_batch
+
+    def run_batch(study, data, asked, *rest):
+        if any(number == 4 for number, _ in asked):
+            raise MemoryError("cannot allocate 1 TiB")
+        return original(study, data, asked, *rest)
+
+    monkeypatch.setattr(run_module, "run_batch", run_batch)
+    job = Run(study, tmp_path / "memory")
+    job.execute()
+    rows = table(job.folder.path, ("number", "state", "reason"))
+    assert [row[0] for row in rows if row[1] == "FAIL"] == ["4"]
+    assert "out of memory: cannot allocate 1 TiB" in rows[4][2]
+
+
+def test_a_second_run_of_the_same_study_is_refused(study, tmp_path):
+    refused = []
+
+    def second(progress):
+        if progress.epoch and not refused:
+            with pytest.raises(ResultsError, match="in use by process") as caught:
+                Run(study, tmp_path / "twice").execute()
+            refused.append(str(caught.value))
+
+    Run(study, tmp_path / "twice", on_progress=second).execute()
+    assert "--workers" in refused[0]
+
+
+def test_results_of_an_older_format_are_refused(study, whole, tmp_path):
+    path = whole.folder.path / "study.toml"
+    path.write_text(path.read_text().replace("format = 1", "format = 0"))
+    before = sorted(p.name for p in whole.folder.path.iterdir())
+    with pytest.raises(ResultsError, match="format 0") as caught:
+        Run(study, tmp_path / "whole").execute()
+    assert "--results" in str(caught.value)
+    assert sorted(p.name for p in whole.folder.path.iterdir()) == before
