@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from autovae.commands.cluster import Storage, run_workers
 from autovae.commands.options import DataDir, Device, Json, Results, emit
 
 __all__ = ["run", "report", "compare", "export"]
@@ -24,6 +25,10 @@ def run(
     full: Annotated[
         bool, typer.Option("--full", help="A reproduction in its full setting, for a GPU, instead of the short one.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes on this machine that share the work.")
+    ] = None,
+    storage: Storage = None,
     results: Results = Path("results"),
     data: DataDir = None,
     device: Device = None,
@@ -34,35 +39,53 @@ def run(
     `autovae run quickstart` searches pairs of families and likelihoods on scikit-learn's digits.
     `autovae run quickstart --dataset my.npz` does the same on an array `x` of your own.
     `autovae run iwae_mnist` runs a published experiment again: `--full` in its full setting.
+    `autovae run mnist_pairing_v1 --workers 4` shares the work among four processes; see `autovae worker` for many machines.
     """
     from autovae.reproductions.files import is_reproduction
 
     if is_reproduction(study):
         if dataset is not None or trials is not None:
             raise ValueError("--dataset and --trials are for searches; a reproduction says both in its study file")
+        if workers is not None or storage is not None:
+            raise ValueError("--workers and --storage are for searches; a reproduction runs in one process")
         _reproduce(study, full, plan, results, data, device, json)
         return
     if full:
         raise ValueError(f"--full is for reproductions; {study} is a search: leave it out")
-    from autovae.search.plan import plan_rows
+    from autovae.search.plan import plan_rows, time_row
     from autovae.search.run import Run
     from autovae.search.study import load_study
     from autovae.terminal import live_progress
 
     loaded = load_study(study)
     if plan:
-        _print_plan(plan_rows(loaded, trials), json)
+        _print_plan([*plan_rows(loaded, trials), time_row(loaded, dataset, data, trials, device)], json)
         return
     with live_progress(loaded.name) as on_progress:
         job = Run(loaded, results, dataset, data, trials, device, on_progress)
         for note in job.notes:
             on_progress.phase(note)
+        told = len(job.notes)
         try:
-            job.execute()
+            if workers is None and storage is None:
+                job.execute()
+            else:
+                same = {
+                    "--dataset": dataset,
+                    "--trials": trials,
+                    "--storage": storage,
+                    "--data": data,
+                    "--device": device,
+                }
+                arguments = [study, "--results", str(results)]
+                arguments += [text for key, value in same.items() if value is not None for text in (key, str(value))]
+                run_workers(job, arguments, workers or 1, storage, on_progress)
         except KeyboardInterrupt:
             kept = f"{job.finished_count()} finished trials are kept in {job.folder.path}"
             typer.echo(f"\nstopped; {kept}; run the same command again to resume", err=True)
             raise typer.Exit(130) from None
+        for note in job.notes[told:]:
+            on_progress.phase(note)
         on_progress.phase("report")
         from autovae.report.html import build_report
 
@@ -143,6 +166,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="results/STUDY")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write the prior to.")],
     trial: Annotated[int | None, typer.Option("--trial", help="Train this trial again and export it.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write the decoder as decoder.onnx (extra onnx).")] = False,
     data: DataDir = None,
     device: Device = None,
     json: Json = False,
@@ -151,4 +175,14 @@ def export(
     from autovae.search.export import export_trial, export_winner
 
     path = export_winner(folder, to) if trial is None else export_trial(folder, trial, to, data, device)
-    emit({"prior": path}) if json else typer.echo(f"prior    {path}")
+    written: dict[str, Path] = {"prior": path}
+    if onnx:
+        from autovae.export.card import load_prior
+        from autovae.export.portable import write_onnx
+
+        written["onnx"] = write_onnx(load_prior(path), path / "decoder.onnx")
+    if json:
+        emit(written)
+        return
+    for name, place in written.items():
+        typer.echo(f"{name:<9}{place}")
