@@ -45,6 +45,5 @@ def classifier(
 
 
 def judges(data: Data | str | Any, task: str = "label", **settings: Any) -> list[Classifier]:
-    """Independent networks for the same task: other architectures, seeds and, for a classifier of the even points,
-    other training points."""
+    """Independent networks for the same task: other architectures and seeds, and the second half of the training points."""
     return [classifier(data, task, settings=judge, **settings) for judge in JUDGES]
