@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from autovae.reproductions import binarized_mnist, continuous_bernoulli, iwae_mnist, vr_alpha
+from autovae.reproductions import binarized_mnist, continuous_bernoulli, iwae_mnist, riddle, vr_alpha
 
 __all__ = ["REPRODUCTIONS", "Reproduction"]
 
@@ -37,4 +37,5 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "continuous_bernoulli": Reproduction(
         "continuous_bernoulli", continuous_bernoulli.Settings, continuous_bernoulli.run
     ),
+    "riddle": Reproduction("riddle", riddle.Settings, riddle.run),
 }

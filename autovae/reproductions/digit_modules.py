@@ -1,0 +1,111 @@
+r"""The trained networks behind questions about handwritten digits: generators, classifiers, judges.
+
+    generator, conditional     WGANs of the training images, `model.gan`
+    digit, odd, closed_circle  classifiers of one half of the images: what questions are asked with
+    judges                     classifiers of the other half: what answers are scored with, never asked
+
+All are trained once and read from the user cache afterwards; the seconds of their training are on their cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from autovae.data.batches import network_input
+from autovae.data.datasets import Data, load
+from autovae.export.prior import PriorModule
+from autovae.model.classifiers import Classifier
+from autovae.model.gan import GANSettings, Generator, train_gan
+from autovae.reproductions.notebook import StrictModel
+from autovae.training.classifier import classifier, judges
+
+__all__ = ["DigitModules", "GANPlan"]
+
+
+class GANPlan(StrictModel):
+    """How the generators are trained: steps of the critic in all, latents, channels, seed."""
+
+    steps: int = Field(12_000, ge=1)
+    latent_dim: int = Field(128, ge=1)
+    width: int = Field(16, ge=1)
+    seed: int = Field(0, ge=0)
+
+    def settings(self) -> GANSettings:
+        return GANSettings(steps=self.steps, latent_dim=self.latent_dim, width=self.width, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class DigitModules:
+    """Networks of one data set of digits, trained when first asked for."""
+
+    data: Data
+    gan: GANPlan
+    cache: Path | None = None
+    say: Callable[[str], None] = field(default=lambda text: None)
+
+    @classmethod
+    def of(
+        cls, name: str, gan: GANPlan, data_dir: Path | None, say: Callable[[str], None], cache: Path | None = None
+    ) -> DigitModules:
+        """The modules of a named data set. Raises `ValueError` where it is missing, has no labels or no digits."""
+        data = load(name, data_dir)
+        if data.train.y is None:
+            raise ValueError(f"{name} has no labels; expected digits with their values, such as mnist")
+        if data.support != "unit" or len(data.shape) != 2:
+            raise ValueError(
+                f"{name} holds {data.support} points of shape {data.shape}; expected grey images of digits"
+            )
+        return cls(data, gan, cache, say)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The training images, (N, *shape) in [0, 1]."""
+        return network_input(self.data.train.x, self.data)
+
+    @property
+    def labels(self) -> Tensor:
+        assert self.data.train.y is not None  # checked in `of`
+        return self.data.train.y.long()
+
+    def images_of(self, digit: int) -> Tensor:
+        """The training images of one digit."""
+        if not 0 <= digit <= 9:
+            raise ValueError(f"got the digit {digit}; expected 0 to 9")
+        return self.images[self.labels == digit]
+
+    @cached_property
+    def generator(self) -> Generator:
+        self.say("the generator (WGAN)")
+        return train_gan(
+            self.images, self.data.digest, shape=self.data.shape, settings=self.gan.settings(), cache=self.cache,
+            say=self.say,
+        )  # fmt: skip
+
+    @cached_property
+    def conditional(self) -> Generator:
+        self.say("the conditional generator (cWGAN)")
+        return train_gan(
+            self.images, self.data.digest, shape=self.data.shape, y=self.labels, settings=self.gan.settings(),
+            cache=self.cache, say=self.say,
+        )  # fmt: skip
+
+    def prior(self, device: torch.device | str = "cpu") -> PriorModule:
+        """The WGAN as a prior module."""
+        return PriorModule.from_decoder(self.generator, latent_dim=self.gan.latent_dim).to(device)
+
+    def network(self, task: str) -> Classifier:
+        """The classifier of a task that questions are asked with."""
+        self.say(f"the classifier ({task})")
+        return classifier(self.data, task, part="first_half", cache=self.cache, say=self.say)
+
+    @cached_property
+    def judges(self) -> list[Classifier]:
+        self.say("the judges")
+        return judges(self.data, "digit", cache=self.cache, say=self.say)
