@@ -93,6 +93,19 @@ def _idx(paths: list[Path]) -> Raw:
     return read_idx_set(train_images, train_labels, test_images, test_labels)
 
 
+LONG_TAIL = tuple(int(4500 * 100 ** (-rank / 9)) for rank in range(10))  # 4,500 zeros down to 45 nines
+
+
+def _idx_long_tailed(paths: list[Path]) -> Raw:
+    """The first images of each class among the 50,000 training images, as many as LONG_TAIL says."""
+    raw = _idx(paths)
+    x, y, split = np.asarray(raw.x), np.asarray(raw.y), np.asarray(raw.split)
+    held_out = np.flatnonzero(split > 0)
+    kept = [np.flatnonzero((split == 0) & (y == digit))[:count] for digit, count in enumerate(LONG_TAIL)]
+    rows = np.sort(np.concatenate([*kept, held_out]))
+    return Raw(x[rows], y[rows], split=split[rows])
+
+
 def _kmnist_partial(paths: list[Path]) -> Raw:
     arrays = arrays_of(paths[0])
     x_train, y_train, x_test, y_test = (
@@ -196,6 +209,20 @@ _ENTRIES = (
         MNIST_FILES,
         folder="mnist",
         dynamic=True,
+    ),
+    Named(
+        "mnist_long_tailed",
+        (28, 28),
+        (sum(LONG_TAIL), 10_000, 10_000),
+        "unit",
+        256,
+        "not stated by the authors; commonly CC BY-SA 3.0",
+        "LeCun, Cortes, Burges; thinned here",
+        f"training classes thinned from {LONG_TAIL[0]:,} zeros to {LONG_TAIL[-1]} nines (each class 100^(1/9) times "
+        "rarer than the one before); validation and test as in mnist, all classes alike",
+        _idx_long_tailed,
+        MNIST_FILES,
+        folder="mnist",
     ),
     Named(
         "fashion_mnist",

@@ -68,3 +68,15 @@ def test_mnist_dynamic():
     assert torch.equal(data.test.x, load("mnist_dynamic", FOLDER).test.x)
     assert abs(float(data.test.x.float().mean()) - float(grey.test.x.float().mean()) / 255) < 1e-3
     assert data.digest != grey.digest
+
+
+@pytest.mark.skipif(not (FOLDER / "mnist").is_dir(), reason=f"no MNIST in {FOLDER}")
+def test_mnist_long_tailed_thins_the_training_classes_alone():
+    data, whole = load("mnist_long_tailed", FOLDER), load("mnist", FOLDER)
+    counts = torch.bincount(data.train.y)
+    assert counts[0] == 4500
+    assert counts[9] == 45
+    ratios = counts[1:].double() / counts[:-1]
+    assert torch.allclose(ratios, torch.full_like(ratios, 100 ** (-1 / 9)), rtol=0.02)
+    assert torch.equal(data.test.x, whole.test.x)
+    assert torch.equal(data.validation.y, whole.validation.y)
