@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import autovae
-from autovae.commands import priors, studies, tables
+from autovae.commands import cluster, priors, studies, tables
 
 __all__ = ["app", "main"]
 
@@ -44,6 +44,8 @@ def _root(
 
 COMMANDS = (
     studies.run,
+    cluster.worker,
+    cluster.dashboard,
     studies.report,
     studies.compare,
     studies.export,

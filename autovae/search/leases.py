@@ -43,21 +43,15 @@ class FileLeases:
 
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[None]:
-        lock = FileLock(self._path(name))
-        lock.acquire()
-        try:
+        with FileLock(self._path(name), passing=True):
             yield
-        finally:
-            self._path(name).unlink(missing_ok=True)
-            lock.release()
 
     def is_dead(self, name: str) -> bool:
         if not self._path(name).is_file():
             return True
-        probe = FileLock(self._path(name))
+        probe = FileLock(self._path(name), passing=True)
         if not probe.acquire(wait=False):
             return False
-        self._path(name).unlink(missing_ok=True)
         probe.release()
         return True
 

@@ -3,8 +3,7 @@
 FileLock        a lock of the operating system (flock) on a file: for processes of one host, or of one NFSv4 file system
 AdvisoryLock    a lock of the PostgreSQL server on a number, held by a connection: for processes of many hosts
 
-Both are context managers; `acquire(wait=False)` says whether the lock was free. Files that were locked stay behind, empty:
-deleting one that another process is about to lock would give two processes the same lock.
+Both are context managers; `acquire(wait=False)` says whether the lock was free.
 """
 
 from __future__ import annotations
@@ -27,13 +26,36 @@ class Lock(Protocol):
 
 
 class FileLock:
-    """Exclusive, or shared with others that ask for it shared; `note` is left in the file for whoever finds it taken."""
+    """Exclusive, or shared with others that ask for it shared.
 
-    def __init__(self, path: str | os.PathLike[str], shared: bool = False, note: str = "") -> None:
-        self.path, self.shared, self.note = Path(path), shared, note
+    `note` is left in the file for whoever finds it taken. A `passing` file is made for the lock and goes with it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], shared: bool = False, note: str = "", passing: bool = False
+    ) -> None:
+        self.path, self.shared, self.note, self.passing = Path(path), shared, note, passing
         self._file: int | None = None
 
     def acquire(self, wait: bool = True) -> bool:
+        while (file := self._open(wait)) is not None:
+            if self._is_still_there(file):
+                self._file = file
+                if self.note:
+                    os.truncate(file, 0)
+                    os.pwrite(file, self.note.encode(), 0)
+                return True
+            os.close(file)  # its last holder took it away in the meantime
+        return False
+
+    def _is_still_there(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _open(self, wait: bool) -> int | None:
+        """The file, open and locked; None where another process has it."""
         import fcntl
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +65,7 @@ class FileLock:
             fcntl.flock(file, how)
         except BlockingIOError:
             os.close(file)
-            return False
+            return None
         except OSError as error:
             os.close(file)
             raise ValueError(
@@ -53,14 +75,12 @@ class FileLock:
         except BaseException:
             os.close(file)
             raise
-        self._file = file
-        if self.note:
-            os.truncate(file, 0)
-            os.pwrite(file, self.note.encode(), 0)
-        return True
+        return file
 
     def release(self) -> None:
         if self._file is not None:
+            if self.passing:
+                self.path.unlink(missing_ok=True)
             os.close(self._file)  # which unlocks
             self._file = None
 

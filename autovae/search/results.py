@@ -24,7 +24,7 @@ import tomli_w
 from autovae.files import write_text
 from autovae.search.files import read_toml
 
-__all__ = ["FORMAT", "ResultsError", "ResultsFolder"]
+__all__ = ["FORMAT", "ResultsError", "ResultsFolder", "differences"]
 
 FORMAT = 1
 
@@ -58,7 +58,7 @@ class ResultsFolder:
                     f"{self.path} has results format {before.get('format')!r}, this version writes {FORMAT}; "
                     "use --results with another folder, or the version that wrote it"
                 )
-            changes = list(_differences(before, stored))
+            changes = list(differences(before, stored))
             if changes:
                 raise ResultsError(
                     f"{self.path} holds results of another study ({'; '.join(changes[:4])}"
@@ -110,7 +110,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _differences(before: Any, now: Any, place: str = "") -> Any:
+def differences(before: Any, now: Any, place: str = "") -> Any:
+    """What differs between two nests of plain values, in words, one by one."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             where = f"{place}.{key}" if place else key
@@ -118,6 +119,6 @@ def _differences(before: Any, now: Any, place: str = "") -> Any:
                 had, has = (f"{side.get(key)!r}" if key in side else "nothing" for side in (before, now))
                 yield f"{where}: was {had}, is {has}"
             else:
-                yield from _differences(before[key], now[key], where)
+                yield from differences(before[key], now[key], where)
     elif before != now:
         yield f"{place}: was {before!r}, is {now!r}"

@@ -32,6 +32,7 @@ from autovae.search.objective import Outcome, run_batch, run_in_parts
 from autovae.search.parameters import Choices
 from autovae.search.results import ResultsError, ResultsFolder
 from autovae.search.study import Study
+from autovae.search.worker import CONCLUDED
 from autovae.spec import VAESpec
 from autovae.training.loop import Event
 from autovae.training.member import CheckpointError
@@ -123,7 +124,8 @@ class Run:
     def execute(self) -> Verdict | None:
         """Run or resume to the end, alone. Returns the verdict of the finals, or None where they stood already."""
         self.folder.open(self.identity(), self.trials)
-        alone = FileLock(f"{self.folder.journal}.in-use", note=f"process {os.getpid()} on {socket.gethostname()}")
+        note = f"process {os.getpid()} on {socket.gethostname()}"
+        alone = FileLock(f"{self.folder.journal}.in-use", note=note, passing=True)
         if not alone.acquire(wait=False):
             raise ResultsError(
                 f"{self.folder.path} is in use by {alone.holder() or 'workers'}; wait for its end, or stop it (finished "
@@ -134,7 +136,9 @@ class Run:
             self._search()
             if self.folder.read_json("summary.json") and not self.added:
                 return None
-            return self.conclude()
+            verdict = self.conclude()
+            self.ledger.optuna.set_user_attr(CONCLUDED, len(self.ledger.finished()))
+            return verdict
         finally:
             alone.release()
 

@@ -89,7 +89,7 @@ def open_storage(where: str | Path, folder: Path, study: str, workers: int = 1) 
 
 
 def _journal(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
-    path = Path(re.sub(r"^journal://", "", where))
+    path, folder = Path(re.sub(r"^journal://", "", where)).absolute(), folder.absolute()
     if not path.parent.is_dir() and path.parent != folder:
         raise StorageError(f"the folder of the journal {path} does not exist; make it, or give another path")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,12 +99,13 @@ def _journal(where: str, folder: Path, study: str, workers: int) -> SharedStorag
             f"{path} is in use by {in_use.holder() or 'another process'}, which runs the study alone; stop it (it loses "
             "nothing) and run again with --workers, or wait for its end"
         )
+    places = folder / "workers" if path.parent == folder else path.with_name(f"{path.name}.workers")
     return SharedStorage(
         "journal",
         str(path),
         open_journal(path),
-        lambda purpose: FileLock(path.with_name(f"{path.name}.{purpose}.lock")),
-        lambda _: FileLeases(path.parent / "workers"),
+        lambda purpose: FileLock(places / f"{purpose}.lock"),
+        lambda _: FileLeases(places),
         in_use,
     )
 
@@ -145,7 +146,7 @@ def _sqlite(where: str, folder: Path, study: str, workers: int) -> SharedStorage
     path = Path(re.sub(r"^sqlite:///", "", where, flags=re.IGNORECASE))
     if not path.parent.is_dir():
         raise StorageError(f"the folder of {where} does not exist; make it, or give another path")
-    in_use = FileLock(path.with_name(f"{path.name}.in-use"))
+    in_use = FileLock(path.with_name(f"{path.name}.in-use"), passing=True)
     if not in_use.acquire(wait=False):
         raise StorageError(f"{where} is in use by another process: {instead}")
     storage = _relational(f"sqlite:///{path}", where, {})

@@ -27,10 +27,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autovae.search.storage import SharedStorage, StorageError, patiently
 
-__all__ = ["Search", "Worker", "agree"]
+__all__ = ["CONCLUDED", "Search", "Worker", "agree"]
 
 RETRIES = 1
-WORKER, CAUSES, BATCH, ENDED, CONCLUDED = "worker", "causes", "batch", "ended", "concluded"
+WORKER, CAUSES, ENDED, CONCLUDED = "worker", "causes", "ended", "concluded"
+BATCH = "batch"  # attribute that the search gives to trials that train together
 
 
 class Search(Protocol):
@@ -89,8 +90,9 @@ class Worker:
         name: str = "",
         say: Callable[[str], Any] = lambda _: None,
         poll: float = 1.0,
+        expected: int = 1,
     ) -> None:
-        self.search, self.storage, self.say, self.poll = search, storage, say, poll
+        self.search, self.storage, self.say, self.poll, self.expected = search, storage, say, poll, expected
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.leases = storage.leases_of(search.optuna)
         self.id = self._patiently(self._register)
@@ -106,11 +108,6 @@ class Worker:
             about = {"starts": starts, "host": socket.gethostname(), "pid": os.getpid()}
             self.search.optuna.set_user_attr(key, about)
         return f"{self.name}.{starts}"
-
-    @property
-    def seeds(self) -> tuple[str, ...]:
-        """What makes this worker's questions its own: its name and how often it was started."""
-        return (self.id,)
 
     def run(self) -> int:
         """Work until nothing is left to do for anybody. Returns how many trials this worker told."""
@@ -160,12 +157,10 @@ class Worker:
                 if room <= 0:
                     return [] if alive else None
                 workers = len({t.user_attrs.get(WORKER) for t in running}) + 1
-                count = min(self.search.batch, math.ceil(room / workers))
+                count = min(self.search.batch, math.ceil(room / max(workers, self.expected)))
             numbers = self.search.ask(left, count)
             trials = study.get_trials(deepcopy=False)
             for number in numbers:
-                if not left:
-                    self._mark(trials[number], BATCH, f"{self.id}/{numbers[0]}")
                 self._mark(trials[number], WORKER, self.id)
             if not numbers:
                 self._note_end()

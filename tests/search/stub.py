@@ -34,6 +34,8 @@ class Sleep:
         self.asked += [self.optuna.ask() for _ in range(count)]
         for trial in self.asked:
             trial.suggest_float("x", 0, 1)
+            if not left:
+                trial.set_user_attr("batch", self.asked[0].number)
         return [trial.number for trial in self.asked]
 
     def train(self):
