@@ -98,8 +98,12 @@ def time_row(
     device: str | None = None,
 ) -> tuple[str, str]:
     """("time", how long it would take here), or why that is not known."""
+    from autovae.data.catalogue import catalogue
     from autovae.data.datasets import load
 
+    name = dataset or study.file.data
+    if any(row["name"] == name and not row["present"] for row in catalogue(data_dir)):
+        return "time", f"not known: {name} is not on this machine yet, and a plan downloads nothing"
     try:
         data = load(dataset or study.file.data, data_dir=data_dir, seed=study.file.seed)
         return "time", in_words(estimate_seconds(study, data, trials, device))

@@ -1,0 +1,235 @@
+r"""How good are the samplers at finding the best belief? Replayed on a complete table of beliefs, without training.
+
+The table (`belief_bench_digits_v1`) holds every belief of its space over several seeds, so the true mean m(b) of each
+belief and the optimum m* are known. A replay asks a sampler for T beliefs; each is answered by one of its seeds, drawn
+anew for every replay, as a study would see it. The belief that a study would then name is the one with the best mean of
+what was seen; its simple regret is
+
+    r_T = m(b_T) - m*,        in bits per dimension, over R replays with their standard error
+
+Two yardsticks: `random` in expectation, and `noise`, the standard deviation between seeds of one belief: two beliefs
+that differ by less cannot be told apart by one training each. The table's exact variance decomposition (fANOVA over the
+uniform distribution on the space's beliefs) is written beside it, with what a forest makes of 64 and 256 random trials.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from autovae.report.importance import exact_importance, importance_of
+from autovae.report.theme import COLOURS, SERIES, new_figure, style
+from autovae.reproductions.notebook import Notebook, StrictModel
+from autovae.search.samplers import SAMPLERS, Question
+from autovae.search.space import Space, load_space
+from autovae.streams import stream_seed
+
+__all__ = ["Settings", "Table", "replay", "run"]
+
+AXES = ("posterior", "prior", "likelihood", "alpha")
+Belief = tuple[str, str, str, float]
+
+
+class Settings(StrictModel):
+    """What `[short]` and `[full]` of the study file may say."""
+
+    table: str = "belief_bench_digits_v1"
+    space: str = "bench"
+    samplers: list[str] = Field(["random", "tpe", "tpe, a third random", "gp", "nsga2"], min_length=1)
+    trials: int = Field(64, ge=2)
+    replays: int = Field(20, ge=2)
+    startup: int = Field(10, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class Table:
+    """A complete table of beliefs: the scores of each over its seeds."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        scores: dict[Belief, list[float]] = defaultdict(list)
+        for row in rows:
+            if row["state"] == "COMPLETE":
+                scores[_belief(row)].append(float(row["score"]))
+        self.scores = {belief: np.array(values) for belief, values in scores.items()}
+        self.means = {belief: float(values.mean()) for belief, values in self.scores.items()}
+        self.best = min(self.means, key=lambda belief: self.means[belief])
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation between seeds of one belief, pooled over beliefs."""
+        spread = [values.var(ddof=1) for values in self.scores.values() if len(values) > 1]
+        return math.sqrt(float(np.mean(spread)))
+
+    def regret(self, belief: Belief) -> float:
+        return self.means[belief] - self.means[self.best]
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """The table of a results folder. Raises `ValueError` where there is none, saying which command makes it."""
+        if not (path / "trials.csv").is_file():
+            raise ValueError(f"{path} holds no trials.csv; make the table first: autovae run {path.name}")
+        with (path / "trials.csv").open(encoding="utf-8", newline="") as file:
+            return cls(list(csv.DictReader(file)))
+
+
+def _belief(row: Mapping[str, Any]) -> Belief:
+    return row["posterior"], row["prior"], row["likelihood"], float(row["alpha"])
+
+
+def replay(table: Table, space: Space, sampler: str, trials: int, startup: int, seed: int) -> np.ndarray:
+    """The regret of the belief that would be named after each of `trials` trials of one search."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name, *share = sampler.split(", ")
+    study = optuna.create_study(direction="minimize")
+    rng = np.random.default_rng(seed)
+    question = Question(seed, seed, space, startup)
+    ask, at_random = SAMPLERS[name](question), SAMPLERS["random"](question)
+    seen: dict[Belief, list[float]] = defaultdict(list)
+    regrets = []
+    for number in range(trials):
+        study.sampler = at_random if share and number % 3 == 2 else ask
+        trial = study.ask()
+        settings = space.suggest(trial)
+        belief = _belief({"alpha": 1.0, **settings})
+        value = float(rng.choice(table.scores[belief]))
+        study.tell(trial, value)
+        seen[belief].append(value)
+        named = min(seen, key=lambda b: float(np.mean(seen[b])))
+        regrets.append(table.regret(named))
+    return np.array(regrets)
+
+
+def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: torch.device) -> dict[str, Any]:
+    """Replay every sampler, write regrets, decomposition, figure and README; the summary."""
+    path = notebook.path.parent / settings.table
+    table, space = Table.read(path), load_space(settings.space)
+    if space.size != len(table.means):
+        raise ValueError(
+            f"{path} holds {len(table.means)} beliefs, the space {settings.space} has {space.size}; finish the table "
+            f"first: autovae run {settings.table}"
+        )
+    found: dict[str, np.ndarray] = {}
+    for sampler in settings.samplers:
+
+        def compute(sampler: str = sampler) -> dict[str, Any]:
+            curves = []
+            for number in range(settings.replays):
+                seed = stream_seed(settings.seed, "replay", sampler, number) % 2**32
+                curves.append(replay(table, space, sampler, settings.trials, settings.startup, seed).tolist())
+                notebook.say(f"{sampler}: replay {number + 1}/{settings.replays}")
+            return {"curves": curves}
+
+        found[sampler] = np.array(notebook.once(f"replays of {sampler}", compute)["curves"])
+    marks = sorted({settings.trials // 4, settings.trials // 2, settings.trials})
+    rows: list[dict[str, Any]] = [
+        {
+            "sampler": sampler,
+            **{f"regret_{mark}": round(float(curves[:, mark - 1].mean()), 5) for mark in marks},
+            **{f"error_{mark}": round(_error(curves[:, mark - 1]), 5) for mark in marks},
+            "found_optimum": round(float((curves[:, -1] == 0).mean()), 3),
+        }
+        for sampler, curves in found.items()
+    ]
+    notebook.write_table("table.csv", rows)
+    exact = _decomposition(path, settings.seed)
+    notebook.write_table("decomposition.csv", exact)
+    notebook.write_figure("regret.png", _figure(found, table.noise))
+    best = min(rows, key=lambda row: row[f"regret_{marks[-1]}"])
+    sentence = (
+        f"After {settings.trials} trials of {space.size} beliefs, {best['sampler']} names a belief "
+        f"{best[f'regret_{marks[-1]}']:.4f} +- {best[f'error_{marks[-1]}']:.4f} bits per dimension above the best "
+        f"({settings.replays} replays); random search {_of(rows, 'random', marks[-1])}; one seed differs from another "
+        f"by {table.noise:.4f}"
+    )
+    notebook.write_readme(_words(settings, table, rows, exact, sentence))
+    return {"rows": rows, "sentence": sentence}
+
+
+def _error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _of(rows: Sequence[Mapping[str, Any]], sampler: str, mark: int) -> str:
+    row = next((row for row in rows if row["sampler"] == sampler), None)
+    return "not replayed" if row is None else f"{row[f'regret_{mark}']:.4f} +- {row[f'error_{mark}']:.4f}"
+
+
+def _decomposition(path: Path, seed: int) -> list[dict[str, Any]]:
+    """Exact shares of variance, and those of a forest that saw 64 or 256 of the table's trials."""
+    from autovae.report.record import read_record
+
+    rows = [{k: row[k] for k in (*AXES, "score")} for row in read_record(path).complete]
+    space: dict[str, Any] = {"parameters": {"pair": {}}}
+    exact = exact_importance(rows, space)
+    names = [axis.name for axis in exact.axes]
+    rng = np.random.default_rng(seed)
+    guesses = {}
+    for count in (64, 256):
+        drawn = [rows[place] for place in rng.permutation(len(rows))[:count]]
+        guesses[count] = importance_of(drawn, space, seed, resamples=2)
+    table = []
+    for a in range(len(names)):
+        for b in range(a, len(names)):
+            value = exact.main[a] if a == b else exact.pairs[a, b]
+            row = {"axis": names[a], "with_axis": "" if a == b else names[b], "exact": round(float(value), 4)}
+            for count, guess in guesses.items():
+                found = [axis.name for axis in guess.axes]
+                if names[a] in found and names[b] in found:
+                    place = (found.index(names[a]), found.index(names[b]))
+                    row[f"forest_{count}"] = round(float(guess.values[place]), 4)
+            table.append(row)
+    return sorted(table, key=lambda row: -row["exact"])
+
+
+def _figure(found: Mapping[str, np.ndarray], noise: float) -> Figure:
+    with style():
+        figure = new_figure(3.2, 5.2)
+        axes = figure.subplots()
+        for colour, (sampler, curves) in zip([*SERIES, COLOURS["ink"]] * 2, found.items(), strict=False):
+            trials = np.arange(1, curves.shape[1] + 1)
+            mean, error = curves.mean(0), curves.std(0, ddof=1) / math.sqrt(len(curves))
+            axes.plot(trials, mean, label=sampler, color=colour, lw=1.3)
+            axes.fill_between(trials, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+        axes.axhline(noise, color=COLOURS["muted"], lw=0.8, ls=":", label="one seed against another")
+        axes.set_xlabel("trials")
+        axes.set_ylabel("regret, bits per dimension")
+        axes.set_yscale("log")
+        axes.legend()
+    return figure
+
+
+def _words(
+    settings: Settings, table: Table, rows: Sequence[Mapping[str, Any]], exact: Sequence[Mapping[str, Any]], text: str
+) -> str:
+    marks = [int(key.removeprefix("regret_")) for key in rows[0] if key.startswith("regret_")]
+    head = " | ".join(["sampler", *(f"regret after {mark}" for mark in marks), "found the optimum"])
+    lines = [f"| {head} |", "|" + "---|" * (len(marks) + 2)]
+    for row in rows:
+        cells = [f"{row[f'regret_{mark}']:.4f} ± {row[f'error_{mark}']:.4f}" for mark in marks]
+        lines.append("| " + " | ".join([row["sampler"], *cells, f"{100 * row['found_optimum']:.0f} %"]) + " |")
+    parts = ["| axis | exact share | forest, 64 trials | forest, 256 trials |", "|---|---|---|---|"]
+    for row in exact:
+        name = f"{row['axis']} x {row['with_axis']}" if row["with_axis"] else row["axis"]
+        parts.append(f"| {name} | {row['exact']:.3f} | {row.get('forest_64', '-')} | {row.get('forest_256', '-')} |")
+    posterior, prior, likelihood, alpha = table.best
+    return (
+        f"# Samplers on a complete table of beliefs\n\n{text}.\n\n" + "\n".join(lines) + "\n\n"
+        "Regret: how far the true mean of the belief that a study would name after so many trials lies above the best "
+        f"belief's, in bits per dimension, with its standard error over {settings.replays} replays. The best of the "
+        f"{len(table.means)} beliefs is {posterior}|{prior}, {likelihood}, alpha {alpha:g} "
+        f"({table.means[table.best]:.4f} bits per dimension on validation, mean of {len(table.scores[table.best])} seeds: "
+        "being the best of many, it is a little flattered).\n\n"
+        "![regret](figures/regret.png)\n\n## Which belief mattered, exactly\n\n" + "\n".join(parts) + "\n\n"
+        "Shares of the variance of the table's means. What a forest makes of a few random trials stands beside it: that "
+        "is how far an importance report of a small study can be trusted.\n"
+    )
