@@ -53,7 +53,8 @@ from autovae.report.fanova import (
 
 __all__ = ["Importance", "belief_axes", "exact_importance", "importance_of", "importance_rows"]
 
-SKIPPED = {"number", "state", "score", "score_se", "seed", "seconds", "reason", "bits", "nats"}
+SKIPPED = {"number", "state", "score", "score_se", "seed", "seconds", "reason", "bits", "nats", "duplicate_of", "kid",
+           "parameters"}  # fmt: skip
 FEW = 12  # a number that took at most so many values is a choice
 RESAMPLES, SMALL, MOST = 40, 8, 1000  # bootstrap resamples, trees in each, trials in each
 LEVEL = 0.95

@@ -20,7 +20,19 @@ from autovae.search.files import read_toml
 
 __all__ = ["Record", "belief_of", "pair_of", "read_record"]
 
-NUMBERS = ("score", "score_se", "alpha", "latent_dim", "epochs", "learning_rate", "seconds", "beta", "samples")
+NUMBERS = (
+    "score",
+    "score_se",
+    "kid",
+    "parameters",
+    "alpha",
+    "latent_dim",
+    "epochs",
+    "learning_rate",
+    "seconds",
+    "beta",
+    "samples",
+)
 
 
 @dataclass
@@ -45,8 +57,12 @@ class Record:
 
     @property
     def complete(self) -> list[dict[str, Any]]:
-        """Trials with a score."""
-        return [row for row in self.trials if row["state"] == "COMPLETE" and math.isfinite(row["score"])]
+        """Trials with a score of their own: those that repeat a belief without training are left out."""
+        return [
+            row
+            for row in self.trials
+            if row["state"] == "COMPLETE" and math.isfinite(row["score"]) and not row.get("duplicate_of")
+        ]
 
     @property
     def states(self) -> dict[str, int]:
