@@ -107,6 +107,8 @@ class Critic(nn.Module):
             return self.body(images.contiguous(memory_format=torch.channels_last))[:, 0]
         # All but one block of the outer product are zero: every image meets the first kernels of its own class alone.
         first, *rest = self.body
+        assert isinstance(first, nn.Conv2d)
+        assert first.bias is not None
         kernels = first.weight.unflatten(1, (self.classes, -1)).transpose(0, 1).flatten(2)
         patches = functional.unfold(images, 4, padding=1, stride=2)
         h = torch.baddbmm(first.bias[:, None], kernels[y], patches)

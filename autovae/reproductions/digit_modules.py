@@ -47,13 +47,15 @@ class DigitModules:
 
     data: Data
     gan: GANPlan
+    conditional_gan: GANPlan
     cache: Path | None = None
     say: Callable[[str], None] = field(default=lambda text: None)
 
     @classmethod
     def of(
-        cls, name: str, gan: GANPlan, data_dir: Path | None, say: Callable[[str], None], cache: Path | None = None
-    ) -> DigitModules:
+        cls, name: str, gan: GANPlan, data_dir: Path | None, say: Callable[[str], None], *,
+        conditional: GANPlan | None = None, cache: Path | None = None,
+    ) -> DigitModules:  # fmt: skip
         """The modules of a named data set. Raises `ValueError` where it is missing, has no labels or no digits."""
         data = load(name, data_dir)
         if data.train.y is None:
@@ -62,7 +64,7 @@ class DigitModules:
             raise ValueError(
                 f"{name} holds {data.support} points of shape {data.shape}; expected grey images of digits"
             )
-        return cls(data, gan, cache, say)
+        return cls(data, gan, conditional or gan, cache, say)
 
     @cached_property
     def images(self) -> Tensor:
@@ -92,8 +94,8 @@ class DigitModules:
     def conditional(self) -> Generator:
         self.say("the conditional generator (cWGAN)")
         return train_gan(
-            self.images, self.data.digest, shape=self.data.shape, y=self.labels, settings=self.gan.settings(),
-            cache=self.cache, say=self.say,
+            self.images, self.data.digest, shape=self.data.shape, y=self.labels,
+            settings=self.conditional_gan.settings(), cache=self.cache, say=self.say,
         )  # fmt: skip
 
     def prior(self, device: torch.device | str = "cpu") -> PriorModule:

@@ -16,7 +16,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from autovae.reproductions import binarized_mnist, continuous_bernoulli, iwae_mnist, riddle, vr_alpha
+from autovae.reproductions import (
+    binarized_mnist,
+    conditional_digits,
+    continuous_bernoulli,
+    iwae_mnist,
+    riddle,
+    sampler_regret,
+    vr_alpha,
+)
 
 __all__ = ["REPRODUCTIONS", "Reproduction"]
 
@@ -37,5 +45,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     "continuous_bernoulli": Reproduction(
         "continuous_bernoulli", continuous_bernoulli.Settings, continuous_bernoulli.run
     ),
+    "conditional_digits": Reproduction("conditional_digits", conditional_digits.Settings, conditional_digits.run),
+    "sampler_regret": Reproduction("sampler_regret", sampler_regret.Settings, sampler_regret.run),
     "riddle": Reproduction("riddle", riddle.Settings, riddle.run),
 }
