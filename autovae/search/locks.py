@@ -123,12 +123,18 @@ class AdvisoryLock:
         return True
 
     def release(self) -> None:
+        from sqlalchemy import text
+
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        with contextlib.suppress(Exception):  # a connection that is gone holds no lock
-            connection.invalidate()  # closed, not given back to a pool: the server lets go at once
+        try:
+            connection.execute(text("select pg_advisory_unlock(:key)"), {"key": self.key})
             connection.close()
+        except Exception:  # a connection that is gone holds no lock
+            with contextlib.suppress(Exception):
+                connection.invalidate()
+                connection.close()
 
     def __enter__(self) -> AdvisoryLock:
         self.acquire()

@@ -164,7 +164,6 @@ def _sqlite(where: str, folder: Path, study: str, workers: int) -> SharedStorage
 def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
     from sqlalchemy import create_engine, make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-    from sqlalchemy.pool import NullPool
 
     try:
         import psycopg  # noqa: F401
@@ -186,7 +185,7 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedSto
         **dict(url.query),
     }
     url = url.set(query={})
-    engine = create_engine(url, poolclass=NullPool, connect_args=options)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=options)
 
     def lock(purpose: str) -> Lock:
         return AdvisoryLock(engine, stream_seed("autovae", purpose))
@@ -202,6 +201,7 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedSto
         storage,
         lambda purpose: lock(f"{study}/{purpose}"),
         lambda optuna_study: BeatLeases(optuna_study),
+        patience=PATIENCE,
     )
 
 
@@ -218,13 +218,17 @@ def _relational(url: str, shown: str, options: dict[str, Any]) -> BaseStorage:
 
 
 def _unreachable(shown: str, error: BaseException, password: str | None = None) -> StorageError:
-    cause: BaseException = error
-    while cause.__cause__ is not None or getattr(cause, "orig", None) is not None:
-        cause = getattr(cause, "orig", None) or cause.__cause__  # type: ignore[assignment]
-    reason = masked(" ".join(str(cause).split()))
+    reason = _root(error)
     if password:
         reason = reason.replace(password, "***")
     return StorageError(f"cannot reach the storage {shown}: {reason}; check host, port, user and password")
+
+
+def _root(error: BaseException) -> str:
+    """What went wrong in the first place, in the driver's words, on one line."""
+    while (below := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = below
+    return masked(" ".join(str(error).split()))
 
 
 KINDS: dict[str, Callable[[str, Path, str, int], SharedStorage]] = {
@@ -252,9 +256,9 @@ def patiently(action: Callable[[], T], say: Callable[[str], Any], patience: floa
                 raise
             if time.monotonic() - began >= patience:
                 raise StorageError(
-                    f"the storage has been away for {patience:.0f} s: {masked(' '.join(str(error).split()))[:300]}; what "
-                    "was told is kept: run the same command again when it is back"
+                    f"the storage has been away for {patience:.0f} s: {_root(error)[:300]}; what was told is kept: run "
+                    "the same command again when it is back"
                 ) from None
-            say(f"the storage is away ({type(error).__name__}); trying again in {pause:.1f} s")
+            say(f"the storage is away ({_root(error)[:200]}); trying again in {pause:.1f} s")
             time.sleep(pause)
             pause = min(2 * pause, 10.0)

@@ -39,7 +39,9 @@ class Sleep:
         return [trial.number for trial in self.asked]
 
     def train(self):
-        note(self.witness, "trained", [t.number for t in self.asked])
+        numbers = [t.number for t in self.asked]
+        note(self.witness, "trained", numbers)
+        note(self.witness, "began", [os.getpid(), time.monotonic(), self.seconds * len(numbers)])
         if any(t.number in self.fail for t in self.asked):
             FAILURES[self.misbehave]()
         time.sleep(self.seconds * len(self.asked))

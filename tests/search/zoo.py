@@ -75,6 +75,17 @@ class Zoo:
         return [about for kind, about in map(json.loads, lines) if kind == what]
 
 
+def efficiency(zoo, workers):
+    """The share of the workers' time that is work, from when the last of them has begun until the last one ends."""
+    began = zoo.witnessed("began")
+    start = max(min(when for pid, when, _ in began if pid == worker) for worker in zoo.workers[-workers:])
+    end = max(when + seconds for _, when, seconds in began)
+    work = sum(max(0.0, when + seconds - max(when, start)) for _, when, seconds in began)
+    share = work / (workers * (end - start))
+    print(f"{workers} workers: efficiency {share:.3f}")
+    return share
+
+
 def check(study, zoo, trials, failed=0):
     """What holds after every fault: the count is reached, what was told stays as it was told, and nothing twice."""
     finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]

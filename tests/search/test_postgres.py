@@ -1,0 +1,122 @@
+"""Many workers on a real PostgreSQL server: the same laws as on the journal, and a server that goes away in the middle."""
+
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import postgres
+from zoo import Zoo, check, efficiency
+
+from autovae.search.storage import StorageError, open_storage
+
+pytestmark = [pytest.mark.postgres, pytest.mark.skipif(bool(postgres.why_not()), reason=postgres.why_not() or "-")]
+
+
+@pytest.fixture(scope="module")
+def server():
+    found = postgres.Server()
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def url(server, request):
+    return server.database(f"db{abs(hash(request.node.name)) % 10**8}")
+
+
+def load(url, folder):
+    return optuna.load_study(study_name="sleep", storage=open_storage(url, folder, "sleep").optuna)
+
+
+def test_four_workers_on_an_empty_database_make_one_study(url, tmp_path):
+    """The first connection of several workers at once: the tables are made once."""
+    with Zoo(url, tmp_path, trials=8, seconds=0.05) as zoo:
+        for _ in range(4):
+            zoo.start()
+        zoo.wait(60)
+        assert len(check(load(url, tmp_path), zoo, 8)) == 8
+
+
+@pytest.mark.parametrize(("workers", "seconds", "least"), [(2, 4.0, 0.9), (4, 2.0, 0.75)])
+def test_workers_share_the_work(url, tmp_path, workers, seconds, least):
+    """The efficiency of several workers: the time between trials is a tenth of a second, real trials take minutes."""
+    trials = 4 * workers
+    with Zoo(url, tmp_path, trials=trials, seconds=seconds) as zoo:
+        warm = zoo.start(trials=1, seconds=0.0)  # the study exists when the others come
+        while zoo.lives(warm):
+            time.sleep(0.01)
+        for _ in range(workers):
+            zoo.start()
+        zoo.wait(90)
+        study = load(url, tmp_path)
+        assert len([t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]) == trials
+        assert efficiency(zoo, workers) >= least
+
+
+def test_kills(url, tmp_path):
+    rng = random.Random(2)
+    with Zoo(url, tmp_path, trials=40, seconds=0.05, batch=2, grace=1.5) as zoo:
+        for _ in range(25):
+            living = [worker for worker in zoo.workers if zoo.lives(worker)]
+            while len(living) < 3:
+                living.append(zoo.start())
+            time.sleep(rng.uniform(0.0, 0.3))
+            zoo.kill(rng.choice(living))
+        zoo.start()
+        zoo.wait(90)
+        complete = check(load(url, tmp_path), zoo, 40, failed=40)
+        assert len(complete) > 20
+
+
+def test_a_dead_workers_trials_are_taken_over_after_the_grace(url, tmp_path):
+    with Zoo(url, tmp_path, trials=4, seconds=0.05, grace=1.0) as zoo:
+        first = zoo.start(seconds=30)
+        while not zoo.witnessed("trained"):
+            time.sleep(0.02)
+        zoo.kill(first)
+        zoo.start()
+        zoo.wait(60)
+        study = load(url, tmp_path)
+        assert len(check(study, zoo, 4)) == 4
+        assert "without a word" in study.trials[0].user_attrs["causes"][0]
+
+
+def test_the_server_restarts_in_the_middle(server, url, tmp_path):
+    """Workers wait for it, and what they trained meanwhile is told afterwards."""
+    with Zoo(url, tmp_path, trials=30, seconds=0.2, grace=20.0) as zoo:
+        zoo.start()
+        zoo.start()
+        while len(zoo.witnessed("told")) < 4:
+            time.sleep(0.02)
+        server.halt("immediate")
+        time.sleep(1.5)
+        assert all(zoo.lives(worker) for worker in zoo.workers)
+        server.start()
+        zoo.wait(90)
+        assert len(check(load(url, tmp_path), zoo, 30)) == 30
+        assert "the storage is away" in zoo.log()
+
+
+def test_a_wrong_password_is_said_without_saying_it(server, tmp_path):
+    wrong = server.url().replace(server.password, "very-secret")
+    with pytest.raises(StorageError, match="password authentication failed") as caught:
+        open_storage(wrong, tmp_path, "s")
+    assert "very-secret" not in str(caught.value)
+
+
+def test_an_absent_database_is_said(server, tmp_path):
+    with pytest.raises(StorageError, match="does not exist"):
+        open_storage(server.url("nowhere"), tmp_path, "s")
+
+
+def test_the_server_runs_as_somebody_without_rights(server):
+    data = server.folder / "data"
+    assert os.stat(data).st_uid != 0 or os.geteuid() != 0
