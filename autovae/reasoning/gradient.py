@@ -52,8 +52,7 @@ def _activation(layer: nn.Module) -> Activation | None:
     """The hand-written passes of an activation, None where there are none."""
     kind = type(layer)
     if kind is nn.ReLU:
-        threshold = aten.threshold_backward.grad_input
-        return Activation(torch.relu_, lambda g, x, y: threshold(g, y, 0, grad_input=g), in_place=True)
+        return Activation(torch.relu_, lambda g, x, y: g.mul_(torch.sign(y)), in_place=True)
     if kind is nn.Tanh:
         tanh = aten.tanh_backward.grad_input
         return Activation(torch.tanh_, lambda g, x, y: tanh(g, y, grad_input=g), in_place=True)
@@ -95,7 +94,7 @@ class PlainNetwork:
             else (layer.weight.detach(), layer.weight.detach().T.contiguous(), _bias(layer))
             for layer in layers
         ]
-        self._results: dict[tuple[int, int, str], Tensor] = {}
+        self._results: dict[tuple[int, str], list[Tensor | None]] = {}
 
     @classmethod
     def of(cls, module: nn.Module) -> PlainNetwork | None:
@@ -107,14 +106,14 @@ class PlainNetwork:
         """The output, and the activations' inputs and outputs for `backward`."""
         kept: list[Tensor] = []
         owned = False
-        for index, layer in enumerate(self.layers):
+        for layer, result in zip(self.layers, self._kept(h, "forward"), strict=True):
             if isinstance(layer, Activation):
                 y = layer.forward(h if owned or not layer.in_place else h.clone())
-                kept += [h, y]
+                kept += (h, y)
                 h = y
             else:
                 _, transposed, bias = layer
-                h = self._product(h, transposed, index, "forward")
+                h = torch.mm(h, transposed, out=result)
                 if bias is not None:
                     h.add_(bias)
             owned = True
@@ -123,19 +122,26 @@ class PlainNetwork:
     def backward(self, g: Tensor, kept: list[Tensor]) -> Tensor:
         """The gradient of the input from that of the output, which is overwritten."""
         left = len(kept)
-        for index, layer in reversed(list(enumerate(self.layers))):
+        for layer, result in zip(reversed(self.layers), reversed(self._kept(g, "backward")), strict=True):
             if isinstance(layer, Activation):
                 left -= 2
                 g = layer.backward(g, kept[left], kept[left + 1])
             else:
-                g = self._product(g, layer[0], index, "backward")
+                g = torch.mm(g, layer[0], out=result)
         return g
 
-    def _product(self, a: Tensor, b: Tensor, index: int, way: str) -> Tensor:
-        key = (index, len(a), way)
-        if key not in self._results:
-            self._results[key] = a.new_empty(len(a), b.shape[1])
-        return torch.mm(a, b, out=self._results[key])
+    def _kept(self, a: Tensor, way: str) -> list[Tensor | None]:
+        """Where each product of this batch goes; None for activations."""
+        batch = a.shape[0]
+        found = self._results.get((batch, way))
+        if found is None:
+            side = way == "forward"  # of the weight (outputs, inputs) that the product has
+            found = [
+                None if isinstance(layer, Activation) else a.new_empty(batch, layer[side].shape[1])
+                for layer in self.layers
+            ]
+            self._results[batch, way] = found
+        return found
 
 
 def _bias(layer: nn.Linear) -> Tensor | None:
@@ -169,14 +175,18 @@ def likelihood_gradient(posterior: LatentPosterior) -> Gradient:
     # A closed form may overwrite the output, which an activation at the end still needs.
     shared = isinstance(network.layers[-1], Activation) if network.layers else True
 
-    @torch.no_grad()
     def gradient(xi: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        if torch.is_grad_enabled():  # asked, since entering no_grad costs as much as a small product
+            with torch.no_grad():
+                return gradient(xi, need_value)
         z, slope = (xi, None) if plain else _latent_and_slope(prior, xi)
         params, kept = network.forward(z if objects == 1 else z.reshape(-1, size))
         if shared:
             params = params.clone()
-        value, g = cotangent(params, len(xi), need_value)
-        g = network.backward(g, kept).reshape(xi.shape)
+        value, g = cotangent(params, xi.shape[0], need_value)
+        g = network.backward(g, kept)
+        if objects > 1:
+            g = g.reshape(xi.shape)
         return value, g.clone() if slope is None else g * slope
 
     return gradient

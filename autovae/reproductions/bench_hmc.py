@@ -13,11 +13,17 @@ once (acceptance .8) and given to everybody; chains start where a warm-up left t
 
 Pyro gets the potential as a function (its fastest way in) and an explicit trajectory length; its chains run one after the
 other, as it does in one process. blackjax gets jit, vmap and scan, without the time to compile.
+
+`clock` = "wall", or "processor": the seconds of the processor for this process, which neighbours on a busy machine disturb
+less; it adds up threads, so it is for `threads` = 1. As a program, `python -m autovae.reproductions.bench_hmc TABLE.csv
+THREADS` appends a row a contender: one thread by the processor's clock, more by the wall's.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +35,7 @@ from torch import Tensor, nn
 from autovae.export.prior import PriorModule
 from autovae.reasoning import HMC, Gaussian, LatentPosterior
 from autovae.reasoning.draws import diagnose
+from autovae.tables import lookup
 
 __all__ = ["bench_hmc"]
 
@@ -57,16 +64,20 @@ def question(seed: int = 0) -> LatentPosterior:
     return LatentPosterior(prior, Gaussian(None, truth + NOISE * torch.randn(PIXELS, generator=generator), NOISE))
 
 
-def _ours(posterior: LatentPosterior, step: float) -> Round:
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+def _ours(posterior: LatentPosterior, step: float, now: Callable[[], float]) -> Round:
     def run(start: Tensor, draws: int, seed: int) -> tuple[Tensor, float]:
         method = HMC(chains=len(start), steps=STEPS, trajectory="fixed", step_size=step, jitter=0.0)
+        began = now()
         answer = method.run(posterior, draws, warmup=0, seed=seed, start=start)
-        return answer.xi, answer.seconds
+        return answer.xi, now() - began
 
     return run
 
 
-def _pyro(posterior: LatentPosterior, step: float) -> Round:
+def _pyro(posterior: LatentPosterior, step: float, now: Callable[[], float]) -> Round:
     from pyro.infer import HMC as PyroHMC
     from pyro.infer import MCMC
 
@@ -89,16 +100,18 @@ def _pyro(posterior: LatentPosterior, step: float) -> Round:
                 adapt_mass_matrix=False,
             )
             sampler = MCMC(kernel, draws, warmup_steps=0, initial_params={"xi": position.clone()}, disable_progbar=True)
-            began = time.perf_counter()
+            began = now()
             sampler.run()
-            seconds += time.perf_counter() - began
+            seconds += now() - began
             chains.append(sampler.get_samples()["xi"].detach())
         return torch.stack(chains), seconds
 
     return run
 
 
-def _blackjax(posterior: LatentPosterior, step: float) -> Round:
+def _blackjax(posterior: LatentPosterior, step: float, now: Callable[[], float]) -> Round:
+    if torch.get_num_threads() == 1 and "jax" not in sys.modules:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
     import blackjax
     import jax
     import jax.numpy as jnp
@@ -118,6 +131,7 @@ def _blackjax(posterior: LatentPosterior, step: float) -> Round:
         x = jax.nn.sigmoid(h @ weights[-1][0] + weights[-1][1])
         return -0.5 * (((x - y) / NOISE) ** 2).sum() - 0.5 * (xi**2).sum()
 
+    compiled: set[int] = set()
     kernel = blackjax.hmc(log_prob, step_size=step, inverse_mass_matrix=jnp.ones(LATENTS), num_integration_steps=STEPS)
 
     @jax.jit
@@ -131,16 +145,21 @@ def _blackjax(posterior: LatentPosterior, step: float) -> Round:
     def run(start: Tensor, draws: int, seed: int) -> tuple[Tensor, float]:
         states = jax.vmap(kernel.init)(jnp.asarray(start.numpy()))
         keys = jax.random.split(jax.random.key(seed), (draws, len(start)))
-        jax.block_until_ready(loop(keys, states))  # compiles on the first call
-        began = time.perf_counter()
+        if draws not in compiled:
+            jax.block_until_ready(loop(keys, states))
+            compiled.add(draws)
+        began = now()
         positions = np.asarray(jax.block_until_ready(loop(keys, states))[1])
-        seconds = time.perf_counter() - began
+        seconds = now() - began
         return torch.from_numpy(positions.transpose(1, 0, 2).copy()), seconds
 
     return run
 
 
-PEERS: dict[str, Callable[[LatentPosterior, float], Round]] = {"pyro": _pyro, "blackjax": _blackjax}
+PEERS: dict[str, Callable[[LatentPosterior, float, Callable[[], float]], Round]] = {
+    "pyro": _pyro,
+    "blackjax": _blackjax,
+}
 
 
 def _effective(posterior: LatentPosterior, xi: Tensor) -> float:
@@ -150,17 +169,36 @@ def _effective(posterior: LatentPosterior, xi: Tensor) -> float:
     return float(min(np.min(diagnose(xi.square()).ess_bulk), diagnose(energy[..., None]).ess_bulk[0]))
 
 
-def bench_hmc(rounds: int = 5, draws: int = 2000, chains: int = 8, warmup: int = 500) -> dict[str, Any]:
+def bench_hmc(
+    rounds: int = 5,
+    draws: int = 2000,
+    chains: int = 8,
+    warmup: int = 500,
+    threads: int | None = None,
+    clock: str = "wall",
+) -> dict[str, Any]:
     """The ratios of the table above with what they are made of; `draws` per chain in all, spread over the rounds."""
+    now = lookup(CLOCKS, clock, "clock")
+    if clock == "processor" and threads != 1:
+        raise ValueError(f"clock 'processor' adds up threads, so it is for threads = 1, got {threads}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return {**_bench(rounds, draws, chains, warmup, now), "clock": clock}
+    finally:
+        torch.set_num_threads(before)
+
+
+def _bench(rounds: int, draws: int, chains: int, warmup: int, now: Callable[[], float]) -> dict[str, Any]:
     posterior = question()
     adapted = HMC(chains=chains, steps=STEPS, trajectory="fixed", mass="unit", jitter=0.0)
     first = adapted.run(posterior, 50, warmup=warmup)
     step = float(first.info["step_size"])
-    runs: dict[str, Round] = {"autovae": _ours(posterior, step)}
+    runs: dict[str, Round] = {"autovae": _ours(posterior, step, now)}
     notes = []
     for name, build in PEERS.items():
         try:
-            runs[name] = build(posterior, step)
+            runs[name] = build(posterior, step, now)
         except ImportError:
             notes.append(f"{name} is not installed: {INSTALL[name]}")
     part = max(draws // rounds, 4)
@@ -178,8 +216,9 @@ def bench_hmc(rounds: int = 5, draws: int = 2000, chains: int = 8, warmup: int =
             seconds[name].append(took)
         _, took = runs["autovae"](many, max(part // 8, 4), 100 + index)
         seconds["autovae64"].append(took / max(part // 8, 4) * part)
+    began = now()
     default = HMC(chains=chains).run(posterior, draws, warmup=warmup)
-    default_seconds = default.seconds * default.info["leapfrogs_after_warmup"] / default.info["leapfrogs"]
+    default_seconds = (now() - began) * default.info["leapfrogs_after_warmup"] / default.info["leapfrogs"]
     rates = {name: [part * STEPS / took for took in seconds[name]] for name in runs}
     per_second = {name: _effective(posterior, torch.cat(kept[name], 1)) / sum(seconds[name]) for name in runs}
     chees = _effective(posterior, default.xi) / default_seconds
@@ -203,9 +242,40 @@ def bench_hmc(rounds: int = 5, draws: int = 2000, chains: int = 8, warmup: int =
         "step_size": step,
         "threads": torch.get_num_threads(),
         "draws": part * rounds,
+        "rounds": rounds,
     }
     if notes:
         result["install"] = "; ".join(notes)
     for name, values in rates.items():
         result[f"leapfrogs_per_second_{name}"] = statistics.median(values)
     return result
+
+
+COLUMNS = ("threads", "clock", "contender", "leapfrogs_per_second", "ours_over_theirs", "draws", "rounds", "step_size")
+
+
+def _rows(values: dict[str, Any]) -> list[str]:
+    """Lines of the table; for 64 chains, leapfrogs of all of them together."""
+    ours = values["leapfrogs_per_second_autovae"]
+    rates = {
+        name: (values.get(f"leapfrogs_per_second_{name}"), values.get(f"vs_{name}", 1.0))
+        for name in ("autovae", *PEERS)
+    }
+    rates["autovae, 64 chains"] = (ours / values["chains64_vs_8"], values["chains64_vs_8"])
+    end = f"{values['draws']},{values['rounds']},{values['step_size']:.5f}"
+    head = f"{values['threads']},{values['clock']}"
+    return [
+        f'{head},"{name}",{rate:.1f},{ratio:.3f},{end}' for name, (rate, ratio) in rates.items() if rate is not None
+    ]
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    from autovae.files import write_text
+
+    path, threads = Path(sys.argv[1]), int(sys.argv[2])
+    table = path.read_text().splitlines() if path.is_file() else [",".join(COLUMNS)]
+    table += _rows(bench_hmc(8, 400, threads=threads, clock="processor" if threads == 1 else "wall"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "\n".join(table) + "\n")
