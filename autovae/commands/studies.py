@@ -29,6 +29,9 @@ def run(
         int | None, typer.Option("--workers", min=1, help="Processes on this machine that share the work.")
     ] = None,
     storage: Storage = None,
+    log: Annotated[
+        str | None, typer.Option("--log", help="Tell a tracker of every trial: tensorboard, mlflow or wandb.")
+    ] = None,
     results: Results = Path("results"),
     data: DataDir = None,
     device: Device = None,
@@ -48,10 +51,14 @@ def run(
             raise ValueError("--dataset and --trials are for searches; a reproduction says both in its study file")
         if workers is not None or storage is not None:
             raise ValueError("--workers and --storage are for searches; a reproduction runs in one process")
+        if log is not None:
+            raise ValueError("--log is for searches, whose trials it tells of; leave it out")
         _reproduce(study, full, plan, results, data, device, json)
         return
     if full:
         raise ValueError(f"--full is for reproductions; {study} is a search: leave it out")
+    if log is not None and (workers is not None or storage is not None):
+        raise ValueError("--log tells of the trials of one process; leave out --workers and --storage")
     from autovae.search.plan import plan_rows, time_row
     from autovae.search.run import Run
     from autovae.search.study import load_study
@@ -66,6 +73,10 @@ def run(
         for note in job.notes:
             on_progress.phase(note)
         told = len(job.notes)
+        if log is not None:
+            from autovae.search.events import logger
+
+            job.on_event = logger(log, job.folder.path, job.study.name)
         try:
             if workers is None and storage is None:
                 job.execute()

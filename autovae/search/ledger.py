@@ -232,6 +232,11 @@ class Ledger:
             trial.set_user_attr("reason", outcome.reason)
             self.optuna.tell(trial, state=TrialState.FAIL)
 
+    def row(self, number: int) -> dict[str, Any]:
+        """One finished trial as a row of trials.csv."""
+        (row,) = trial_rows([self.optuna.get_trials(deepcopy=False)[number]], self.study.file.score.also)
+        return row
+
     def rows(self) -> list[dict[str, Any]]:
         """The finished trials as the rows of trials.csv."""
         return trial_rows(self.optuna.get_trials(deepcopy=False), self.study.file.score.also)

@@ -24,6 +24,8 @@ from autovae.beliefs.flows import import_zuko
 from autovae.beliefs.likelihoods import check_support
 from autovae.data.datasets import DATASETS, Data, load
 from autovae.export.card import save_vae
+from autovae.search.events import Event as SearchEvent
+from autovae.search.events import OnEvent
 from autovae.search.finals import Final, Verdict, candidates, run_finals
 from autovae.search.journal import open_journal
 from autovae.search.ledger import TIRED, Batch, Ledger
@@ -73,8 +75,9 @@ class Run:
         trials: int | None = None,
         device: str | None = None,
         on_progress: OnProgress = _quiet,
+        on_event: OnEvent | None = None,
     ) -> None:
-        self.study, self.device, self.on_progress = study, device, on_progress
+        self.study, self.device, self.on_progress, self.on_event = study, device, on_progress, on_event
         self.trials = trials or study.file.trials
         self.source = dataset or study.file.data
         self.data: Data = load(self.source, data_dir=data_dir, seed=study.file.seed)
@@ -180,6 +183,9 @@ class Run:
             if trial.number not in batch.told and (only is None or trial.number in only):
                 self.ledger.tell(trial, outcome)
                 self.added += 1
+                if self.on_event is not None:
+                    losses = [row["loss"] for row in outcome.trained.history] if outcome.trained else []
+                    self.on_event(SearchEvent("trial", self.ledger.row(trial.number), losses))
         for trial, leader in batch.followers:
             if only is None or trial.number in only:
                 self.ledger.repeat(trial, leader)
@@ -271,6 +277,8 @@ class Run:
             "finished": time.strftime("%Y-%m-%d"),
         }
         self.folder.write_json("summary.json", summary)
+        if self.on_event is not None:
+            self.on_event(SearchEvent("end", summary))
 
     @staticmethod
     def _final_rows(final: Final, rank: int, verdict: Verdict) -> list[dict[str, Any]]:
