@@ -14,9 +14,9 @@ uniform distribution on the space's beliefs) is written beside it, with what a f
 
 from __future__ import annotations
 
-import csv
+import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,22 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from autovae.report.importance import exact_importance, importance_of
+from autovae.report.record import read_record
 from autovae.report.theme import COLOURS, SERIES, new_figure, style
 from autovae.reproductions.notebook import Notebook, StrictModel
+from autovae.search.files import validated
+from autovae.search.parameters import Pairings
 from autovae.search.samplers import SAMPLERS, Question
 from autovae.search.space import Space, load_space
 from autovae.streams import stream_seed
 
 __all__ = ["Settings", "Table", "replay", "run"]
 
+SAMPLED = ("random", "tpe", "tpe, a third random", "gp", "nsga2")
 AXES = ("posterior", "prior", "likelihood", "alpha")
-Belief = tuple[str, str, str, float]
+Belief = tuple[
+    tuple[tuple[str, str, float], ...], str, float
+]  # (posterior, prior, share) of each pair; likelihood; alpha
 
 
 class Settings(StrictModel):
@@ -45,7 +51,8 @@ class Settings(StrictModel):
 
     table: str = "belief_bench_digits_v1"
     space: str = "bench"
-    samplers: list[str] = Field(["random", "tpe", "tpe, a third random", "gp", "nsga2"], min_length=1)
+    encodings: list[str] = Field(default_factory=list)  # of a space of shares: each is replayed; left out: the space's own
+    samplers: list[str] = Field(default_factory=lambda: list(SAMPLED), min_length=1)
     trials: int = Field(64, ge=2)
     replays: int = Field(20, ge=2)
     startup: int = Field(10, ge=1)
@@ -78,12 +85,21 @@ class Table:
         """The table of a results folder. Raises `ValueError` where there is none, saying which command makes it."""
         if not (path / "trials.csv").is_file():
             raise ValueError(f"{path} holds no trials.csv; make the table first: autovae run {path.name}")
-        with (path / "trials.csv").open(encoding="utf-8", newline="") as file:
-            return cls(list(csv.DictReader(file)))
+        return cls(read_record(path).complete)
+
+    def words(self, belief: Belief) -> str:
+        """A belief as a reader writes it."""
+        pairs, likelihood, alpha = belief
+        shares = [f"{q}|{p}" + (f" ({100 * share:.0f} %)" if share < 1 else "") for q, p, share in pairs]
+        return f"{' + '.join(shares)}, {likelihood}, alpha {alpha:g}"
 
 
 def _belief(row: Mapping[str, Any]) -> Belief:
-    return row["posterior"], row["prior"], row["likelihood"], float(row["alpha"])
+    sides = [(side,) if isinstance(side, str) else tuple(side) for side in (row["posterior"], row["prior"])]
+    size = max(map(len, sides))
+    counts = Counter(zip(*(side * size if len(side) == 1 else side for side in sides), strict=True))
+    pairs = tuple(sorted((q, p, count / size) for (q, p), count in counts.items()))
+    return pairs, row["likelihood"], float(row["alpha"])
 
 
 def replay(table: Table, space: Space, sampler: str, trials: int, startup: int, seed: int) -> np.ndarray:
@@ -100,7 +116,7 @@ def replay(table: Table, space: Space, sampler: str, trials: int, startup: int, 
         study.sampler = at_random if share and number % 3 == 2 else ask
         trial = study.ask()
         settings = space.suggest(trial)
-        belief = _belief({"alpha": 1.0, **settings})
+        belief = _belief({"alpha": 1.0, "likelihood": table.best[1], **space.fixed, **settings})
         value = float(rng.choice(table.scores[belief]))
         study.tell(trial, value)
         seen[belief].append(value)
@@ -119,17 +135,19 @@ def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: t
             f"first: autovae run {settings.table}"
         )
     found: dict[str, np.ndarray] = {}
-    for sampler in settings.samplers:
+    for sampler, encoding in itertools.product(settings.samplers, settings.encodings or [""]):
+        name = f"{sampler}, {encoding}" if encoding else sampler
 
-        def compute(sampler: str = sampler) -> dict[str, Any]:
+        def compute(sampler: str = sampler, encoding: str = encoding, name: str = name) -> dict[str, Any]:
+            here = _encoded(space, encoding) if encoding else space
             curves = []
             for number in range(settings.replays):
                 seed = stream_seed(settings.seed, "replay", sampler, number) % 2**32
-                curves.append(replay(table, space, sampler, settings.trials, settings.startup, seed).tolist())
-                notebook.say(f"{sampler}: replay {number + 1}/{settings.replays}")
+                curves.append(replay(table, here, sampler, settings.trials, settings.startup, seed).tolist())
+                notebook.say(f"{name}: replay {number + 1}/{settings.replays}")
             return {"curves": curves}
 
-        found[sampler] = np.array(notebook.once(f"replays of {sampler}", compute)["curves"])
+        found[name] = np.array(notebook.once(f"replays of {name}", compute)["curves"])
     marks = sorted({settings.trials // 4, settings.trials // 2, settings.trials})
     rows: list[dict[str, Any]] = [
         {
@@ -141,8 +159,9 @@ def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: t
         for sampler, curves in found.items()
     ]
     notebook.write_table("table.csv", rows)
-    exact = _decomposition(path, settings.seed)
-    notebook.write_table("decomposition.csv", exact)
+    exact = [] if settings.encodings else _decomposition(path, settings.seed)
+    if exact:
+        notebook.write_table("decomposition.csv", exact)
     notebook.write_figure("regret.png", _figure(found, table.noise))
     best = min(rows, key=lambda row: row[f"regret_{marks[-1]}"])
     sentence = (
@@ -153,6 +172,14 @@ def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: t
     )
     notebook.write_readme(_words(settings, table, rows, exact, sentence))
     return {"rows": rows, "sentence": sentence}
+
+
+def _encoded(space: Space, encoding: str) -> Space:
+    """The space with its shares in another encoding."""
+    pairing = space.parameters.get("pairing")
+    if not isinstance(pairing, Pairings):
+        raise ValueError(f"encodings are for spaces of shares; {space.name} has no parameters.pairing")
+    return space.replace("pairing", validated(Pairings, {**pairing.model_dump(), "encoding": encoding}, "encodings"))
 
 
 def _error(values: np.ndarray) -> float:
@@ -166,8 +193,6 @@ def _of(rows: Sequence[Mapping[str, Any]], sampler: str, mark: int) -> str:
 
 def _decomposition(path: Path, seed: int) -> list[dict[str, Any]]:
     """Exact shares of variance, and those of a forest that saw 64 or 256 of the table's trials."""
-    from autovae.report.record import read_record
-
     rows = [{k: row[k] for k in (*AXES, "score")} for row in read_record(path).complete]
     space: dict[str, Any] = {"parameters": {"pair": {}}}
     exact = exact_importance(rows, space)
@@ -217,19 +242,25 @@ def _words(
     for row in rows:
         cells = [f"{row[f'regret_{mark}']:.4f} ± {row[f'error_{mark}']:.4f}" for mark in marks]
         lines.append("| " + " | ".join([row["sampler"], *cells, f"{100 * row['found_optimum']:.0f} %"]) + " |")
-    parts = ["| axis | exact share | forest, 64 trials | forest, 256 trials |", "|---|---|---|---|"]
-    for row in exact:
-        name = f"{row['axis']} x {row['with_axis']}" if row["with_axis"] else row["axis"]
-        parts.append(f"| {name} | {row['exact']:.3f} | {row.get('forest_64', '-')} | {row.get('forest_256', '-')} |")
-    posterior, prior, likelihood, alpha = table.best
     return (
         f"# Samplers on a complete table of beliefs\n\n{text}.\n\n" + "\n".join(lines) + "\n\n"
         "Regret: how far the true mean of the belief that a study would name after so many trials lies above the best "
         f"belief's, in bits per dimension, with its standard error over {settings.replays} replays. The best of the "
-        f"{len(table.means)} beliefs is {posterior}|{prior}, {likelihood}, alpha {alpha:g} "
+        f"{len(table.means)} beliefs is {table.words(table.best)} "
         f"({table.means[table.best]:.4f} bits per dimension on validation, mean of {len(table.scores[table.best])} seeds: "
         "being the best of many, it is a little flattered).\n\n"
-        "![regret](figures/regret.png)\n\n## Which belief mattered, exactly\n\n" + "\n".join(parts) + "\n\n"
+        "![regret](figures/regret.png)\n" + (_shares(exact) if exact else "")
+    )
+
+
+def _shares(exact: Sequence[Mapping[str, Any]]) -> str:
+    """The exact decomposition as a table in words."""
+    lines = ["| axis | exact share | forest, 64 trials | forest, 256 trials |", "|---|---|---|---|"]
+    for row in exact:
+        name = f"{row['axis']} x {row['with_axis']}" if row["with_axis"] else row["axis"]
+        lines.append(f"| {name} | {row['exact']:.3f} | {row.get('forest_64', '-')} | {row.get('forest_256', '-')} |")
+    return (
+        "\n## Which belief mattered, exactly\n\n" + "\n".join(lines) + "\n\n"
         "Shares of the variance of the table's means. What a forest makes of a few random trials stands beside it: that "
         "is how far an importance report of a small study can be trusted.\n"
     )

@@ -217,8 +217,13 @@ class Pairings(Pairs):
         return len(beliefs)
 
     def points(self, name: str) -> Iterator[Params]:
-        if self.encoding in ("simplex", "per_latent"):
-            raise ValueError(f"encoding {self.encoding!r} has no list of choices for a grid; use encoding = 'two'")
+        if self.encoding == "per_latent":  # every belief once, though the encoding holds it many times
+            places = [f"latent {place}" for place in range(self.count)]
+            for texts in itertools.combinations_with_replacement(self.texts, self.count):
+                yield dict(zip(places, texts, strict=True))
+            return
+        if self.encoding == "simplex":
+            raise ValueError("encoding 'simplex' has no list of choices for a grid; use 'two', 'three' or 'per_latent'")
         pairs = [f"pair{place}" for place in range(1, self.places + 1)]
         shares = [f"n{place}" for place in range(2, self.places + 1)]
         for chosen in itertools.product(self.texts, repeat=self.places):

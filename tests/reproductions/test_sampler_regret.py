@@ -4,11 +4,12 @@ import csv
 import itertools
 
 import numpy as np
+import optuna
 import pytest
 import torch
 
 from autovae.reproductions.notebook import Notebook
-from autovae.reproductions.sampler_regret import Settings, Table, replay, run
+from autovae.reproductions.sampler_regret import Settings, Table, _encoded, replay, run
 from autovae.search.space import load_space
 
 COST = {"normal": 0.0, "laplace": 0.3, "logistic": 0.1, "bernoulli": 1.0}
@@ -37,7 +38,7 @@ def rows(space, noise):
 
 def test_a_grid_without_noise_finds_the_optimum_and_regret_never_grows(space):
     table = Table(list(rows(space, 0.0)))
-    assert table.best == ("normal", "normal", "normal", 0.5)
+    assert table.words(table.best) == "normal|normal, normal, alpha 0.5"
     for sampler in ("grid", "random", "tpe"):
         regrets = replay(table, space, sampler, 36, 4, seed=1)
         assert (np.diff(regrets) <= 1e-12).all()
@@ -82,3 +83,25 @@ def test_an_unfinished_table_is_refused_with_the_command_that_finishes_it(space,
     notebook.open({"name": "regret"})
     with pytest.raises(ValueError, match="autovae run nowhere"):
         run(Settings(table="nowhere"), notebook, None, torch.device("cpu"))
+
+
+def test_encodings_of_shares_are_replayed_on_one_table(tmp_path):
+    (tmp_path / "shares.toml").write_text(
+        '[parameters.pairing]\nchoices = ["normal|normal", "laplace|laplace", "uniform|uniform"]\nencoding = "per_latent"\n'
+        '[fixed]\nlatent_dim = 4\nlikelihood = "normal"\n'
+    )
+    space = load_space(tmp_path / "shares.toml")
+    made, study = [], optuna.create_study()
+    for params in space.points():
+        study.enqueue_trial(params)
+        settings = space.suggest(study.ask())
+        score = settings["posterior"].count("uniform") + 0.1 * settings["posterior"].count("laplace")
+        made.append({"score": score, "likelihood": "normal", "alpha": 1.0, "state": "COMPLETE", **settings})
+    assert len(made) == space.size == 15
+    table = Table(made)
+    assert table.words(table.best) == "normal|normal, normal, alpha 1"
+    for encoding in ("two", "three", "simplex", "per_latent"):
+        regrets = replay(table, _encoded(space, encoding), "tpe", 30, 5, seed=0)
+        assert regrets[-1] <= regrets[0]
+    with pytest.raises(ValueError, match="encoding"):
+        _encoded(space, "four")
