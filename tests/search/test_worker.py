@@ -1,0 +1,263 @@
+"""Workers of a real, tiny study: they agree on it, share it, conclude it once, and leave a results folder like any other."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import optuna
+import pytest
+
+import autovae
+from autovae.cli import main
+from autovae.search.journal import open_journal
+from autovae.search.results import ResultsError
+from autovae.search.run import Run
+from autovae.search.storage import StorageError
+from autovae.search.study import load_study
+from autovae.search.team import bring_home, joined
+
+SPACE = """
+[parameters.pair]
+choices = ["normal|normal", "laplace|laplace", "logistic|normal", "logistic|logistic"]
+[parameters.likelihood]
+choices = ["bernoulli", "normal"]
+[parameters.learning_rate]
+low = 1e-4
+high = 1e-2
+[fixed]
+latent_dim = 2
+hidden = [8]
+"""
+STUDY = """
+purpose = "a test"
+data = "digits"
+space = "tiny_space.toml"
+trials = 4
+batch = 2
+[training]
+epochs = 1
+batch_size = 500
+[score]
+samples = 2
+points = 20
+final_samples = 2
+[finals]
+top = 1
+seeds = 2
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "tiny_space.toml").write_text(SPACE)
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    return tmp_path / "tiny.toml"
+
+
+def table(folder):
+    with open(folder / "trials.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def work(path, results, url=None, workers=2, **settings):
+    run = Run(load_study(path), results, **settings)
+    with joined(run, url, workers=workers) as worker:
+        told = worker.run()
+        concluded = worker.conclude(lambda: (run.conclude(), bring_home(run, worker)))
+    return told, concluded, run
+
+
+def test_a_worker_finishes_a_study_and_a_second_one_finds_nothing_to_do(path, tmp_path):
+    told, concluded, run = work(path, tmp_path / "results")
+    assert (told, concluded) == (4, True)
+    folder = run.folder.path
+    assert [row["number"] for row in table(folder)] == ["0", "1", "2", "3"]
+    assert (folder / "winners" / "1" / "card.json").is_file()
+    before = (folder / "summary.json").stat().st_mtime_ns
+    assert work(path, tmp_path / "results")[:2] == (0, False)
+    alone = Run(load_study(path), tmp_path / "results")
+    assert alone.execute() is None
+    assert alone.added == 0
+    assert (folder / "summary.json").stat().st_mtime_ns == before
+
+
+def test_workers_go_on_with_what_a_lone_run_left(path, tmp_path):
+    def stop(progress):
+        if progress.done == 2 and progress.epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(load_study(path), tmp_path / "results", on_progress=stop).execute()
+    told, concluded, run = work(path, tmp_path / "results")
+    assert (told, concluded) == (2, True)
+    assert len({row["seed"] for row in table(run.folder.path)}) == 4
+
+
+def test_a_worker_of_another_study_file_is_refused(path, tmp_path):
+    url = str(tmp_path / "shared.journal")
+    work(path, tmp_path / "one", url)
+    path.write_text(STUDY.replace("epochs = 1", "epochs = 2"))
+    with pytest.raises(StorageError, match=r"training.epochs: was 1, is 2") as caught:
+        work(path, tmp_path / "two", url)
+    assert "same study file" in str(caught.value)
+
+
+def test_a_worker_of_another_version_is_refused(path, tmp_path, monkeypatch):
+    url = str(tmp_path / "shared.journal")
+    work(path, tmp_path / "one", url)
+    here = autovae.__version__
+    monkeypatch.setattr(autovae, "__version__", "9.9")
+    with pytest.raises(StorageError, match=f"9.9.*{here}.*same version"):
+        work(path, tmp_path / "two", url)
+
+
+def test_a_lone_run_and_workers_exclude_each_other(path, tmp_path):
+    run = Run(load_study(path), tmp_path / "results")
+    with joined(run), pytest.raises(ResultsError, match="in use"):
+        Run(load_study(path), tmp_path / "results").execute()
+
+
+@pytest.mark.slow
+def test_the_trials_come_home(path, tmp_path, capsys):
+    """From a storage elsewhere the folder gets a journal of its own: a trial can be exported from the folder alone."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    assert main(["run", str(path), "--storage", url, "--results", str(tmp_path / "results"), "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["trials"] == 4
+    folder = tmp_path / "results" / "tiny"
+    study = optuna.load_study(study_name="tiny", storage=open_journal(folder / "trials.journal"))
+    assert [t.number for t in study.trials] == [0, 1, 2, 3]
+    assert main(["export", str(folder), "--trial", "1", "--to", str(tmp_path / "prior")]) == 0
+    assert main(["run", str(path), "--storage", url, "--results", str(tmp_path / "results")]) == 0
+    assert "nothing to add" in capsys.readouterr().out
+
+
+def test_a_folder_with_trials_of_its_own_is_not_written_over(path, tmp_path):
+    Run(load_study(path), tmp_path / "results").execute()
+    with pytest.raises(ResultsError, match="journal of its own"):
+        work(path, tmp_path / "results", str(tmp_path / "other.journal"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "{study}", "--storage", "sqlite:///{folder}/x.db", "--workers", "2"], ["SQLite", "postgresql://"]),
+        (["worker", "{study}", "--storage", "sqlite:///{folder}/x.db"], ["SQLite", "postgresql://"]),
+        (["worker", "{study}", "--storage", "postgresql://me:geheim@127.0.0.1:1/x"], ["cannot reach", "me:***@"]),
+        (["worker", "{study}", "--storage", "mongodb://me:geheim@h/x"], ["mongodb", "postgresql", "***"]),
+        (["dashboard", "{study}"], ["does not exist yet", "--storage"]),
+        (["run", "iwae_mnist", "--workers", "2"], ["--workers", "one process"]),
+    ],
+)
+def test_what_the_command_line_refuses(path, tmp_path, capsys, arguments, words):
+    filled = [argument.format(study=path, folder=tmp_path) for argument in arguments]
+    assert main([*filled, "--results", str(tmp_path / "results")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    for word in words:
+        assert word in error
+    assert "geheim" not in error
+
+
+def test_the_dashboard_says_how_to_install_it(path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
+    assert main(["dashboard", str(path)]) == 2
+    assert "pip install 'autovae[dashboard]'" in capsys.readouterr().err
+
+
+def test_two_workers_through_a_grpc_proxy(path, tmp_path):
+    pytest.importorskip("grpc")
+    import socket
+
+    from optuna.storages import run_grpc_proxy_server
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = threading.Thread(
+        target=run_grpc_proxy_server,
+        args=(open_journal(tmp_path / "behind.journal"),),
+        kwargs={"host": "127.0.0.1", "port": port},
+        daemon=True,
+    )
+    server.start()
+    url, results = f"grpc://127.0.0.1:{port}", tmp_path / "results"
+    told, failures = [], []
+
+    def one():
+        try:
+            told.append(work(path, results, url)[0])
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    assert sum(told) == 4
+    assert [row["number"] for row in table(results / "tiny")] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_run_with_two_workers_and_a_killed_one(path, tmp_path):
+    """The command itself: a worker that is killed is started again, the study reaches its count, the report is written."""
+    path.write_text(STUDY.replace("epochs = 1", "epochs = 40").replace("trials = 4", "trials = 12"))
+    results = tmp_path / "results"
+    command = [sys.executable, "-m", "autovae", "run", str(path), "--workers", "2", "--results", str(results)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    victim = _wait_for_worker(results / "tiny", process)
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "killed by signal 9; it is started again" in err
+    assert "12 trials finished" in out
+    assert [int(row["number"]) for row in table(results / "tiny")] == list(range(12))
+    assert (results / "tiny" / "report.html").is_file()
+    assert "joins" in (results / "tiny" / "workers" / "w1.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_stops_all_workers_and_nothing_is_lost(path, tmp_path, times):
+    path.write_text(STUDY.replace("epochs = 1", "epochs = 2000"))
+    results = tmp_path / "results"
+    command = [sys.executable, "-m", "autovae", "run", str(path), "--workers", "2", "--results", str(results)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    _wait_for_worker(results / "tiny", process)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    path.write_text(STUDY.replace("epochs = 1", "epochs = 2000"))
+    study = optuna.load_study(study_name="tiny", storage=open_journal(results / "tiny" / "trials.journal"))
+    for worker, about in study.user_attrs.items():
+        if worker.startswith("worker:w"):
+            assert not _lives(about["pid"]), "a worker outlived the command"
+
+
+def _wait_for_worker(folder, process):
+    """The process id of a worker that trains."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for log in (folder / "workers").glob("w*.log"):
+            if "begin" in log.read_text():
+                study = optuna.load_study(study_name="tiny", storage=open_journal(folder / "trials.journal"))
+                return study.user_attrs[f"worker:{log.stem}"]["pid"]
+        time.sleep(0.2)
+    raise AssertionError(process.communicate()[1])
+
+
+def _lives(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
