@@ -137,7 +137,7 @@ class PlainNetwork:
         if found is None:
             side = way == "forward"  # of the weight (outputs, inputs) that the product has
             found = [
-                None if isinstance(layer, Activation) else a.new_empty(batch, layer[side].shape[1])
+                None if isinstance(layer, Activation) else a.new_empty(batch, layer[0].shape[0 if side else 1])
                 for layer in self.layers
             ]
             self._results[batch, way] = found
