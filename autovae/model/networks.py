@@ -3,7 +3,8 @@ r"""Encoders and decoders by name, as plain torch modules.
 An encoder maps a point (X numbers) to 2 D numbers, a decoder D latents to O = X or 2 X numbers. NETWORKS lists the
 named ones; the user's own modules serve as well.
 
-To add a network: write `encoder(spec, shape)` and `decoder(spec, outputs)` that return modules, and add it to NETWORKS.
+To add a network: write `encoder(spec, shape)` and `decoder(spec, shape, outputs)` that return modules on flat points,
+and add it to NETWORKS.
 Not here: how several of them are trained as one, see `stacks`; what the numbers mean, see `vae`.
 """
 
@@ -20,7 +21,7 @@ from torch import nn
 from autovae.spec import VAESpec
 from autovae.tables import lookup
 
-__all__ = ["ACTIVATIONS", "NETWORKS", "Network", "init_linear"]
+__all__ = ["ACTIVATIONS", "NETWORKS", "Network", "init_linear", "is_convolutional"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -37,7 +38,7 @@ class Network:
     """A named pair of architectures."""
 
     encoder: Callable[[VAESpec, tuple[int, ...]], nn.Module]
-    decoder: Callable[[VAESpec, int], nn.Module]
+    decoder: Callable[[VAESpec, tuple[int, ...], int], nn.Module]
     note: str
 
 
@@ -56,16 +57,86 @@ def _mlp_encoder(spec: VAESpec, shape: tuple[int, ...]) -> nn.Module:
     return mlp([math.prod(shape), *spec.hidden, 2 * spec.latent_dim], spec.activation)
 
 
-def _mlp_decoder(spec: VAESpec, outputs: int) -> nn.Module:
+def _mlp_decoder(spec: VAESpec, shape: tuple[int, ...], outputs: int) -> nn.Module:
     first = "tanh" if spec.saturate else None
     return mlp([spec.latent_dim, *reversed(spec.hidden), outputs], spec.activation, first)
+
+
+KERNEL, STRIDE, PADDING = 4, 2, 1  # every layer halves an image, every layer of the decoder doubles it
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(channels, height, width) of a point that is an image."""
+    if len(shape) == 2:
+        return 1, *shape
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    raise ValueError(
+        f"network = 'conv' needs images, (height, width) or (channels, height, width), got points of shape {shape}; use "
+        "network = 'mlp'"
+    )
+
+
+def _sizes(spec: VAESpec, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(height, width) before the first layer and after each of them."""
+    sizes = [_grid(shape)[1:]]
+    for _ in spec.hidden:
+        height, width = ((side + 2 * PADDING - KERNEL) // STRIDE + 1 for side in sizes[-1])
+        if min(height, width) < 1:
+            raise ValueError(
+                f"{len(spec.hidden)} convolutions halve images of shape {shape} to nothing; give hidden fewer entries"
+            )
+        sizes.append((height, width))
+    return sizes
+
+
+def _conv_encoder(spec: VAESpec, shape: tuple[int, ...]) -> nn.Module:
+    grid, (height, width) = _grid(shape), _sizes(spec, shape)[-1]
+    layers: list[nn.Module] = [nn.Unflatten(1, grid)]
+    for before, after in pairwise([grid[0], *spec.hidden]):
+        layers += [
+            nn.Conv2d(before, after, KERNEL, STRIDE, PADDING),
+            lookup(ACTIVATIONS, spec.activation, "activation")(),
+        ]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(spec.hidden[-1] * height * width, 2 * spec.latent_dim))
+
+
+def _conv_decoder(spec: VAESpec, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Channels of the output are those of the image, once or twice: first all parameters, then all scales."""
+    sizes, channels = _sizes(spec, shape), list(reversed(spec.hidden))
+    last = outputs * _grid(shape)[0] // math.prod(shape)
+    first = (channels[0], *sizes[-1])
+    layers: list[nn.Module] = [
+        nn.Linear(spec.latent_dim, math.prod(first)),
+        lookup(ACTIVATIONS, "tanh" if spec.saturate else spec.activation, "activation")(),
+        nn.Unflatten(1, first),
+    ]
+    for place, (before, after) in enumerate(pairwise([*channels, last])):
+        small, large = sizes[-1 - place], sizes[-2 - place]
+        missing = [want - ((have - 1) * STRIDE - 2 * PADDING + KERNEL) for want, have in zip(large, small, strict=True)]
+        layers.append(
+            nn.ConvTranspose2d(before, after, KERNEL, STRIDE, PADDING, output_padding=(missing[0], missing[1]))
+        )
+        if place < len(channels) - 1:
+            layers.append(lookup(ACTIVATIONS, spec.activation, "activation")())
+    return nn.Sequential(*layers, nn.Flatten())
 
 
 NETWORKS: dict[str, Network] = {
     "mlp": Network(
         _mlp_encoder, _mlp_decoder, "fully connected; hidden = widths of the encoder, mirrored in the decoder"
     ),
+    "conv": Network(
+        _conv_encoder,
+        _conv_decoder,
+        "4 x 4 convolutions of stride 2 on images; hidden = channels of the encoder, mirrored in the decoder: [32, 64]",
+    ),
 }
+
+
+def is_convolutional(module: nn.Module) -> bool:
+    """Whether a module holds convolutions."""
+    return any(isinstance(layer, nn.modules.conv._ConvNd) for layer in module.modules())
 
 
 def init_linear(module: nn.Module, generator: torch.Generator) -> None:

@@ -148,7 +148,7 @@ def build(spec: VAESpec, domain: Domain, encoder: nn.Module | None = None, decod
     else:
         encoder = adapt(encoder, domain.shape, [2 * spec.latent_dim], "encoder")
     if decoder is None:
-        decoder = network.decoder(spec, outputs)
+        decoder = network.decoder(spec, domain.shape, outputs)
         init_linear(decoder, generator)
     else:
         decoder = adapt(decoder, (spec.latent_dim,), [outputs], "decoder")

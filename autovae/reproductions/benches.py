@@ -12,6 +12,7 @@ __all__ = ["BENCHES", "run_bench"]
 
 BENCHES: dict[str, str] = {
     "training": "autovae.reproductions.bench_training:bench_training",
+    "conv": "autovae.reproductions.bench_conv:bench_conv",
     "nll": "autovae.reproductions.bench_nll:bench_nll",
     "divergences": "autovae.reproductions.bench_divergences:bench_divergences",
     "importance": "autovae.reproductions.bench_importance:bench_importance",
