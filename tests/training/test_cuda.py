@@ -1,0 +1,141 @@
+"""On a GPU: the captured step is the eager step, members do not feel their companions, and nothing waits for the host.
+
+Marked gpu: skipped, with the reason, where there is none. The same steps run on the CPU in test_population.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import autovae
+from autovae.data.datasets import Data, load
+from autovae.model.vae import build
+from autovae.spec import VAESpec
+from autovae.training.capacity import members_that_fit
+from autovae.training.feed import Feed
+from autovae.training.member import Member
+from autovae.training.population import Population
+from autovae.training.trainer import Trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
+]
+DOUBLE = torch.float64
+
+
+@pytest.fixture(scope="module")
+def images() -> Data:
+    return load(np.random.default_rng(0).integers(0, 256, (600, 8, 8)).astype(np.uint8))
+
+
+def specs() -> list[VAESpec]:
+    base = VAESpec(latent_dim=3, hidden=(16, 12), batch_size=40, epochs=3, likelihood="continuous_bernoulli")
+    return [
+        base.replace(seed=1),
+        base.replace(seed=2, learning_rate=3e-3),
+        base.replace(seed=3, posterior="logistic", prior="normal"),
+        base.replace(seed=4, posterior="laplace", prior="gumbel", likelihood="normal"),
+    ]
+
+
+def members(chosen: list[VAESpec], data: Data) -> list[Member]:
+    return [Member(build(spec, data.domain).to(DOUBLE)) for spec in chosen]
+
+
+def losses(group: list[Member], feed: Feed, epochs: int = 3) -> dict[int, list[float]]:
+    population = Population(group, feed)
+    for _ in range(epochs):
+        population.train_epoch()
+    population.collect()
+    return {member.spec.seed: [row["loss"] for row in member.history] for member in group}
+
+
+def test_a_captured_epoch_is_the_eager_epoch(images: Data) -> None:
+    """Epochs long enough that most steps are replays."""
+    feed = Feed(images, device=torch.device("cuda"), dtype=DOUBLE)
+    captured = losses(members(specs(), images), feed)
+    trainer = Trainer(members(specs(), images), feed)
+    spec = trainer.specs[0]
+    for epoch in range(3):
+        dequantiser = feed.dequantiser()
+        feed.start(dequantiser, spec.data_seed, epoch)
+        trainer.start_epoch()
+        for index in feed.order(spec.batch_size, spec.data_seed, epoch):
+            trainer.step(feed.batch(index, trainer.kinds, trainer.edges, dequantiser))
+        trainer.finish_epoch()
+    for member in trainer.collect():
+        assert captured[member.spec.seed] == pytest.approx([row["loss"] for row in member.history], rel=1e-9)
+
+
+def test_a_member_gets_the_same_in_any_company(images: Data) -> None:
+    feed = Feed(images, device=torch.device("cuda"), dtype=DOUBLE)
+    together = losses(members(specs(), images), feed)
+    for spec in specs():
+        assert losses(members([spec], images), feed)[spec.seed] == pytest.approx(together[spec.seed], rel=1e-9)
+
+
+def test_an_epoch_of_replays_asks_the_host_nothing(images: Data) -> None:
+    feed = Feed(images, device=torch.device("cuda"), dtype=DOUBLE)
+    population = Population(members(specs(), images), feed)
+    population.train_epoch()  # captures
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for captured in population._captured:
+            captured.train_epoch()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_population_fits_the_memory_that_is_given(images: Data) -> None:
+    feed = Feed(images, device=torch.device("cuda"))
+    group = [
+        Member(build(VAESpec(hidden=(256,), batch_size=40, epochs=1, seed=seed), images.domain)) for seed in range(64)
+    ]
+    limit = 64 << 20
+    count = members_that_fit(group, feed, limit)
+    assert 1 <= count <= 64
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    population = Population(group[:count], feed)
+    population.train_epoch()
+    assert torch.cuda.max_memory_allocated() - before <= limit
+
+
+def test_out_of_memory_halves_the_population_and_goes_on(images: Data) -> None:
+    """The device is told that it has little; the fit still ends, with every member trained."""
+    spec = VAESpec(hidden=(512, 512), batch_size=200, epochs=1)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    room = torch.cuda.memory_allocated() + (256 << 20)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, room / total))
+    try:
+        many = [spec.replace(seed=seed) for seed in range(64)]
+        fits = autovae.fit_population(many, images, device="cuda", memory=1 << 40)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert all(len(fit.history) == 1 and not fit.diverged for fit in fits)
+
+
+def test_cuda_and_cpu_train_to_the_same_loss(images: Data) -> None:
+    """Other random numbers, the same law: mean losses over seeds agree."""
+    many = [VAESpec(latent_dim=3, hidden=(16,), batch_size=40, epochs=5, seed=seed) for seed in range(24)]
+    means = {}
+    for device in ("cpu", "cuda"):
+        last = [fit.history[-1]["loss"] for fit in autovae.fit_population(many, images, device=device)]
+        means[device] = (np.mean(last), np.std(last, ddof=1) / len(last) ** 0.5)
+    gap = abs(means["cpu"][0] - means["cuda"][0])
+    assert gap < 4 * np.hypot(means["cpu"][1], means["cuda"][1])
+
+
+@pytest.mark.parametrize("products", ["float32", "tf32", "bfloat16"])
+def test_narrow_products_train_as_well(images: Data, products: str) -> None:
+    spec = VAESpec(latent_dim=3, hidden=(64, 64), batch_size=40, epochs=5)
+    many = [spec.replace(seed=seed) for seed in range(8)]
+    last = [fit.history[-1]["loss"] for fit in autovae.fit_population(many, images, device="cuda", products=products)]
+    best = [fit.history[-1]["loss"] for fit in autovae.fit_population(many, images, device="cuda", products="float32")]
+    assert np.mean(last) == pytest.approx(np.mean(best), rel=0.02)
