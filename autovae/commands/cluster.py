@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Storage", "dashboard", "run_workers", "worker"]
 
+STORAGE = "AUTOVAE_STORAGE"
 Storage = Annotated[
     str | None,
     typer.Option(
         "--storage",
         metavar="URL",
+        envvar=STORAGE,
         help="Where the trials are kept: a path, grpc://host:port or postgresql://user:password@host/name; by default a "
         "journal in the results folder.",
     ),
@@ -98,7 +100,8 @@ def run_workers(
     with joined(job, storage, "parent", max(workers, 1), on_progress.phase) as member:
         before = job.finished_count()
         if workers > 1:
-            with _Crew(arguments, workers, job.folder.path / "workers", restarts, on_progress.phase) as crew:
+            folder = job.folder.path / "workers"
+            with _Crew(arguments, workers, folder, storage, restarts, on_progress.phase) as crew:
                 while crew.at_work():
                     job._report_search()
                     time.sleep(1.0)
@@ -118,12 +121,19 @@ class _Crew:
     """Worker processes: started together, started again when they die, stopped with this process."""
 
     def __init__(
-        self, arguments: list[str], count: int, folder: Path, restarts: int, say: Callable[[str], Any]
+        self,
+        arguments: list[str],
+        count: int,
+        folder: Path,
+        storage: str | None,
+        restarts: int,
+        say: Callable[[str], Any],
     ) -> None:
         self.arguments, self.folder, self.say = arguments, folder, say
         self.left = dict.fromkeys([f"w{place + 1}" for place in range(count)], restarts)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.environment = {"OMP_NUM_THREADS": str(max(1, cores // count)), **os.environ, PARENT: str(os.getpid())}
+        self.environment |= {STORAGE: storage} if storage else {}  # not an argument: a password would be in `ps`
         self.processes: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
     def _start(self, name: str) -> None:

@@ -84,7 +84,6 @@ def run(
                 same = {
                     "--dataset": dataset,
                     "--trials": trials,
-                    "--storage": storage,
                     "--data": data,
                     "--device": device,
                 }
