@@ -170,3 +170,39 @@ def test_workers_started_at_once_make_one_study(journal, tmp_path):
         assert len(check(load(journal), zoo, 8)) == 8
         names = [key for key in load(journal).user_attrs if key.startswith("worker:")]
         assert len(names) == 4
+
+
+def test_a_clock_that_is_set_back_while_workers_work(journal, tmp_path):
+    """Every look at the wall's clock says an hour less than the last: nobody is taken for dead, or waited for."""
+    with Zoo(journal, tmp_path, trials=10, seconds=0.02, clock_back=True) as zoo:
+        first = zoo.start(seconds=30)
+        while not zoo.witnessed("trained"):
+            time.sleep(0.01)
+        zoo.start()
+        time.sleep(0.2)
+        zoo.kill(first)
+        zoo.start(clock_back=False)
+        zoo.wait(30)
+        study = load(journal)
+        assert len(check(study, zoo, 10)) == 10
+        taken_over = [t for t in study.trials if t.user_attrs.get("causes")]
+        assert [t.number for t in taken_over] == [0]
+        starts = [t.datetime_start for t in study.trials]
+        assert starts != sorted(starts), "the clock did go back"
+
+
+def test_a_disk_that_fills_up_while_workers_write(journal, tmp_path):
+    """The worker that cannot write ends and says why; what was told is kept, and with room again the study ends."""
+    with Zoo(journal, tmp_path, trials=20, seconds=0.0) as zoo:
+        full = zoo.start(file_limit=6000)
+        while zoo.lives(full):
+            time.sleep(0.01)
+        assert journal.stat().st_size <= 6000
+        (error,) = zoo.errors()
+        assert "cannot write to" in error
+        assert "make room" in error
+        told = len(zoo.witnessed("told"))
+        assert 0 < told < 20
+        zoo.start()
+        zoo.wait(30, errors=1)
+        assert len(check(load(journal), zoo, 20)) == 20
