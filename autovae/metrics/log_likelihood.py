@@ -88,8 +88,10 @@ class VAEModel:
         self._chain = Chain.of(vae.decoder) if self.device.type == "cpu" else None
         generator = feed.dequantiser()
         generator.manual_seed(stream_seed(seed, "dequantise", "score"))
-        kinds = () if density == "mass" else self.stack.target_kinds
-        self._batch = feed.batch(slice(None), kinds, edges=density == "mass", generator=generator)
+        coin = vae.spec.likelihood == "bernoulli" and data.levels == 2  # its mass is its probability, found with less
+        masses = density == "mass" and not coin
+        kinds = () if masses else self.stack.target_kinds
+        self._batch = feed.batch(slice(None), kinds, edges=masses, generator=generator)
         with torch.no_grad():
             parts = [self.stack.encode(inputs) for inputs in self._batch.inputs.split(max(1, 4 * CHUNK // self.widest))]
         self._loc = torch.cat([loc for loc, _ in parts], 1)  # (1, N, D)

@@ -16,6 +16,7 @@ from autovae.model.bounds import iwae, vr
 from autovae.model.chains import Chain
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
+from autovae.training.feed import Feed
 
 
 def test_the_exact_posterior_gives_log_p_without_error(linear_vae) -> None:
@@ -156,3 +157,25 @@ def test_leaving_out_idle_units_changes_nothing(dead: int) -> None:
 def test_other_modules_are_no_chain() -> None:
     assert Chain.of(nn.Sequential(nn.Flatten(), nn.Linear(4, 4))) is None
     assert Chain.of(nn.Linear(4, 4)) is None
+
+
+def test_a_unit_that_is_not_a_number_is_not_left_out() -> None:
+    chain, x = relu_chain(15)
+    with torch.no_grad():
+        chain[0].bias[20] = math.nan
+    fast = Chain.of(chain)
+    assert fast is not None
+    assert bool(fast(x).isnan().all())
+
+
+def test_a_coin_of_two_levels_has_one_answer_by_either_way() -> None:
+    data = load((torch.rand(80, 12, generator=torch.Generator().manual_seed(0)) < 0.4).numpy())
+    vae = build(VAESpec(latent_dim=2, hidden=(8,)), data.domain)
+    mass, density = (log_likelihood(VAEModel(vae, data, density=name), 40, points=4) for name in ("mass", "density"))
+    assert torch.equal(mass.per_point, density.per_point)
+    stack, batch = vae.stacked.eval(), Feed(data, data.test).batch(slice(0, 4), edges=True)
+    outputs = stack.decode(torch.zeros(1, 4, 2))
+    assert batch.lower is not None
+    assert batch.upper is not None
+    levels = {"levels": batch.inputs}
+    torch.testing.assert_close(stack.log_mass(outputs, batch.lower, batch.upper), stack.log_likelihood(outputs, levels))
