@@ -51,6 +51,7 @@ COMMANDS = (
     studies.export,
     priors.sample,
     priors.score,
+    priors.fidelity,
     priors.reason,
     tables.beliefs,
     tables.datasets,

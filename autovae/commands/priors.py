@@ -1,4 +1,4 @@
-"""Commands on an exported prior: sample, score, reason."""
+"""Commands on an exported prior: sample, score, fidelity, reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from autovae.commands.options import DataDir, Json, PriorFolder, Seed, Source, emit
 
-__all__ = ["sample", "score", "reason"]
+__all__ = ["fidelity", "reason", "sample", "score"]
 
 
 def sample(
@@ -78,6 +78,37 @@ def score(
             typer.echo(str(found))
     if to is not None:
         typer.echo(f"a row a point in {to}")
+
+
+def fidelity(
+    folder: Annotated[Path, typer.Argument(help="A saved prior, or results/STUDY: winners, baseline and rivals.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="The data; else those that the card names.")
+    ] = None,
+    features: Annotated[
+        str, typer.Option("--features", help="domain (a classifier of the data) or inception (images).")
+    ] = "domain",
+    weights: Annotated[Path | None, typer.Option("--weights", help="File with the weights of Inception.")] = None,
+    fit: Annotated[
+        str, typer.Option("--fit", help="Fit and keep ex-post densities first: mixture, flow, or both with a comma.")
+    ] = "",
+    points: Annotated[int | None, typer.Option("--points", min=10, help="At most this many points a set.")] = None,
+    data: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """FID, KID, IS, precision and recall of reconstructions and samples, beside real data; kept in the card.
+
+    `autovae fidelity results/quickstart` scores all models of a study, and its next report shows them.
+    """
+    from autovae.reproductions.fidelity import fidelity_lines, fidelity_of_folder
+
+    result = fidelity_of_folder(folder, source, features, weights, fit, points, data, seed)
+    if json:
+        emit(result)
+        return
+    for line in fidelity_lines(result):
+        typer.echo(line)
 
 
 def reason(

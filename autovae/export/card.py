@@ -43,9 +43,18 @@ from autovae.spec import Domain, VAESpec
 from autovae.training.trained import Trained
 
 __all__ = [
-    "FORMAT", "CardError", "add_sources", "load_prior", "load_standardised", "load_vae", "read_card", "save_prior", "save_vae",
+    "FORMAT",
+    "CardError",
+    "add_sources",
+    "annotate",
+    "load_prior",
+    "load_standardised",
+    "load_vae",
+    "read_card",
+    "save_prior",
+    "save_vae",
     "to_prior",
-]  # fmt: skip
+]
 
 FORMAT = "autovae-card-1"
 FIELDS = {"spec": dict, "domain": dict, "data": dict, "versions": dict}
@@ -194,6 +203,17 @@ def add_sources(
     for name, values in (scores or {}).items():
         known[name] = {**known.get(name, {}), "scores": {**known.get(name, {}).get("scores", {}), **values}}
     return _write(folder, tensors, {**card, "sources": known})
+
+
+def annotate(folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
+    """Add plain values to the card of a folder; what describes the model itself stays as it is."""
+    tensors, card = _read(folder)
+    fixed = {"format", "spec", "domain", "generator", "sources", "weights_sha256"} & about.keys()
+    if fixed:
+        raise CardError(
+            f"got {', '.join(sorted(fixed))} to write into a card, which describe the model; give other names"
+        )
+    return _write(folder, tensors, {**card, **about})
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

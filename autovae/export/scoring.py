@@ -23,7 +23,7 @@ from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import VAE
 from autovae.spec import Domain
 
-__all__ = ["Heads", "Scored", "open_scored", "score_folder"]
+__all__ = ["Heads", "Scored", "in_units_of", "open_scored", "score_folder"]
 
 HEAD_SAMPLES = 100  # of the two bounds that are set side by side
 
@@ -95,7 +95,7 @@ def open_scored(folder: str | Path, source: Any, data_dir: str | Path | None = N
     if part not in PARTS:
         raise ValueError(f"got split {part!r}, expected one of {', '.join(PARTS)}")
     vae, offset, unit = load_standardised(folder)
-    return Scored(vae, _in_units_of(vae.domain, load(source, data_dir=data_dir), offset, unit), part)
+    return Scored(vae, in_units_of(vae.domain, load(source, data_dir=data_dir), offset, unit), part)
 
 
 def score_folder(
@@ -113,7 +113,7 @@ def score_folder(
     return result, scored.bits(result)
 
 
-def _in_units_of(domain: Domain, data: Data, offset: Tensor, unit: Tensor) -> Data:
+def in_units_of(domain: Domain, data: Data, offset: Tensor, unit: Tensor) -> Data:
     """The data as a model of this domain sees them."""
     own = data.domain
     if (own.shape, own.support) != (domain.shape, domain.support):
