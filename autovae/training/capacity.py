@@ -2,13 +2,15 @@ r"""Memory: what a population will take, predicted before it is built, and how m
 
 Training P members holds, besides the data,
 
-    state    P members x (weights, gradients, two moments; moments once more when they are handed back on a CPU)
+    state    P members x (weights, gradients, two moments)
     noise    P members x a block of standard normals
     step     what a step's forward and backward pass leave alive at their worst moment, for the members that are in a
              step at once: all of them on CUDA, one stack a lane on a CPU
+    back     P members x two moments, when they are handed back on a CPU: after the last step, in the room it has left
 
-The step's part is measured, not modelled, so that it holds for any network and bound: one member takes a step with two
-small minibatches while every new tensor is counted, and the peak grows linearly from the one to the other.
+so the most is state + noise + max(step, back). The step's part is measured, not modelled, so that it holds for any
+network and bound: one member takes a step with a quarter and with half of its minibatch while every new tensor is
+counted, and the peak grows linearly from there.
 """
 
 from __future__ import annotations
@@ -65,15 +67,17 @@ class _Peak(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes: of each member, of each member that is in a step at once, and of what all share."""
+    """Bytes: of each member, of each member that is in a step at once, of what all share, of each that is handed back."""
 
     member: int
     step: int
     shared: int
+    back: int = 0
 
     def total(self, members: int, at_once: int) -> int:
         """For so many members, of which `at_once` take a step at the same time."""
-        return self.shared + members * self.member + min(members, at_once) * self.step
+        worst = max(self.shared + min(members, at_once) * self.step, members * self.back)
+        return members * self.member + worst
 
 
 def footprint(member: Member, feed: Feed, several_rates: bool = True) -> Footprint:
@@ -82,15 +86,16 @@ def footprint(member: Member, feed: Feed, several_rates: bool = True) -> Footpri
     batch = min(spec.batch_size, feed.points)
     width = torch.tensor([], dtype=feed.dtype).element_size()
     learned = sum(p.numel() for p in member.vae.parameters() if p.requires_grad)
-    copies = 4 + (2 if feed.device.type == "cpu" else 0) + several_rates
+    copies = 4 + several_rates
+    back = 2 * width * learned if feed.device.type == "cpu" else 0
     draws = spec.draws * spec.latent_dim * batch
     state = width * (learned * copies + max(1, NOISE_AT_ONCE // draws) * draws)
-    sizes = (min(batch, 4), min(batch, 12))
+    sizes = (-(-batch // 4), -(-batch // 2))
     peaks = [_step_peak(member, feed, size) for size in sizes]
     slope = (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0])
     step = int(peaks[1] + slope * (batch - sizes[1]))
     points = batch if feed.device.type == "cuda" else max(batch, BATCHES_AT_ONCE // feed.domain.features)
-    return Footprint(int(state), step, 3 * width * points * feed.domain.features)
+    return Footprint(int(state), step, 3 * width * points * feed.domain.features, back)
 
 
 def _step_peak(member: Member, feed: Feed, points: int) -> int:
