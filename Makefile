@@ -2,12 +2,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test test-all lint types wheel clean help
+.PHONY: quickstart test test-all lint types wheel docs clean help
 
 help:
 	@echo "make quickstart   install into $(VENV) and run the first study (about two minutes)"
 	@echo "make test         install what the tests need and run the quick ones"
 	@echo "make test-all     the slow, browser and PostgreSQL tests, too"
+	@echo "make docs         build the documentation into site/, running its examples; open site/index.html"
 	@echo "make lint types wheel clean"
 
 $(BIN)/python:
@@ -40,5 +41,8 @@ types: $(VENV)/.installed-test
 wheel: $(VENV)/.installed-test
 	$(BIN)/python -m build --wheel --no-isolation
 
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
