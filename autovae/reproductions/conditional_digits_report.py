@@ -136,7 +136,7 @@ def warmup_figure(curves: dict[str, Any]) -> Figure:
 def _page(
     settings: Settings, found: Found, checks: list[dict[str, Any]], modules: DigitModules, sentence: str
 ) -> str:  # fmt: skip
-    asked, judge = modules.network("digit").card, modules.judges[0].card
+    asked, judge = modules.network("digit").card, modules.judge().card
     lines = [
         "| prior | method | accuracy, asked | paper | by the judge | paper | Frechet, judge's | FID, paper | seconds |"
     ]

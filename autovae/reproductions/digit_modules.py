@@ -21,10 +21,10 @@ from torch import Tensor
 from autovae.data.batches import network_input
 from autovae.data.datasets import Data, load
 from autovae.export.prior import PriorModule
-from autovae.model.classifiers import Classifier
+from autovae.model.classifiers import JUDGES, Classifier
 from autovae.model.gan import GANSettings, Generator, train_gan
 from autovae.reproductions.notebook import StrictModel
-from autovae.training.classifier import classifier, judges
+from autovae.training.classifier import classifier
 
 __all__ = ["DigitModules", "GANPlan"]
 
@@ -107,7 +107,7 @@ class DigitModules:
         self.say(f"the classifier ({task})")
         return classifier(self.data, task, part="first_half", cache=self.cache, say=self.say)
 
-    @cached_property
-    def judges(self) -> list[Classifier]:
-        self.say("the judges")
-        return judges(self.data, "digit", cache=self.cache, say=self.say)
+    def judge(self, place: int = 0) -> Classifier:
+        """The judge at this place of JUDGES; the first one scores."""
+        self.say("a judge")
+        return classifier(self.data, "digit", settings=JUDGES[place], cache=self.cache, say=self.say)

@@ -1,21 +1,27 @@
-r"""Mean fields of many seeds in one tensor: antithetic pairs, frozen noise, a quasi-Newton method with line search.
+r"""Mean fields of many seeds in one tensor: antithetic pairs and two optimisers.
 
 Every seed s has its own q_s = N(m_s, diag sigma_s^2) and its own ELBO, as in `reasoning.mean_field`,
 
     ELBO_s = alpha mean over pairs of log p(evidence | m_s +- sigma_s eps) - KL(q_s || N(0, I))
 
-and all seeds go through the networks together. Noise is frozen within an iteration of the optimiser and drawn anew every
-`refresh` iterations: with five pairs in hundreds of dimensions a q that keeps its noise learns it by heart.
+and all seeds go through the networks together.
 
-The optimiser is L-BFGS (two-loop recursion, batched over seeds) with an Armijo search by backtracking; a seed whose step
-was accepted is not evaluated again. Pairs of steps that show no positive curvature are left out. A seed's course depends
-on its own noise alone, so that a hundred seeds together end where each would alone, up to rounding.
+| optimizer | noise | step |
+|---|---|---|
+| adam | fresh in every iteration | Adam on (m, log sigma), its rate falling along a cosine within a stage |
+| lbfgs | frozen within a stage: the ELBO is then a function of (m, log sigma) | L-BFGS with an Armijo search |
+
+A q of hundreds of dimensions learns five frozen pairs by heart: its ELBO rises on them and falls on fresh ones. In the line
+search a seed whose step was accepted is not evaluated again; pairs of steps without positive curvature are left out. A
+seed's course depends on its own noise alone, so that a hundred seeds together end where each would alone, up to rounding.
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), section 5.2; Numerical
-Optimization (Nocedal, Wright, 2006), algorithms 7.4 and 3.1.
+Optimization (Nocedal, Wright, 2006), algorithms 7.4 and 3.1;
+Adam (Kingma, Ba, 2015).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,12 +30,14 @@ from torch import Tensor
 
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.streams import stream_seed
+from autovae.tables import lookup
 
-__all__ = ["Evaluated", "ManyFits", "evaluate"]
+__all__ = ["OPTIMIZERS", "Evaluated", "ManyFits", "evaluate"]
 
 CHUNK = 300  # points through the networks at once: their layers stay in the processor's cache
 HISTORY = 10
 ARMIJO, SHRINK, TRIES = 1e-4, 0.3, 8
+RATE, LEAST_SHARE, BETAS = 0.1, 0.1, (0.9, 0.98)  # of Adam
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Evaluated:
 
 
 Watch = Callable[..., Tensor]
+Record = Callable[[Evaluated, Tensor], None]
 
 
 def evaluate(posterior: LatentPosterior, xi: Tensor, watch: Watch) -> Evaluated:
@@ -78,8 +87,8 @@ class ManyFits:
         self.log_std = torch.zeros_like(self.mean)
         self.evaluations = 0
         """Points of xi that went through the networks."""
-        self._seen: Evaluated | None = None
         self._round = 0
+        self._moments: tuple[Tensor, Tensor, int] | None = None
 
     def _noise(self, name: str, count: int) -> Tensor:
         """(seeds, count, dim): a stream for every seed, whoever its neighbours are."""
@@ -106,26 +115,45 @@ class ManyFits:
         gradient = torch.cat([mean - alpha * slope.mean(1), std.square() - 1 - alpha * std * (slope * both).mean(1)], 1)
         return loss, gradient, found
 
-    def stage(self, alpha: float, iterations: int, refresh: int, record: Callable[[Evaluated, Tensor], None]) -> None:
+    def stage(self, alpha: float, iterations: int, record: Record, optimizer: str = "adam") -> None:
         """`iterations` steps of every seed at this power; `record(evaluated, kl)` is told of every one of them."""
+        lookup(OPTIMIZERS, optimizer, "optimizer")(self, alpha, iterations, record)
+
+    def _fresh(self) -> Tensor:
+        self._round += 1
+        return self._noise(f"round {self._round}", self.pairs)
+
+    def _adam(self, alpha: float, iterations: int, record: Record) -> None:
+        x = torch.cat([self.mean, self.log_std], 1)
+        if self._moments is None:
+            self._moments = (torch.zeros_like(x), torch.zeros_like(x), 0)
+        first, second, count = self._moments
+        for iteration in range(iterations):
+            _, gradient, found = self.loss(x, self._fresh(), alpha)
+            record(found, kl(*x.chunk(2, 1)))
+            count += 1
+            first, second = torch.lerp(gradient, first, BETAS[0]), torch.lerp(gradient.square(), second, BETAS[1])
+            share = LEAST_SHARE + (1 - LEAST_SHARE) * math.cos(0.5 * math.pi * iteration / iterations) ** 2
+            rms = (second / (1 - BETAS[1] ** count)).sqrt()
+            x = x - RATE * share * first / (1 - BETAS[0] ** count) / (rms + 1e-8)
+            self.mean, self.log_std = (part.contiguous() for part in x.chunk(2, 1))
+        self._moments = (first, second, count)
+
+    def _lbfgs(self, alpha: float, iterations: int, record: Record) -> None:
         x = torch.cat([self.mean, self.log_std], 1)
         steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        loss = gradient = eps = x
-        for iteration in range(iterations):
-            if iteration % refresh == 0:
-                eps = self._noise(f"round {self._round}", self.pairs)
-                self._round += 1
-                loss, gradient, found = self.loss(x, eps, alpha)
-                record(found, kl(*x.chunk(2, 1)))
+        eps = self._fresh()
+        loss, gradient, found = self.loss(x, eps, alpha)
+        for _ in range(iterations):
             direction = -_two_loops(gradient, steps)
             slope = (direction * gradient).sum(1)
             uphill = slope >= 0
             direction[uphill], slope[uphill] = -gradient[uphill], -gradient[uphill].square().sum(1)
             # The first step knows no scale: it moves at most by one prior width in all.
             size = torch.ones_like(loss) if steps else (1 / direction.norm(dim=1)).clamp(max=1)
-            moved, gradient, loss, found = self._search(x, eps, alpha, loss, gradient, direction, slope, size, found)
-            _remember(steps, moved - x, gradient - self._old_gradient)
-            x = moved
+            before = x, gradient
+            x, gradient, loss, found = self._search(x, eps, alpha, loss, gradient, direction, slope, size, found)
+            _remember(steps, x - before[0], gradient - before[1])
             self.mean, self.log_std = (part.contiguous() for part in x.chunk(2, 1))
             record(found, kl(self.mean, self.log_std))
 
@@ -134,7 +162,6 @@ class ManyFits:
         size: Tensor, found: Evaluated,
     ) -> tuple[Tensor, Tensor, Tensor, Evaluated]:  # fmt: skip
         """Backtracking of every seed until its loss has fallen enough; one that finds no lower place stays."""
-        self._old_gradient = gradient
         x, gradient, loss = x.clone(), gradient.clone(), loss.clone()
         per_seed = 2 * self.pairs
         kept = [t.reshape(len(x), per_seed, -1).clone() for t in (found.terms, found.watched, found.gradient)]
@@ -154,6 +181,12 @@ class ManyFits:
             size[left] *= SHRINK
         terms, watched, slopes = (t.flatten(0, 1) for t in kept)
         return x, gradient, loss, Evaluated(terms, watched, slopes)
+
+
+OPTIMIZERS: dict[str, Callable[[ManyFits, float, int, Record], None]] = {
+    "adam": ManyFits._adam,
+    "lbfgs": ManyFits._lbfgs,
+}
 
 
 def kl(mean: Tensor, log_std: Tensor) -> Tensor:

@@ -101,6 +101,10 @@ def test_bad_settings_are_refused() -> None:
         Settings(digits=(3, 3))
     with pytest.raises(ValidationError, match="unknown prior 'gan'"):
         Settings(priors=("gan",))
+    with pytest.raises(ValidationError, match="unknown method 'adivi'"):
+        Settings(methods=("hmc", "adivi"))
+    with pytest.raises(ValidationError, match="expected hmc among them"):
+        Settings(methods=("cwgan",))
     assert load_reproduction("conditional_digits", full=True).settings.samples == 8000
 
 

@@ -121,6 +121,8 @@ def test_settings_are_checked() -> None:
         Experiment(name="a", without=("VI",))
     with pytest.raises(ValidationError, match="finite numbers > 0"):
         Experiment(name="a", powers=(0.0, 1.0))
+    with pytest.raises(ValidationError, match="unknown optimizer 'sgd'"):
+        Experiment(name="a", optimizer="sgd")
     assert load_reproduction("riddle", full=True).settings.seeds == 100
 
 
@@ -153,7 +155,7 @@ def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
         data="digits", gan=GANPlan(steps=6, latent_dim=4, width=2), seeds=3, pairs=2, draws=4,
         experiments=[
             Experiment(name="as in the paper", iterations=2, powers=(0.5, 10)),
-            Experiment(name="two digit networks", iterations=1, powers=(1.0,), digit_networks=2),
+            Experiment(name="two digit networks", iterations=1, powers=(1.0,), digit_networks=2, seeds=2, optimizer="lbfgs"),
             Experiment(name="chains", method="chains", iterations=2, powers=(1.0, 10)),
         ],
     )  # fmt: skip
