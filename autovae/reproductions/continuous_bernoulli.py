@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from autovae.data.batches import network_input
 from autovae.data.datasets import Data, Split, load
 from autovae.metrics.bits import log_mass_bounds, score
+from autovae.metrics.curves import encoder_weights
 from autovae.model.bounds import iwae
 from autovae.model.vae import VAE
 from autovae.report.theme import COLOURS, new_figure, style
-from autovae.reproductions.evaluation import encoder_weights, random_points
+from autovae.reproductions.evaluation import random_points
 from autovae.reproductions.notebook import Notebook, StrictModel
 from autovae.reproductions.staged import fit_stages, total_epochs
 from autovae.spec import VAESpec
@@ -98,7 +99,7 @@ def _likelihood(name: str, settings: Settings, data: Data, notebook: Notebook, d
         fit: dict[str, Any] = {"bits": score(masses[seed], data, few, settings.bits_samples).bits}
         for head, key in ((name, "own"), *zip(COINS, ("with", "without"), strict=True)):
             if head == name or name in COINS:
-                weights = encoder_weights(under(model, head), data, test, settings.samples, device)
+                weights = encoder_weights(under(model, head), data, test, settings.samples, device, density="density")
                 fit |= {f"elbo_{key}": float(weights.mean()), f"iw_{key}": float(iwae(weights).mean())}
         fit["neighbour_accuracy"] = _neighbour_accuracy(model, settings, data)
         if classifier is not None:

@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from autovae.data.datasets import Data, Split
-from autovae.metrics.log_likelihood import CHUNK, VAEModel, log_likelihood, log_weights
+from autovae.metrics.curves import encoder_weights
+from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import VAE
 from autovae.streams import stream_seed
-from autovae.training.precision import fast_products
 
-__all__ = ["encoder_weights", "evaluate", "random_points"]
+__all__ = ["evaluate", "random_points"]
 
 ELBO_SAMPLES = 50
 
@@ -29,18 +28,6 @@ def random_points(split: Split, count: int) -> Split:
     return split.take(order[:count])
 
 
-def encoder_weights(vae: VAE, data: Data, split: Split, samples: int, device: torch.device | str = "cpu") -> Tensor:
-    """log p(x, z_k) - log q(z_k|x) for z_k ~ q(z|x), (K, points), float64 on the CPU."""
-    model = VAEModel(vae, data, split, density="density", device=device)
-    together = max(1, 10 * CHUNK // (model.widest * samples))
-    parts = []
-    with fast_products():
-        for start in range(0, model.points, together):
-            weights, _ = log_weights(model, slice(start, min(start + together, model.points)), samples, defensive=0)
-            parts.append(weights.double().cpu())
-    return torch.cat(parts, 1)
-
-
 def evaluate(vae: VAE, data: Data, split: Split, samples: int, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Per point, in nats: `log_likelihood`, `tenth` (with a tenth of the samples), `elbo`; and the share of points
     whose importance weights are too heavy-tailed for their error to be believed, `untrusted`."""
@@ -49,7 +36,9 @@ def evaluate(vae: VAE, data: Data, split: Split, samples: int, device: torch.dev
     return {
         "log_likelihood": found.per_point.tolist(),
         "tenth": log_likelihood(model, max(1, samples // 10)).per_point.tolist(),
-        "elbo": encoder_weights(vae, data, split, min(samples, ELBO_SAMPLES), device).mean(0).tolist(),
+        "elbo": encoder_weights(vae, data, split, min(samples, ELBO_SAMPLES), device, density="density")
+        .mean(0)
+        .tolist(),
         "untrusted": found.untrusted,
         "monte_carlo_error": found.monte_carlo_error,
     }

@@ -115,14 +115,6 @@ def test_another_fit_in_the_folder_is_refused(bits, tmp_path):
         fit_stages([spec.replace(samples=2)], [(1, 1e-3)], data, CPU, tmp_path, str, "two")
 
 
-def test_bound_in_blocks_is_the_bound():
-    log_w = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ends = [vr_alpha.bound_in_blocks(log_w, 1.0, k) for k in (1, 10)]
-    assert torch.allclose(*ends)  # alpha = 1 does not depend on K
-    grows = [float(vr_alpha.bound_in_blocks(log_w, 0.0, k).mean()) for k in (1, 10, 100)]
-    assert grows == sorted(grows)
-
-
 def test_inception_score_of_certain_and_of_blind_classifiers():
     certain = 50 * torch.nn.functional.one_hot(torch.arange(100) % 10, 10).double()
     assert continuous_bernoulli.inception_score(certain)[0] == pytest.approx(10, rel=1e-6)
