@@ -2,6 +2,8 @@
 
 import os
 import random
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -103,6 +105,82 @@ def test_the_server_restarts_in_the_middle(server, url, tmp_path):
         zoo.wait(90)
         assert len(check(load(url, tmp_path), zoo, 30)) == 30
         assert "the storage is away" in zoo.log()
+
+
+STUDY = """
+purpose = "a test"
+data = "digits"
+space = "space.toml"
+trials = 6
+batch = 2
+[training]
+epochs = 30
+batch_size = 500
+[score]
+samples = 2
+points = 20
+final_samples = 2
+[finals]
+top = 1
+seeds = 2
+"""
+SPACE = """
+[parameters.pair]
+choices = ["normal|normal", "laplace|laplace"]
+[parameters.learning_rate]
+low = 1e-4
+high = 1e-2
+[fixed]
+latent_dim = 2
+hidden = [8]
+"""
+
+
+def test_the_commands_as_a_cluster_gives_them(url, tmp_path):
+    """Two `autovae worker`, the URL from the environment; one is told to go (SIGTERM) and comes back under its name."""
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    (tmp_path / "space.toml").write_text(SPACE)
+    environment = {**os.environ, "AUTOVAE_STORAGE": url, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "autovae",
+        "worker",
+        str(tmp_path / "tiny.toml"),
+        "--results",
+        str(tmp_path),
+        "--of",
+        "2",
+    ]
+    folder = tmp_path / "tiny"
+
+    def start(name):
+        return subprocess.Popen([*command, "--name", name], env=environment, stderr=subprocess.PIPE, text=True)
+
+    first, second = start("a"), start("b")
+    while (
+        "begin" not in (folder / "workers" / "a.log").read_text() if (folder / "workers" / "a.log").exists() else True
+    ):
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    _, error = first.communicate(timeout=60)
+    assert first.returncode == 130, error
+    assert "went back to the queue" in error
+    again = start("a")
+    errors = [process.communicate(timeout=200)[1] for process in (second, again)]
+    assert (second.returncode, again.returncode) == (0, 0), errors
+    rows = (folder / "trials.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(number) for number in range(6)]
+    assert (folder / "winners" / "1" / "card.json").is_file()
+    assert (folder / "report.html").is_file()
+    assert (folder / "trials.journal").is_file(), "the trials came home"
+    assert sum("report" in error for error in errors) == 1, "one worker concluded"
+    log = (folder / "workers" / "a.log").read_text()
+    assert "worker a.1 joins" in log
+    assert "worker a.2 joins" in log
+    password = url.split(":")[2].split("@")[0]
+    assert not any(password in path.read_text() for path in (folder / "workers").glob("*.log"))
 
 
 def test_a_wrong_password_is_said_without_saying_it(server, tmp_path):
