@@ -24,11 +24,13 @@ from autovae.report.importance import Importance, importance_rows
 from autovae.report.page import esc, page, section
 from autovae.report.parts.computed import again_part, computed_part
 from autovae.report.parts.drawings import drawings_part
+from autovae.report.parts.fidelity import fidelity_part
 from autovae.report.parts.latents import latents_part
 from autovae.report.parts.leaderboard import leaderboard_part
 from autovae.report.parts.mattered import mattered_part
 from autovae.report.parts.result import result_part
 from autovae.report.parts.search import search_part
+from autovae.report.readme import readme
 from autovae.report.record import read_record
 
 __all__ = ["build_report"]
@@ -38,6 +40,7 @@ PARTS: list[tuple[str, str, Callable[[Content], str]]] = [
     ("mattered", "What mattered", mattered_part),
     ("drawings", "Samples", drawings_part),
     ("latents", "Latents", latents_part),
+    ("fidelity", "Fidelity", fidelity_part),
     ("leaderboard", "Leaderboard", leaderboard_part),
     ("search", "Search", search_part),
     ("computed", "Formulas", computed_part),
@@ -49,7 +52,7 @@ COLUMNS = (
 
 
 def build_report(folder: str | Path, data: Data | None = None) -> Path:
-    """Write importance.csv, figures/ and report.html into a results folder; returns the page's path.
+    """Write importance.csv, figures/, README.md and report.html into a results folder; returns the page's path.
 
     `data` is the study's data set where it is at hand: a few points of it are then kept beside the results for
     reconstructions. Raises `ValueError` where the folder holds no study.
@@ -68,6 +71,7 @@ def build_report(folder: str | Path, data: Data | None = None) -> Path:
     )
     write_text(target / "importance.csv", importance_csv(content.importance))
     _write_figures(target / "figures", content.files)
+    write_text(target / "README.md", readme(content.record, content.importance))
     return write_text(target / "report.html", text)
 
 
