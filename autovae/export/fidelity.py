@@ -25,15 +25,15 @@ from torch import Tensor
 
 from autovae.data.batches import network_input
 from autovae.data.datasets import Data, Split
-from autovae.export.card import add_sources, annotate, load_prior, load_standardised, read_card
+from autovae.export.card import add_sources, annotate, load_prior, load_standardised, read_card, to_prior
 from autovae.export.ex_post import fit_sources
 from autovae.export.prior import PriorModule
 from autovae.export.scoring import in_units_of
-from autovae.metrics.fidelity import Extractor, Features, Fidelity, compare
+from autovae.metrics.fidelity import Extractor, Features, Fidelity, compare, kid_of
 from autovae.model.vae import VAE
 from autovae.training.trained import Trained
 
-__all__ = ["FLOOR", "RealPoints", "fidelity_of", "folders_of", "keep", "real_points"]
+__all__ = ["FLOOR", "RealPoints", "fidelity_of", "fit_densities", "folders_of", "keep", "kid_of_models", "real_points"]
 
 FLOOR = "real"
 POINTS = 10_000
@@ -141,3 +141,22 @@ def folders_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
             f"{path} holds no saved prior; expected one such as results/STUDY/winners/1, or the results of a finished study"
         )
     return names
+
+
+def kid_of_models(
+    models: Sequence[VAE], data: Data, extractor: Extractor, points: int = 2000, seed: int = 0
+) -> list[float]:
+    """KID of samples of each model's prior against validation points: an objective of a search, lower is better.
+
+    Common noise for all models. A model whose samples are not finite has KID infinity.
+    """
+    count = min(points, len(data.validation))
+    real = extractor(_data_units(data.validation, data, count))
+    found = []
+    for model in models:
+        prior = to_prior(Trained(model, [], model.spec, data))
+        with torch.no_grad():
+            z = prior.sample(count, torch.Generator().manual_seed(seed))
+            x = _generated(prior, z, data.support == "binary", seed)
+        found.append(kid_of(extractor(x), real, seed, 20)[0] if bool(x.isfinite().all()) else math.inf)
+    return found

@@ -4,9 +4,9 @@ With f(x) the k features of a point, m and C their mean and covariance, p(y|x) t
 
 | score | formula | better | note |
 |---|---|---|---|
-| FID | |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) | lower | biased: falls as N grows; compare at equal N alone |
+| FID | (m - m')^2 + tr(C + C' - 2 (C C')^(1/2)) | lower | biased: falls as N grows; compare at equal N alone |
 | KID | MMD^2 with the kernel (f . f' / k + 1)^3 | lower | unbiased, may fall below 0; the error is that over subsets |
-| IS | exp E KL(p(y|x) || E p(y|x)) | higher | looks at generated points alone |
+| IS | exp E KL(p(y given x), E p(y given x)) | higher | looks at generated points alone |
 | precision, recall | share of generated (real) points in the balls of real (generated) ones | higher | to the third neighbour |
 
 Scores of one network compare methods under that network and nothing else, so every score is labelled with it:

@@ -20,6 +20,14 @@ def _parameters(models: Sequence[VAE], data: Data) -> list[float]:
     return [float(sum(p.numel() for p in model.parameters())) for model in models]
 
 
+def _kid(models: Sequence[VAE], data: Data) -> list[float]:
+    from autovae.export.fidelity import kid_of_models
+    from autovae.metrics.fidelity import domain
+
+    return kid_of_models(models, data, domain(data))
+
+
 EXTRAS: dict[str, Callable[[Sequence[VAE], Data], list[float]]] = {
     "parameters": _parameters,
+    "kid": _kid,
 }

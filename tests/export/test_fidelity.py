@@ -10,8 +10,8 @@ import torch
 import autovae
 from autovae.cli import main
 from autovae.data.datasets import load
-from autovae.export.card import CardError, load_prior, read_card, save_vae
-from autovae.export.fidelity import FLOOR, fidelity_of, folders_of, keep, real_points
+from autovae.export.card import CardError, load_prior, load_vae, read_card, save_vae
+from autovae.export.fidelity import FLOOR, fidelity_of, folders_of, keep, kid_of_models, real_points
 from autovae.metrics.fidelity import Extractor
 from autovae.model.vae import build
 from autovae.spec import VAESpec
@@ -97,6 +97,16 @@ def test_the_command_scores_a_study_fits_densities_and_keeps_all(study, quick, m
     assert {"FID (digits-cnn features)", "log density of encoded test points"} <= scores.keys()
     assert main(["fidelity", str(study / "baseline"), "--points", "60"]) == 0
     assert "digits-cnn features (accuracy" in capsys.readouterr().out
+
+
+def test_kid_as_an_objective_ranks_a_fit_before_none(study):
+    data = load("digits")
+    models = [load_vae(path)[0] for path in folders_of(study).values()]
+    fitted, unfitted = kid_of_models(models, data, PIXELS, points=100)
+    assert fitted < unfitted
+    with torch.no_grad():
+        models[1].decoder[0].bias.fill_(float("nan"))
+    assert kid_of_models(models, data, PIXELS, points=100) == [fitted, float("inf")]
 
 
 @pytest.mark.parametrize(
