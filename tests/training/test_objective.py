@@ -1,5 +1,7 @@
 """What training follows: the value is the bound, and every estimator's mean gradient is the bound's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -95,3 +97,25 @@ def test_moving_supports_take_the_full_path():
     assert estimator_of(BASE) == "pathwise"
     with pytest.raises(ValueError, match="support of uniform moves"):
         build(BASE.replace(posterior="uniform", alpha=0.0, estimator="dreg"), load("digits").domain)
+
+
+@pytest.mark.parametrize("objective", ["density", "mass"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal", "beta"])
+def test_unobserved_values_drop_out_of_the_likelihood(likelihood, objective):
+    """Their values are not seen, neither by the encoder nor by the likelihood; all others count as before."""
+    data = load("digits")
+    mask = torch.ones_like(data.train.x, dtype=torch.bool)
+    mask[:, 2:5] = False
+    other = data.train.x.clone()
+    other[:, 2:5] = 7
+    stack = VAEStack([build(BASE.replace(likelihood=likelihood, objective=objective), data.domain)])
+    xi, one = torch.randn(1, 3, 4, 2, generator=torch.Generator().manual_seed(0)), torch.ones(1, 1)
+    found = []
+    for x in (data.train.x, other):
+        feed = Feed(replace(data, train=replace(data.train, x=x, mask=mask)))
+        noise = feed.dequantiser().manual_seed(0)
+        batch = feed.batch(torch.arange(4), stack.target_kinds, edges=objective == "mass", generator=noise)
+        found.append(bound(stack, batch, xi, one, one).log_likelihood)
+    torch.testing.assert_close(found[0], found[1])
+    whole = Feed(data).batch(torch.arange(4), stack.target_kinds, objective == "mass", Feed(data).dequantiser())
+    assert not torch.allclose(bound(stack, whole, xi, one, one).log_likelihood, found[0])
