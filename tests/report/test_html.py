@@ -1,6 +1,6 @@
 """The page is made from the folder alone, whatever is missing in it."""
 
-from __future__ import annotations
+from __future__ import json
 
 import csv
 import re
@@ -175,3 +175,11 @@ def test_real_vectors_are_drawn_as_lines(results, trials):
 def test_a_folder_without_a_study_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"no study\.toml"):
         build_report(tmp_path)
+
+
+def test_the_folder_gets_a_page_of_markdown_with_its_own_numbers(whole):
+    text = (whole / "README.md").read_text(encoding="utf-8")
+    summary = json.loads((whole / "summary.json").read_text(encoding="utf-8"))
+    assert summary["sentence"] in text
+    assert "| baseline | normal\\|normal" in text
+    assert "out-of-bag" in text

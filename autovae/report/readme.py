@@ -1,0 +1,76 @@
+"""A results folder in a page of Markdown: what was found, in the numbers of its own files, and how to make it again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autovae.report.importance import Importance
+from autovae.report.record import Record
+
+__all__ = ["readme"]
+
+MOST = 8  # rows of the importance table
+
+
+def readme(record: Record, importance: Importance) -> str:
+    """README.md of a results folder."""
+    summary, study = record.summary or {}, record.study
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(record.states.items()))
+    repeats = sum(1 for row in record.trials if row.get("duplicate_of"))
+    again = f"; {repeats} of them repeat a belief and were not trained" if repeats else ""
+    parts = [
+        f"# {record.title}",
+        str(study.get("purpose", "")),
+        f"**{summary['sentence']}**" if summary.get("sentence") else "The finals have not run.",
+        f"Data {record.data_name}; {len(record.trials)} trials ({states}{again}). Scores are bits per dimension: lower is "
+        "better.",
+    ]
+    if record.finals:
+        parts.append(_finals(record.finals, int(summary.get("samples", 0))))
+    if importance.decomposition is not None:
+        parts.append(_importance(importance))
+    where = f"`autovae run {study.get('name', record.title)}`"
+    parts.append(
+        f"Made by {where}; the page with pictures is made from this folder by `autovae report results/{record.title}`."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _finals(rows: Sequence[dict[str, Any]], samples: int) -> str:
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[str(row.get("rank"))].append(row)
+    lines = ["| finals | belief | seeds | validation | test |", "|---|---|---|---|---|"]
+    for rank, group in groups.items():
+        cells = [_mean([row.get(part, np.nan) for row in group]) for part in ("validation", "test")]
+        role = f"finalist {rank}" if rank.isdigit() else rank if rank == "baseline" else f"learned {rank} prior"
+        belief = str(group[0].get("belief", "")).replace("|", "\\|")  # a bar would end the cell
+        lines.append(f"| {role} | {belief} | {len(group)} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + (
+        f"\n\nMean and standard deviation over seeds of the bound with K = {samples}; test is measured once, for the winner "
+        "and what it is compared with."
+    )
+
+
+def _mean(values: Sequence[Any]) -> str:
+    numbers = np.array([value for value in values if isinstance(value, float) and np.isfinite(value)])
+    if not len(numbers):
+        return "-"
+    return f"{numbers.mean():.4f} ± {numbers.std(ddof=1):.4f}" if len(numbers) > 1 else f"{numbers[0]:.4f}"
+
+
+def _importance(found: Importance) -> str:
+    assert found.decomposition is not None
+    names, values = [axis.name for axis in found.axes], found.values
+    cells = [(a, b) for a in range(len(names)) for b in range(a, len(names))]
+    lines = ["| belief | share of the variance | 95 % interval |", "|---|---|---|"]
+    for a, b in sorted(cells, key=lambda cell: -values[cell])[:MOST]:
+        name = names[a] if a == b else f"{names[a]} x {names[b]}"
+        lines.append(f"| {name} | {values[a, b]:.3f} | {found.low[a, b]:.3f} to {found.high[a, b]:.3f} |")
+    words = f"fANOVA over {found.trials} trials; the forest's out-of-bag R² is {found.decomposition.r2:.2f}"
+    doubt = "" if found.trusted else ": it predicts nothing, so these shares mean nothing"
+    return "\n".join(lines) + f"\n\n{words}{doubt}."
