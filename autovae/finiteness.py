@@ -1,15 +1,15 @@
 r"""When a divergence between two location-scale families is finite: supports and tails, no torch.
 
 For q = loc + scale X and a standard prior p, KL(q || p) = -h(q) + E_q[-log p]. It is finite exactly when
-the support of q lies in the support of p and the tails of q carry the growth of -log p:
+the support of q lies in the support of p and the tails of q carry the growth of -log p (r = abs z):
 
 | tail of the law    | density       | growth of -log p | finite under power nu | under an exponential tail |
 |--------------------|---------------|------------------|-----------------------|---------------------------|
 | bounded            | 0 past it     | infinite         | -                     | -                         |
-| double exponential | exp(-exp |z|) | exp |z|          | never                 | only where scale < 1      |
-| gaussian           | exp(-z^2 / 2) | z^2              | nu > 2                | always                    |
-| exponential        | exp(-|z|)     | |z|              | nu > 1                | always                    |
-| power nu           | |z|^(-nu - 1) | log |z|          | always                | always                    |
+| double exponential | exp(-exp r)   | exp r            | never                 | only where scale < 1      |
+| gaussian           | exp(-r^2 / 2) | r^2              | nu > 2                | always                    |
+| exponential        | exp(-r)       | r                | nu > 1                | always                    |
+| power nu           | r^(-nu - 1)   | log r            | always                | always                    |
 
 So a table of tails replaces a table of pairs: a family added to TAILS has every cell decided.
 Not here: how a finite divergence is computed, see `beliefs.divergences`.

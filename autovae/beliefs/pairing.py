@@ -7,7 +7,7 @@ image is that region, so that training cannot leave it (uniform has support loc 
 | pair                                        | scale      | loc                     | region             |
 |---------------------------------------------|------------|-------------------------|--------------------|
 | any pair finite everywhere                  | exp(s)     | m                       | scale > 0          |
-| uniform under uniform                       | sigmoid(s) | (1 - scale) tanh(m)     | |loc| + scale <= 1 |
+| uniform under uniform                       | sigmoid(s) | (1 - scale) tanh(m)     | abs loc + scale <= 1 |
 | uniform under exponential                   | exp(s)     | scale + softplus(m)     | loc >= scale       |
 | exponential under exponential               | exp(s)     | softplus(m)             | loc >= 0           |
 | laplace, logistic, hypsecant under gumbel   | sigmoid(s) | m                       | scale < 1          |

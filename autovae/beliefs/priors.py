@@ -7,7 +7,7 @@ binarised MNIST in the literature. Every large study carries the rivals as basel
 |-----------|-------------------------------------------------------------------|-----------------------------------------|
 | mixture   | sum_c w_c prod_i f_i((z_i - m_ci) / s_ci) / s_ci, all learned     | components: the spec's `prior`          |
 | vampprior | (1 / C) sum_c q(z given u_c), pseudo-inputs u_c learned           | components: the spec's `posterior`      |
-| flow      | f(z) N(T(v)) / N(v) |det dT/dv|, v = Phi^-1(F(z)), T a MAF        | base: the spec's `prior` (z = v: normal) |
+| flow      | f(z) N(T(v)) / N(v) abs det dT/dv, v = Phi^-1(F(z)), T a MAF        | base: the spec's `prior` (z = v: normal) |
 
 Their divergence has no closed form: training follows log p(z) - log q(z|x) at the sampled z, with the same noise and the
 same estimators as every bound. A rival starts near the fixed prior: the flow is the identity, the mixture spreads its
