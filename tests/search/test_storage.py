@@ -108,11 +108,11 @@ def values(path):
 
 
 def test_a_journal_truncated_anywhere_in_its_last_record_is_read_and_written_again(tmp_path):
-    """Every byte of the last record: the trials told before stay, and more can be told."""
+    """Every third byte of the last record: the trials told before stay, and more can be told."""
     path = tmp_path / "trials.journal"
     whole = filled(path)
     last = whole.rindex(b"\n", 0, -1) + 1
-    for end in range(last, len(whole)):
+    for end in [*range(last, len(whole), 3), len(whole) - 2, len(whole) - 1]:
         path.write_bytes(whole[:end])
         assert values(path) == [0.0, 1.0]
         study = optuna.load_study(study_name="s", storage=open_journal(path))

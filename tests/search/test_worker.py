@@ -84,6 +84,8 @@ def test_a_worker_finishes_a_study_and_a_second_one_finds_nothing_to_do(path, tm
     assert alone.execute() is None
     assert alone.added == 0
     assert (folder / "summary.json").stat().st_mtime_ns == before
+    with pytest.raises(ResultsError, match="journal of its own"):  # which is not written over
+        work(path, tmp_path / "results", str(tmp_path / "other.journal"))
 
 
 def test_workers_go_on_with_what_a_lone_run_left(path, tmp_path):
@@ -98,22 +100,19 @@ def test_workers_go_on_with_what_a_lone_run_left(path, tmp_path):
     assert len({row["seed"] for row in table(run.folder.path)}) == 4
 
 
-def test_a_worker_of_another_study_file_is_refused(path, tmp_path):
+def test_a_worker_of_another_study_file_or_version_is_refused(path, tmp_path, monkeypatch):
     url = str(tmp_path / "shared.journal")
-    work(path, tmp_path / "one", url)
+    with joined(Run(load_study(path), tmp_path / "one"), url):
+        pass
     path.write_text(STUDY.replace("epochs = 1", "epochs = 2"))
     with pytest.raises(StorageError, match=r"training.epochs: was 1, is 2") as caught:
         work(path, tmp_path / "two", url)
     assert "same study file" in str(caught.value)
-
-
-def test_a_worker_of_another_version_is_refused(path, tmp_path, monkeypatch):
-    url = str(tmp_path / "shared.journal")
-    work(path, tmp_path / "one", url)
+    path.write_text(STUDY)
     here = autovae.__version__
     monkeypatch.setattr(autovae, "__version__", "9.9")
     with pytest.raises(StorageError, match=f"9.9.*{here}.*same version"):
-        work(path, tmp_path / "two", url)
+        work(path, tmp_path / "three", url)
 
 
 def test_a_lone_run_and_workers_exclude_each_other(path, tmp_path):
@@ -135,12 +134,6 @@ def test_the_trials_come_home(path, tmp_path, capsys):
     assert main(["export", str(folder), "--trial", "1", "--to", str(tmp_path / "prior")]) == 0
     assert main(["run", str(path), "--storage", url, "--results", str(tmp_path / "results")]) == 0
     assert "nothing to add" in capsys.readouterr().out
-
-
-def test_a_folder_with_trials_of_its_own_is_not_written_over(path, tmp_path):
-    Run(load_study(path), tmp_path / "results").execute()
-    with pytest.raises(ResultsError, match="journal of its own"):
-        work(path, tmp_path / "results", str(tmp_path / "other.journal"))
 
 
 @pytest.mark.parametrize(
