@@ -134,7 +134,7 @@ def labelled(
     known = data.train.y.unique().tolist()
     if label not in {str(value) for value in known}:
         raise ValueError(f"got label {label!r}; the labels of {name} are {', '.join(map(str, known))}")
-    networks = [classifier(data, part="even" if judge else "all")]
+    networks = [classifier(data, part="first_half" if judge else "all")]
     if judge:
         networks.append(classifier(data, settings=JUDGES[0]))
     return int(label), networks
