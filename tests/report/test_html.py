@@ -1,8 +1,9 @@
 """The page is made from the folder alone, whatever is missing in it."""
 
-from __future__ import json
+from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from html.parser import HTMLParser
