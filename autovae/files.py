@@ -13,7 +13,10 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing under it
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

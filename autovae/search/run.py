@@ -137,10 +137,12 @@ class Run:
         try:
             self._open_storage()
             self._search()
-            if self.folder.read_json("summary.json") and not self.added:
+            count = len(self.ledger.finished())
+            concluded = self.ledger.optuna.user_attrs.get(CONCLUDED, None if self.added else count)
+            if self.folder.read_json("summary.json") and concluded == count:
                 return None
             verdict = self.conclude()
-            self.ledger.optuna.set_user_attr(CONCLUDED, len(self.ledger.finished()))
+            self.ledger.optuna.set_user_attr(CONCLUDED, count)
             return verdict
         finally:
             alone.release()

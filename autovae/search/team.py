@@ -25,7 +25,7 @@ from autovae.search.objective import Outcome
 from autovae.search.results import FORMAT, ResultsError, differences
 from autovae.search.run import Run
 from autovae.search.storage import SharedStorage, open_storage, patiently
-from autovae.search.worker import Worker, agree
+from autovae.search.worker import CONCLUDED, Worker, agree
 
 __all__ = ["bring_home", "joined"]
 
@@ -126,6 +126,7 @@ def bring_home(run: Run, worker: Worker) -> None:
         trials = run.ledger.optuna.get_trials(deepcopy=False)
         copy.add_trials([trial for trial in trials if trial.state != TrialState.RUNNING])
         copy.set_user_attr(COPY, storage.shown)
+        copy.set_user_attr(CONCLUDED, len(run.ledger.finished()))
         os.replace(temporary, home)
     finally:
         temporary.unlink(missing_ok=True)

@@ -209,6 +209,18 @@ def test_a_batch_that_was_killed_goes_on_from_its_last_rung(tmp_path):
     assert not list((tmp_path / "cut" / "tiny" / "checkpoints").iterdir())
 
 
+def test_finals_that_were_killed_run_again(study, whole, tmp_path, monkeypatch):
+    """Also where an earlier, shorter search had finals of its own."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Run(study, tmp_path / "whole", trials=7).execute()
+    again = Run(study, tmp_path / "whole", trials=7)
+    assert again.execute() is not None
+    assert again.added == 0
+    assert Run(study, tmp_path / "whole", trials=7).execute() is None
+
+
 def test_a_trial_that_does_not_fit_into_memory_fails_alone(study, tmp_path, monkeypatch):
     import autovae.search.run as run_module
 
