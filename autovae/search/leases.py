@@ -4,7 +4,8 @@ FileLeases   one host: a locked file a worker. The operating system lets go of t
              ends, so that a dead worker is known at once and a suspended one is not taken for dead.
 BeatLeases   many hosts: a counter a worker in the storage, raised every `interval` seconds. A worker whose counter an
              observer has seen unchanged for `grace` seconds of the observer's own monotonic clock is dead. No two clocks
-             are ever compared, so a clock that is wrong or set back does no harm.
+             are ever compared, so a clock that is wrong or set back does no harm. While the storage is away nobody can
+             beat: who notices that begins to watch anew.
 
 A worker that was taken for dead and comes back finds its trials with another worker, and drops what it had.
 """
@@ -82,8 +83,10 @@ class BeatLeases:
             count = 1
             while not left.wait(self.interval):
                 count += 1
-                with contextlib.suppress(Exception):  # the storage may be away for a while; the next beat tries again
+                try:
                     self._beat(name, count)
+                except Exception:  # the storage is away; the next beat tries again
+                    self._seen = {}
 
         thread = threading.Thread(target=beat, name=f"beat {name}", daemon=True)
         thread.start()

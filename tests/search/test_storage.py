@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 
 import optuna
 import pytest
@@ -202,6 +203,30 @@ def test_beats_ask_the_observers_own_clock_alone():
         assert not leases.is_dead("a.1")
     assert leases.is_dead("a.1")
     assert leases.is_dead("unheard of")
+
+
+def test_workers_that_could_not_beat_while_the_storage_was_away_are_not_dead(monkeypatch):
+    now = [0.0]
+    study = optuna.create_study()
+    leases = BeatLeases(study, interval=0.005, grace=10.0, clock=lambda: now[0])
+    study.set_user_attr(leases.key("other.1"), 5)
+    original, away = study._storage.set_study_user_attr, threading.Event()
+
+    def set_attribute(*arguments):
+        if away.is_set():
+            raise optuna.exceptions.StorageInternalError("gone")
+        original(*arguments)
+
+    monkeypatch.setattr(study._storage, "set_study_user_attr", set_attribute)
+    with leases.hold("me.1"):
+        assert not leases.is_dead("other.1")
+        away.set()
+        time.sleep(0.1)
+        away.clear()
+        now[0] += 60
+        assert not leases.is_dead("other.1"), "nobody could beat in that minute"
+        now[0] += 60
+        assert leases.is_dead("other.1")
 
 
 def test_patience_tries_again_and_ends():
