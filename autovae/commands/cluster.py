@@ -60,6 +60,10 @@ def worker(
 
     `autovae worker quickstart --storage postgresql://me:secret@db/autovae --results /shared/results`
     """
+    from autovae.reproductions.files import is_reproduction
+
+    if is_reproduction(study):
+        raise ValueError(f"workers share searches, and {study} is a reproduction: autovae run {study}")
     from autovae.report.html import build_report
     from autovae.search.run import Run
     from autovae.search.study import load_study

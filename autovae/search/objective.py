@@ -24,7 +24,9 @@ from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, fit_population
 
-__all__ = ["Outcome", "run_batch", "run_in_parts"]
+__all__ = ["Asked", "Outcome", "run_batch", "run_in_parts"]
+
+Asked = tuple[int, dict[str, Any]]  # a trial's number and its settings
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Outcome:
 def run_batch(
     study: Study,
     data: Data,
-    asked: Sequence[tuple[int, dict[str, Any]]],
+    asked: Sequence[Asked],
     on_event: Callable[[Event], Any] | None = None,
     device: str | None = None,
     earlier: Mapping[int, Sequence[tuple[float, ...]]] | None = None,
@@ -127,7 +129,7 @@ def run_batch(
 
 
 def run_in_parts(
-    asked: Sequence[tuple[int, dict[str, Any]]], run: Callable[[Sequence[tuple[int, dict[str, Any]]]], list[Outcome]]
+    study: Study, asked: Sequence[Asked], run: Callable[[Sequence[Asked]], list[Outcome]]
 ) -> list[Outcome]:
     """`run` of a batch; one that does not fit into memory is halved until the trial is found that does not fit alone."""
     try:
@@ -136,10 +138,13 @@ def run_in_parts(
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # what torch says on a CPU
             raise
         if len(asked) == 1:
-            words = " ".join(str(error).split())
-            return [Outcome(asked[0][0], reason=f"out of memory: {words or 'no more could be had'}"[:500])]
+            ((number, settings),) = asked
+            words = " ".join(str(error).split()) or "no more could be had"
+            return [
+                Outcome(number, study.spec(settings, study.trial_seed(number)), reason=f"out of memory: {words}"[:500])
+            ]
     half = len(asked) // 2
-    return [*run_in_parts(asked[:half], run), *run_in_parts(asked[half:], run)]
+    return [*run_in_parts(study, asked[:half], run), *run_in_parts(study, asked[half:], run)]
 
 
 def _write_rungs(folder: Path, alive: Sequence[Outcome]) -> None:

@@ -30,7 +30,7 @@ from autovae.search.finals import Final, Verdict, candidates, run_finals
 from autovae.search.journal import open_journal
 from autovae.search.ledger import TIRED, Batch, Ledger
 from autovae.search.locks import FileLock
-from autovae.search.objective import Outcome, run_batch, run_in_parts
+from autovae.search.objective import Asked, Outcome, run_batch, run_in_parts
 from autovae.search.parameters import Choices
 from autovae.search.results import ResultsError, ResultsFolder
 from autovae.search.study import Study
@@ -169,15 +169,15 @@ class Run:
         if not asked:
             return []
 
-        def run(part: Sequence[tuple[int, dict[str, Any]]]) -> list[Outcome]:
+        def run(part: Sequence[Asked]) -> list[Outcome]:
             kept = folder if len(part) == len(asked) else None  # a part of a batch has other places
             return run_batch(self.study, self.data, part, self._on_epoch, self.device, earlier, kept)
 
         try:
-            return run_in_parts(asked, run)
+            return run_in_parts(self.study, asked, run)
         except CheckpointError:  # of another batch, or damaged: worth nothing
             self._forget(batch)
-            return run_in_parts(asked, run)
+            return run_in_parts(self.study, asked, run)
 
     def tell(self, batch: Batch, outcomes: Sequence[Outcome], only: Collection[int] | None = None) -> None:
         """Tell a batch in trial order, or `only` those trials of it that still wait for it."""

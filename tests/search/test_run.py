@@ -62,7 +62,7 @@ def whole(study, tmp_path):
 
 def test_a_study_leaves_its_files_and_a_second_run_adds_nothing(study, whole, tmp_path):
     folder = whole.folder.path
-    assert {"study.toml", "trials.csv", "trials.journal", "finals.csv", "summary.json"} <= {
+    assert {"study.toml", "trials.csv", "trials.journal", "finals.csv", "curves.csv", "summary.json"} <= {
         path.name for path in folder.iterdir()
     }
     assert (folder / "winners" / "1" / "model.safetensors").is_file()
@@ -237,6 +237,7 @@ def test_a_trial_that_does_not_fit_into_memory_fails_alone(study, tmp_path, monk
     rows = table(job.folder.path, ("number", "state", "reason"))
     assert [row[0] for row in rows if row[1] == "FAIL"] == ["4"]
     assert "out of memory: cannot allocate 1 TiB" in rows[4][2]
+    assert table(job.folder.path, ("number", "posterior"))[4][1], "its belief stays known"
 
 
 def test_a_second_run_of_the_same_study_is_refused(study, tmp_path):

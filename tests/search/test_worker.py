@@ -145,6 +145,7 @@ def test_the_trials_come_home(path, tmp_path, capsys):
         (["worker", "{study}", "--storage", "mongodb://me:geheim@h/x"], ["mongodb", "postgresql", "***"]),
         (["dashboard", "{study}"], ["does not exist yet", "--storage"]),
         (["run", "iwae_mnist", "--workers", "2"], ["--workers", "one process"]),
+        (["worker", "iwae_mnist"], ["reproduction", "autovae run iwae_mnist"]),
     ],
 )
 def test_what_the_command_line_refuses(path, tmp_path, capsys, arguments, words):
