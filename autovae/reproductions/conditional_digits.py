@@ -48,8 +48,14 @@ SHOWN = 10  # draws in the picture of a digit
 
 
 class HMCPlan(StrictModel):
-    """The paper: 8 chains, 10,000 draws each, 10 leapfrogs, acceptance .6."""
+    """The paper: 8 chains, 10,000 draws each, 10 leapfrogs, acceptance .6.
 
+    Chains start at draws of the prior and go through the powers of `ladder` first, `burn_in` iterations each: at the full
+    power, a start that looks like another digit is a mode of its own, which a chain does not leave.
+    """
+
+    ladder: tuple[float, ...] = (1.0, 10.0)
+    burn_in: int = Field(40, ge=1)
     chains: int = Field(8, ge=2)
     warmup: int = Field(500, ge=1)
     draws: int = Field(1000, ge=4)
@@ -215,7 +221,20 @@ def answer_by_hmc(
     plan, count = settings.hmc, len(settings.digits)
     together = LatentPosterior(prior, LabelOfRow(asked, settings.digits, power=settings.power))
     method = HMC(chains=plan.chains * count, trajectory="fixed", steps=plan.steps, target=plan.target, keep_warmup=True)
-    found = method.run(together, plan.draws, warmup=plan.warmup, seed=stream_seed("digits") % 2**31, progress=True)
+    seed = stream_seed("digits") % 2**31
+    start: Tensor | None = None
+    before: list[Tensor] = []
+    seconds = 0.0
+    for power in plan.ladder:
+        settled = method.run(
+            together.with_power(power / settings.power), 1, warmup=plan.burn_in, seed=seed, start=start
+        )
+        start, seconds = settled.xi[:, -1], seconds + settled.seconds
+        before.append(settled.warmup)  # type: ignore[arg-type]
+        say(f"HMC: power {power:g}, {settled.seconds:.0f} s")
+    found = method.run(together, plan.draws, warmup=plan.warmup, seed=seed, start=start)
+    assert found.warmup is not None
+    found = dataclasses.replace(found, warmup=torch.cat([*before, found.warmup], 1), seconds=found.seconds + seconds)
     say(f"HMC: acceptance {float(found.acceptance.mean()):.2f}, {found.seconds:.0f} s")  # type: ignore[union-attr]
     rows, pictures, early = {}, {}, {}
     for place, digit in enumerate(settings.digits):

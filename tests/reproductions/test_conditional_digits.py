@@ -66,7 +66,11 @@ def test_chains_of_several_digits_in_one_tensor_answer_their_own_question() -> N
         images = prior(torch.randn(4000, 4, generator=torch.Generator().manual_seed(1)))
         real = {digit: net.features(images[net(images).argmax(1) == digit].flatten(1)) for digit in range(3)}
     settings = Settings(
-        digits=(0, 1, 2), power=20, samples=160, hmc=HMCPlan(chains=2, warmup=60, draws=80), priors=("wgan",)
+        digits=(0, 1, 2),
+        power=20,
+        samples=160,
+        hmc=HMCPlan(chains=2, burn_in=10, warmup=50, draws=80),
+        priors=("wgan",),
     )
     found = answer_by_hmc(prior, net, Scorer(net, net, real), settings, lambda text: None)
     for digit in "012":
@@ -122,7 +126,7 @@ def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     settings = Settings(
         data="digits", gan=GANPlan(steps=6, latent_dim=4, width=2), conditional=GANPlan(steps=6, latent_dim=4, width=2),
         vae=VAEPlan(latent_dim=3, hidden=(16,), epochs=1), digits=(1, 3), samples=120, power=2, mgvi_rounds=1,
-        hmc=HMCPlan(chains=2, warmup=90, draws=60), mean_field_iterations=5,
+        hmc=HMCPlan(chains=2, burn_in=5, warmup=90, draws=60), mean_field_iterations=5,
     )  # fmt: skip
     notebook = Notebook(tmp_path / "conditional_digits")
     notebook.open({"name": "conditional_digits"})
