@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from autovae.reproductions.bench_hmc import bench_hmc, question
+from autovae.reproductions.bench_hmc import _rows, bench_hmc, question
 
 
 @pytest.mark.slow
@@ -28,3 +28,22 @@ def test_the_question_is_the_same_for_every_peer():
     torch.testing.assert_close(one.log_prob(xi), two.log_prob(xi))
     assert one.latent_dim == 128
     assert one.decode(xi).shape == (3, 784)
+
+
+def test_the_processors_clock_is_for_one_thread():
+    with pytest.raises(ValueError, match="threads = 1"):
+        bench_hmc(threads=2, clock="processor")
+    with pytest.raises(ValueError, match="'wall'"):
+        bench_hmc(clock="wal")
+
+
+def test_a_table_has_a_row_a_contender():
+    values = {
+        "threads": 1, "clock": "wall", "draws": 8, "rounds": 2, "step_size": 0.05, "chains64_vs_8": 4.0,
+        "leapfrogs_per_second_autovae": 100.0, "leapfrogs_per_second_pyro": 10.0, "vs_pyro": 9.5, "vs_blackjax": None,
+    }  # fmt: skip
+    assert _rows(values) == [
+        '1,wall,"autovae",100.0,1.000,8,2,0.05000',
+        '1,wall,"pyro",10.0,9.500,8,2,0.05000',
+        '1,wall,"autovae, 64 chains",25.0,4.000,8,2,0.05000',
+    ]
