@@ -22,6 +22,7 @@ from autovae.files import write_bytes, write_text
 from autovae.report.content import Content
 from autovae.report.importance import Importance, importance_rows
 from autovae.report.page import esc, page, section
+from autovae.report.parts.bounds import bounds_part
 from autovae.report.parts.computed import again_part, computed_part
 from autovae.report.parts.drawings import drawings_part
 from autovae.report.parts.fidelity import fidelity_part
@@ -40,6 +41,7 @@ PARTS: list[tuple[str, str, Callable[[Content], str]]] = [
     ("mattered", "What mattered", mattered_part),
     ("drawings", "Samples", drawings_part),
     ("latents", "Latents", latents_part),
+    ("bounds", "Bounds", bounds_part),
     ("fidelity", "Fidelity", fidelity_part),
     ("leaderboard", "Leaderboard", leaderboard_part),
     ("search", "Search", search_part),

@@ -21,6 +21,11 @@ from autovae.search.files import read_toml
 __all__ = ["Record", "belief_of", "pair_of", "read_record"]
 
 NUMBERS = (
+    "K",
+    "gap",
+    "gap_error",
+    "bound",
+    "points",
     "score",
     "score_se",
     "kid",
@@ -43,6 +48,7 @@ class Record:
     study: dict[str, Any] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
     finals: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -88,6 +94,8 @@ def read_record(folder: str | Path) -> Record:
     record = Record(path, read_toml(path / "study.toml"))
     record.trials = [_typed(row) for row in _table(record, "trials.csv", "no trial is finished yet")]
     record.finals = [_typed(row) for row in _table(record, "finals.csv", "the finals have not run")]
+    if (path / "curves.csv").is_file():  # studies of an earlier version have none
+        record.curves = [_typed(row) for row in _table(record, "curves.csv", "")]
     record.summary = _summary(record)
     return record
 

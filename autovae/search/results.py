@@ -4,6 +4,7 @@ study.toml          the resolved study with the data's digest: compared on every
 trials.journal      Optuna's storage, an append-only log: every finished trial survives a kill
 trials.csv          a row a trial, rewritten after every batch
 finals.csv          finalists and baselines, a row a seed
+curves.csv          the bound of winner and baseline against K and alpha
 summary.json        winner, gain with interval, what the report says in words
 importance.csv      fANOVA of the beliefs
 winners/<rank>/, baseline/, rivals/<learned prior>/      saved models

@@ -24,6 +24,7 @@ from autovae.beliefs.flows import import_zuko
 from autovae.beliefs.likelihoods import check_support
 from autovae.data.datasets import DATASETS, Data, load
 from autovae.export.card import save_vae
+from autovae.search.curves import curve_rows
 from autovae.search.events import Event as SearchEvent
 from autovae.search.events import OnEvent
 from autovae.search.finals import Final, Verdict, candidates, run_finals
@@ -256,6 +257,7 @@ class Run:
         finals = [*verdict.finalists, verdict.baseline, *verdict.rivals]
         rows = [row for rank, final in enumerate(finals, 1) for row in self._final_rows(final, rank, verdict)]
         self.folder.write_table("finals.csv", rows)
+        self.folder.write_table("curves.csv", curve_rows(verdict, self.data))
         for old in ("winners", "baseline", "rivals"):
             shutil.rmtree(self.folder.path / old, ignore_errors=True)
         for rank, final in enumerate(verdict.finalists, 1):
