@@ -85,8 +85,14 @@ def efficiency(zoo, workers):
     end = max(when + seconds for _, when, seconds in began)
     work = sum(max(0.0, when + seconds - max(when, start)) for _, when, seconds in began)
     share = work / (workers * (end - start))
-    print(f"{workers} workers: efficiency {share:.3f}")
+    print(f"{workers} workers: efficiency {share:.3f}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     return share
+
+
+def busy():
+    """Why times mean nothing here now: other programs wait for the processors; empty where they do not."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f"a load of {load:.1f} on {cores} cores: other programs take the time" if load > 1.5 * cores else ""
 
 
 def check(study, zoo, trials, failed=0):
