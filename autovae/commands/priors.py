@@ -8,9 +8,13 @@ from typing import Annotated
 
 import typer
 
-from autovae.commands.options import DataDir, Json, PriorFolder, Seed, Source, emit
+from autovae.commands.options import DataDir, Json, PriorFolder, Seed, Source, emit, say
 
 __all__ = ["fidelity", "reason", "sample", "score"]
+
+
+def _on_stderr(text: str) -> None:
+    say(text, json=True)
 
 
 def sample(
@@ -103,7 +107,7 @@ def fidelity(
     """
     from autovae.reproductions.fidelity import fidelity_lines, fidelity_of_folder
 
-    result = fidelity_of_folder(folder, source, features, weights, fit, points, data, seed)
+    result = fidelity_of_folder(folder, source, features, weights, fit, points, data, seed, _on_stderr)
     if json:
         emit(result)
         return
@@ -151,9 +155,9 @@ def reason(
     from autovae.reproductions.ask_prior import Question, ask_prior
 
     question = Question(label, dataset, image, hide, noise, power, judge)
-    values = ask_prior(prior, question, method, draws, seed, to, data, source, progress=not json and stderr.isatty())
+    values = ask_prior(prior, question, method, draws, seed, to, data, source, not json and stderr.isatty(), _on_stderr)
     if json:
         emit(values)
         return
     for name, value in values.items():
-        typer.echo(f"{name:<22}{value:.4g}" if isinstance(value, float) else f"{name:<22}{value}")
+        typer.echo(f"{name:<24}{value:.4g}" if isinstance(value, float) else f"{name:<24}{value}")

@@ -118,7 +118,13 @@ class Extractor:
         return Features(*(torch.cat(side).double() for side in zip(*parts, strict=True)))
 
 
-def domain(data: Data, cache: Path | None = None, weights: str | Path | None = None) -> Extractor:
+Say = Callable[[str], None]
+"""Told of every epoch of a classifier that is being trained."""
+
+
+def domain(
+    data: Data, cache: Path | None = None, weights: str | Path | None = None, say: Say | None = None
+) -> Extractor:
     """The last hidden layer of a classifier of the data set itself. Raises `ValueError` for data without labels."""
     if weights is not None:
         raise ValueError(
@@ -126,7 +132,7 @@ def domain(data: Data, cache: Path | None = None, weights: str | Path | None = N
         )
     if data.train.y is None:
         raise ValueError(f"{data.name} has no labels to train the features on; give labelled data, or use inception")
-    net = classifier(data, cache=cache)
+    net = classifier(data, cache=cache, say=say)
     kind = "mlp" if net.card.get("network") == "mlp" else "cnn"
     facts = {"accuracy": net.accuracy, "network": net.card.get("network"), "sha256": net.card.get("sha256")}
     return Extractor(f"{data.name}-{kind} features", _both(net), facts)
@@ -140,7 +146,9 @@ def _both(net: Classifier) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     return network
 
 
-def inception(data: Data, cache: Path | None = None, weights: str | Path | None = None) -> Extractor:
+def inception(
+    data: Data, cache: Path | None = None, weights: str | Path | None = None, say: Say | None = None
+) -> Extractor:
     """Inception-v3 as torch-fidelity has it; `weights` is a local file of its state, else it is downloaded once.
 
     Raises `ValueError` for points that are no images in [0, 1], and where the weights are neither here nor downloadable.
@@ -280,6 +288,8 @@ def _warnings(generated: int, reference: int, k: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def extractor(name: str, data: Data, weights: str | Path | None = None, cache: Path | None = None) -> Extractor:
+def extractor(
+    name: str, data: Data, weights: str | Path | None = None, cache: Path | None = None, say: Say | None = None
+) -> Extractor:
     """The extractor called `name` for this data set."""
-    return lookup(EXTRACTORS, name, "kind of features")(data, cache=cache, weights=weights)
+    return lookup(EXTRACTORS, name, "kind of features")(data, cache=cache, weights=weights, say=say)

@@ -11,6 +11,7 @@ points: answers that exploit the first network's mistakes do not please the seco
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,12 @@ class Question:
 
 
 def labelled(
-    prior: PriorModule, label: str, dataset: str | None = None, data_dir: str | Path | None = None, judge: bool = False
+    prior: PriorModule,
+    label: str,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    judge: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[int, list[Classifier]]:
     """The class that `label` names and the networks that know it: the classifier, and its judge where asked for.
 
@@ -134,9 +140,9 @@ def labelled(
     known = data.train.y.unique().tolist()
     if label not in {str(value) for value in known}:
         raise ValueError(f"got label {label!r}; the labels of {name} are {', '.join(map(str, known))}")
-    networks = [classifier(data, part="first_half" if judge else "all")]
+    networks = [classifier(data, part="first_half" if judge else "all", say=say)]
     if judge:
-        networks.append(classifier(data, settings=JUDGES[0]))
+        networks.append(classifier(data, settings=JUDGES[0], say=say))
     return int(label), networks
 
 
@@ -150,6 +156,7 @@ def ask_prior(
     data_dir: str | Path | None = None,
     source: str = "prior",
     progress: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Ask, draw the picture, return the diagnostics.
 
@@ -160,7 +167,7 @@ def ask_prior(
     if path.suffix not in PICTURES:
         raise ValueError(f"cannot draw {path.name!r}: expected a name ending in {', '.join(PICTURES)}")
     prior = load_prior(folder, source=source)
-    answer, shown, about = answer_of(prior, question, method, draws, seed, data_dir, progress)
+    answer, shown, about = answer_of(prior, question, method, draws, seed, data_dir, progress, say)
     from autovae.report.figures import sample_grid
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +183,7 @@ def answer_of(
     seed: int = 0,
     data_dir: str | Path | None = None,
     progress: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Draws, Tensor, dict[str, Any]]:
     """(draws, points for the picture, what was learnt of them)."""
     evidence: dict[str, Any] = {}
@@ -190,7 +198,7 @@ def answer_of(
         evidence = {"image": measured, "mask": mask, "noise": question.noise}
         first = [truth, measured if mask is None else measured * mask]
     if question.label is not None:
-        label, networks = labelled(prior, question.label, question.dataset, data_dir, question.judge)
+        label, networks = labelled(prior, question.label, question.dataset, data_dir, question.judge, say)
         evidence |= {"label": label, "classifier": networks[0], "power": question.power}
     answer = ask(prior, **evidence, method=method, draws=draws, seed=seed, progress=progress)
     x = answer.decode().flatten(0, 1)

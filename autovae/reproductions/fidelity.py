@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def fidelity_of_folder(
     points: int | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Scores by model and set, as plain values; every card keeps its own."""
     models = folders_of(folder)
@@ -49,7 +50,7 @@ def fidelity_of_folder(
         raise CardError(
             f"the data of {folder} are not here ({error}); name them: autovae fidelity {folder} DATA"
         ) from None
-    network = extractor(features, data, weights)
+    network = extractor(features, data, weights, say=say)
     real = real_points(data, network, points)
     found: dict[str, Any] = {"features": network.label, "facts": network.facts, "points": real.count, "models": {}}
     for role, path in models.items():
