@@ -6,6 +6,7 @@
 | `sh run` | every line that starts with `autovae ` is run by the command line itself; what it prints is shown below |
 | `sh` | shown; its `autovae` lines are parsed as commands, so that no page names an option that does not exist |
 | `toml file=NAME` | written to NAME in the page's folder |
+| `commands` | the help of every command, each under its heading, with a list of its arguments and options |
 | `math` | TeX, set as MathML: no script, no font, nothing from the network; so is what stands between $` and `$ |
 
 More words after the language: `quiet` shows no output, `shows=NAME.png` shows a picture that the block wrote,
@@ -22,6 +23,7 @@ import os
 import re
 import shlex
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +146,48 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return "".join([*pieces, _inline(markdown[place:])])
 
 
+def commands_help() -> str:
+    """The help of all commands, in the order of `autovae --help`."""
+    from autovae.cli import COMMANDS
+
+    names = [command.__name__ for command in COMMANDS]
+    return "\n".join(f"## autovae {name}\n\n{command_help(name)}\n" for name in names)
+
+
+def command_help(name: str) -> str:
+    """What `autovae NAME --help` says, as Markdown, from the command's own signature."""
+    import inspect
+    from typing import get_args, get_type_hints
+
+    from autovae.cli import COMMANDS
+
+    command = next(function for function in COMMANDS if function.__name__ == name)
+    hints = get_type_hints(command, include_extras=True)
+    lines = [inspect.cleandoc(command.__doc__ or ""), ""]
+    for parameter in inspect.signature(command).parameters.values():
+        kind, about = get_args(hints[parameter.name])[:2]
+        if type(about).__name__ == "ArgumentInfo":
+            term = about.metavar or parameter.name.upper()
+        else:
+            term = ", ".join(about.param_decls or ["--" + parameter.name.replace("_", "-")])
+            value = " " + (about.metavar or _value(kind)) if kind is not bool else ""
+            term += value
+        default = parameter.default
+        known = default not in (None, False, True, "") and default is not inspect.Parameter.empty
+        lines += [f"`{term}`", f":   {about.help}{f' Default: `{default}`.' if known else ''}", ""]
+    return "\n".join(lines)
+
+
+def _value(kind: Any) -> str:
+    """How the value of an option is called."""
+    from typing import get_args
+
+    names = {"int": "N", "float": "NUMBER", "Path": "PATH", "str": "TEXT"}
+    return next(
+        (names[one.__name__] for one in (kind, *get_args(kind)) if getattr(one, "__name__", "") in names), "TEXT"
+    )
+
+
 def _inline(text: str) -> str:
     return INLINE.sub(lambda match: _mathml(match[1], "inline"), text)
 
@@ -151,13 +195,15 @@ def _inline(text: str) -> str:
 def _fenced(block: Block) -> str:
     if block.language == "math":
         return f'<div class="formula" tabindex="0">{_mathml(block.code, "block")}</div>\n'
+    if block.language == "commands":
+        return commands_help()
     title = f' title="{name}"' if (name := block.value("file")) else ""
     return f"```{block.language}{title}\n{block.code}```\n"
 
 
 def _shown(block: Block, printed: str, folder: Path, page: Any, config: Any, files: Any) -> Iterator[str]:
     if printed.strip() and "quiet" not in block.words:
-        text = "\n".join(line.rstrip() for line in printed.strip("\n").splitlines())
+        text = "\n".join(wrapped(line.rstrip()) for line in printed.strip("\n").splitlines())
         yield f"\n``` {{ .text .output }}\n{text}\n```\n"
     if (name := block.value("shows")) is not None:
         from mkdocs.structure.files import File
@@ -168,6 +214,13 @@ def _shown(block: Block, printed: str, folder: Path, page: Any, config: Any, fil
         up = "../" * page.file.src_uri.count("/")
         words = " ".join(word for word in block.words if "=" not in word and word not in ("run", "quiet", "slow"))
         yield f"\n![{words or Path(name).stem.replace('_', ' ')}]({up}{made.src_uri}){{ .made }}\n"
+
+
+def wrapped(line: str, width: int = 96) -> str:
+    """A long line of prose in several; a row of a table as it is."""
+    if len(line) <= width or len(re.findall(r"\S {3,}(?=\S)", line)) > 2:
+        return line
+    return textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
