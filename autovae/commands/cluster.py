@@ -100,6 +100,7 @@ def run_workers(
 ) -> None:
     """Start workers as processes of this machine, watch them, and conclude the study when they are done."""
     from autovae.search.team import joined
+    from autovae.search.worker import ENDED
 
     with joined(job, storage, "parent", max(workers, 1), on_progress.phase) as member:
         before = job.finished_count()
@@ -111,6 +112,9 @@ def run_workers(
                     time.sleep(1.0)
         member.run()  # what is left where workers died for good; nothing else
         job.added = job.finished_count() - before
+        reason = member.search.optuna.user_attrs.get(ENDED)
+        if workers > 1 and reason:  # the workers' logs alone have it
+            job.notes.append(reason)
         member.conclude(lambda: _conclude(job, member))
 
 
