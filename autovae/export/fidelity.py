@@ -3,9 +3,9 @@ r"""Fidelity of a saved VAE: what it generates beside real points, under one net
 | set | points |
 |---|---|
 | real | test points against training points: the floor, which a perfect generator reaches |
-| reconstructions | E[x|z] at the centre of q(z|x) of test points |
-| prior | E[x|z] of z from the prior |
-| flow, mixture, ... | E[x|z] of z from an ex-post density kept in the folder |
+| reconstructions | E[x given z] at the centre of the posteriors of test points |
+| prior | E[x given z] of z from the prior |
+| flow, mixture, ... | E[x given z] of z from an ex-post density kept in the folder |
 
 All sets have equally many points and are compared with the same training points. Of binary data, whose means are no
 data, points are drawn from p(x|z) instead. Scores are kept in the card beside those of the study, with the network's name.
@@ -50,8 +50,13 @@ class RealPoints:
     count: int
 
 
+def _spread(split: Split, count: int) -> Tensor:
+    """`count` points evenly spread over a split: files are often ordered, the first of MNIST's test are the tidier ones."""
+    return split.x[torch.linspace(0, len(split) - 1, count).round().long()]
+
+
 def _data_units(split: Split, data: Data, count: int) -> Tensor:
-    x = data.original_units(network_input(split.x[:count], data))
+    x = data.original_units(network_input(_spread(split, count), data))
     return x.reshape(count, *data.shape)
 
 
@@ -73,9 +78,9 @@ def _generated(prior: PriorModule, z: Tensor, binary: bool, seed: int) -> Tensor
 
 @torch.no_grad()
 def _centres(vae: VAE, data: Data, count: int) -> Tensor:
-    """The centre of q(z|x) of the first test points."""
+    """The centre of q(z|x) of the test points that are compared."""
     stack = vae.stacked.eval()
-    inputs = network_input(data.test.x[:count], data).flatten(1)
+    inputs = network_input(_spread(data.test, count), data).flatten(1)
     return torch.cat([stack.centre(*stack.encode(part))[0] for part in inputs.split(BATCH)])
 
 
