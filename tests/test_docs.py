@@ -77,6 +77,14 @@ def test_every_command_has_its_help_on_the_page():
     assert "`--results PATH`\n:   Folder for results. Default: `results`." in text
 
 
+def test_every_part_of_the_report_is_explained():
+    from autovae.report.html import PARTS
+
+    text = (ROOT / "docs" / "report.md").read_text()
+    titles = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert [title for title in titles if title in {title for _, title, _ in PARTS}] == [title for _, title, _ in PARTS]
+
+
 def test_long_lines_of_prose_are_wrapped_and_tables_are_not():
     assert max(map(len, executed.wrapped("many words " * 20).splitlines())) <= 96
     row = "a".ljust(30) + "b".ljust(30) + "c".ljust(30) + "d".ljust(30)

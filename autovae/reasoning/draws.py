@@ -202,7 +202,7 @@ class Draws:
         for name, value in self.summary().items():
             if isinstance(value, float):
                 value = f"{value:.4g}"
-            lines.append(f"{name:18s} {value}")
+            lines.append(f"{name:23s} {value}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
