@@ -55,7 +55,7 @@ def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
     solved = sum(is_solved(run) for run in runs)
     judged = sum(run["share_judge"] >= 0.5 for run in runs)
     wrong = Counter(run["reads"] for run in runs if not is_solved(run))
-    as_in_paper = plan.method == "mean_field" and not plan.without and plan.digit_networks == 1
+    as_in_paper = (plan.method, plan.optimizer, plan.digit_networks) == ("mean_field", "adam", 1) and not plan.without
     return {
         "experiment": plan.name,
         "method": plan.method,
@@ -189,7 +189,7 @@ def curves_figure(one: dict[str, Any]) -> Figure:
         for (name, label), colour in zip(shares.items(), SERIES, strict=False):
             below.plot([row[name] for row in rows], color=colour, lw=1.4, label=label)
         below.set(xlabel="iterations", ylabel="mean over seeds", ylim=(0, 1.02))
-        below.legend(loc="lower right", fontsize=7)
+        below.legend(loc="lower left", bbox_to_anchor=(0.2, 0.06), fontsize=6.5)
         for axes in (above, below):
             for place in one["changes"][1:]:
                 axes.axvline(place, color=COLOURS["muted"], lw=0.7, ls=":")
@@ -207,7 +207,7 @@ def answers_figure(one: dict[str, Any], failures: bool) -> Figure | None:
         solved = "solved" if is_solved(run) else "failed"
         if solved == "failed" and not failures and len(blocks) >= 4:
             continue
-        blocks.append((f"seed {seed}, {solved}: {run['reads']}", images))
+        blocks.append((f"{seed}: {run['reads']}, {solved}", images))
     return digit_rows(blocks, columns=3) if blocks else None
 
 

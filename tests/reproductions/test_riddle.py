@@ -154,7 +154,7 @@ def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     settings = Settings(
         data="digits", gan=GANPlan(steps=6, latent_dim=4, width=2), seeds=3, pairs=2, draws=4,
         experiments=[
-            Experiment(name="as in the paper", iterations=2, powers=(0.5, 10)),
+            Experiment(name="ladder", iterations=2, powers=(0.5, 10)),
             Experiment(name="two digit networks", iterations=1, powers=(1.0,), digit_networks=2, seeds=2, optimizer="lbfgs"),
             Experiment(name="chains", method="chains", iterations=2, powers=(1.0, 10)),
         ],
@@ -163,10 +163,10 @@ def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     notebook.open({"name": "riddle"})
     monkeypatch.setattr("autovae.model.classifiers._epochs", lambda settings, points: 1)
     found = run(settings, notebook, None, torch.device("cpu"))
-    assert [row["experiment"] for row in found["rows"]] == ["as in the paper", "two digit networks", "chains"]
+    assert [row["experiment"] for row in found["rows"]] == ["ladder", "two digit networks", "chains"]
     assert found["rows"][0]["share_solved_paper"] == 0.88
     names = {path.name for path in (tmp_path / "riddle").iterdir()}
     assert {"table.csv", "restarts.csv", "warnings.csv", "README.md", "figures"} <= names
     figures = {path.name for path in (tmp_path / "riddle" / "figures").iterdir()}
-    assert {"riddle.png", "curves_as_in_the_paper.png", "answers_as_in_the_paper.png"} <= figures
+    assert {"riddle.png", "curves_ladder.png", "answers_ladder.png"} <= figures
     assert run(settings, notebook, None, torch.device("cpu"))["rows"] == found["rows"]
