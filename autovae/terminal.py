@@ -15,7 +15,7 @@ PLAIN_EVERY = 10.0  # seconds between plain lines
 
 
 class LiveProgress:
-    """Takes `search.run.Progress` and shows trials done, epoch, time left and the best belief so far."""
+    """Takes `search.run.Progress`; shows trials done, epoch, throughput, the best belief, pruned and failed, time left."""
 
     def __init__(self, name: str, display: Any | None) -> None:
         self.name, self._display = name, display
@@ -52,7 +52,8 @@ class LiveProgress:
 
     def _text(self, progress: Any) -> str:
         if progress.phase == "finals":
-            return f"finals: {progress.total} fits over seeds, epoch {progress.epoch}/{progress.epochs}"
+            text = f"finals: {progress.total} fits over seeds, epoch {progress.epoch}/{progress.epochs}"
+            return ", ".join([text, *_rate(progress.rate)])
         if self._first_done is None:
             self._first_done = progress.done
         new = progress.done - self._first_done
@@ -60,13 +61,23 @@ class LiveProgress:
         parts = [f"{progress.done}/{progress.total} trials"]
         if progress.epoch:
             parts.append(f"epoch {progress.epoch}/{progress.epochs}")
+            parts += _rate(progress.rate)
         if math.isfinite(progress.best):
             parts.append(f"best {progress.best:.4f} bits/dim ({progress.belief})")
+        if progress.pruned:
+            parts.append(f"{progress.pruned} pruned")
         if progress.failed:
             parts.append(f"{progress.failed} failed")
         if left is not None and progress.done < progress.total:
             parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
+
+
+def _rate(rate: float) -> list[str]:
+    """Throughput in words: epochs of one VAE a second, or seconds an epoch where that is less than one."""
+    if not math.isfinite(rate) or rate <= 0:
+        return []
+    return [f"{rate:.3g} VAE epochs/s" if rate >= 1 else f"{1 / rate:.3g} s a VAE epoch"]
 
 
 def _duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ __all__ = ["BENCHES", "run_bench"]
 
 BENCHES: dict[str, str] = {
     "training": "autovae.reproductions.bench_training:bench_training",
+    "overhead": "autovae.reproductions.bench_overhead:bench_overhead",
     "conv": "autovae.reproductions.bench_conv:bench_conv",
     "nll": "autovae.reproductions.bench_nll:bench_nll",
     "divergences": "autovae.reproductions.bench_divergences:bench_divergences",

@@ -55,6 +55,8 @@ class Progress:
     best: float = math.nan
     belief: str = ""
     failed: int = 0
+    pruned: int = 0
+    rate: float = math.nan  # VAE epochs a second, of the population in training
 
 
 OnProgress = Callable[[Progress], Any]
@@ -225,6 +227,8 @@ class Run:
                 best.values[0] if best else math.nan,
                 belief,
                 sum(t.state == TrialState.FAIL for t in finished),
+                sum(t.state == TrialState.PRUNED for t in finished),
+                len(event.members) / event.seconds if event and event.seconds > 0 else math.nan,
             )
         )
 
@@ -247,7 +251,8 @@ class Run:
 
         def on_event(event: Event) -> None:
             if event.kind == "epoch":
-                self.on_progress(Progress("finals", 0, total, event.epoch, epochs))
+                rate = len(event.members) / event.seconds if event.seconds > 0 else math.nan
+                self.on_progress(Progress("finals", 0, total, event.epoch, epochs, rate=rate))
 
         verdict = run_finals(self.study, self.data, finalists, baseline, on_event, self.device, self.trials)
         self._save(verdict)
