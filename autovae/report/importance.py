@@ -149,6 +149,15 @@ def _fill_shares(points: list[dict[str, Any]]) -> None:
             single = point.pop(side, None)
             for name in own:
                 point.setdefault(name, 1.0 if name == f"share of {single} in {side}" else 0.0)
+    for (
+        name
+    ) in shares:  # matched pairs have the same shares on both sides: one axis, not two that nobody can tell apart
+        family, side = name.removeprefix("share of ").rsplit(" in ", 1)
+        sides = [f"share of {family} in posterior", f"share of {family} in prior"]
+        if side == "posterior" and all(point.get(sides[0]) == point.get(sides[1]) for point in points):
+            for point in points:
+                point[f"share of {family}"] = point.pop(sides[0])
+                point.pop(sides[1])
 
 
 def _merge_tied(points: list[dict[str, Any]]) -> None:

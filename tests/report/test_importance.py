@@ -177,3 +177,20 @@ def test_intervals_are_as_wide_as_estimates_spread_between_studies():
     estimates = np.array([result.values.diagonal() for result in found])[:, [0, 2]]
     widths = np.mean([(result.high - result.low).diagonal() for result in found], axis=0)[[0, 2]] / 2 / 2.09
     np.testing.assert_allclose(widths, estimates.std(0, ddof=1), rtol=0.5)
+
+
+def test_matched_shares_are_one_axis():
+    rows = [
+        {
+            "score": float(n),
+            "posterior": ("normal",) * n + ("laplace",) * (4 - n),
+            "prior": ("normal",) * n + ("laplace",) * (4 - n),
+        }
+        for n in (1, 2, 3)
+    ]
+    rows.append({"score": 4.0, "posterior": "normal", "prior": "normal"})
+    axes, points, _ = belief_axes(rows)
+    assert {axis.name for axis in axes} == {"share of normal", "share of laplace"}
+    assert [point["share of normal"] for point in points] == [0.25, 0.5, 0.75, 1.0]
+    rows[0]["prior"] = ("normal",) * 4
+    assert {axis.name for axis in belief_axes(rows)[0]} >= {"share of normal in posterior", "share of normal in prior"}
