@@ -6,7 +6,8 @@ A paragraph of lines such as
     rounds    of drawing and moving; at most so many,
               fewer where nothing moves
 
-becomes a definition list; a name with a star, `(K, *batch)`, does not start an emphasis.
+becomes a definition list; lines such as "Not here: ..." and "References: ..." stand apart; a name with a star,
+`(K, *batch)`, does not start an emphasis.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from griffe import Extension
 
 ROW = re.compile(r"^(\S.*?) {2,}(\S.*)$")
 STAR = re.compile(r"(?<!\*)\*(?=\w+[,)])")
+APART = re.compile(r"(?<=\S)\n(?=(?:Not here|References?|To add (?:one|an? \w+)|Shapes|Raises)\b)")
 ESCAPED = r"\\*"
 
 
 def listed(text: str) -> str:
     """The docstring with its definition paragraphs as lists."""
-    return "\n\n".join(_paragraph(paragraph) for paragraph in text.split("\n\n"))
+    return "\n\n".join(_paragraph(paragraph) for paragraph in APART.sub("\n\n", text).split("\n\n"))
 
 
 def _paragraph(paragraph: str) -> str:

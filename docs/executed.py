@@ -216,7 +216,7 @@ def _shown(block: Block, printed: str, folder: Path, page: Any, config: Any, fil
         yield f"\n![{words or Path(name).stem.replace('_', ' ')}]({up}{made.src_uri}){{ .made }}\n"
 
 
-def wrapped(line: str, width: int = 96) -> str:
+def wrapped(line: str, width: int = 108) -> str:
     """A long line of prose in several; a row of a table as it is."""
     if len(line) <= width or len(re.findall(r"\S {3,}(?=\S)", line)) > 2:
         return line

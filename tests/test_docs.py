@@ -86,7 +86,7 @@ def test_every_part_of_the_report_is_explained():
 
 
 def test_long_lines_of_prose_are_wrapped_and_tables_are_not():
-    assert max(map(len, executed.wrapped("many words " * 20).splitlines())) <= 96
+    assert max(map(len, executed.wrapped("many words " * 20).splitlines())) <= 108
     row = "a".ljust(30) + "b".ljust(30) + "c".ljust(30) + "d".ljust(30)
     assert executed.wrapped(row) == row
 
@@ -101,6 +101,15 @@ def test_paragraphs_of_names_become_lists():
         "First line.\n\n`pairs`\n:   of draws, each (K, \\*batch)\n\n`rounds`\n:   at most\n\n"
         "    a  = formula\n    b  = other"
     )
+
+
+def test_what_is_said_last_stands_apart():
+    pytest.importorskip("griffe", reason="needs the extra docs")
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs" / "docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = "What it is.\nNot here: that.\nReferences: a paper\nof two lines."
+    assert module.listed(text) == "What it is.\n\nNot here: that.\n\nReferences: a paper\nof two lines."
 
 
 def test_fences_are_read():
