@@ -9,11 +9,12 @@ Each takes trained models and their data and gives one number a model; lower is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 from autovae.data.datasets import Data
 from autovae.model.vae import VAE
 
-__all__ = ["EXTRAS"]
+__all__ = ["EXTRAS", "NEEDS"]
 
 
 def _parameters(models: Sequence[VAE], data: Data) -> list[float]:
@@ -26,6 +27,20 @@ def _kid(models: Sequence[VAE], data: Data) -> list[float]:
 
     return kid_of_models(models, data, domain(data))
 
+
+def _kid_reason(data: Data) -> str:
+    if data.train.y is None:
+        return f"score.also = ['kid'] needs labels for the classifier whose features it compares, {data.name} has none"
+    return (
+        ""
+        if find_spec("torch_fidelity")
+        else "score.also = ['kid'] needs torch-fidelity: pip install 'autovae[fidelity]'"
+    )
+
+
+NEEDS: dict[str, Callable[[Data], str]] = {
+    "kid": _kid_reason
+}  # why an objective cannot be had on these data; "" if it can
 
 EXTRAS: dict[str, Callable[[Sequence[VAE], Data], list[float]]] = {
     "parameters": _parameters,

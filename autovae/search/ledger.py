@@ -221,7 +221,7 @@ class Ledger:
             trial.set_user_attr("loss", [row["loss"] for row in outcome.trained.history])
         if outcome.rungs:
             trial.set_user_attr("rungs", [[epoch, list(values)] for epoch, values in outcome.rungs])
-        if not outcome.also:  # Optuna keeps intermediate values for one objective alone
+        if not self.study.file.score.also:  # Optuna keeps intermediate values for one objective alone
             for epoch, values in outcome.rungs:
                 trial.report(values[0], epoch)
         if outcome.pruned_at:

@@ -27,6 +27,7 @@ from autovae.export.card import save_vae
 from autovae.search.curves import curve_rows
 from autovae.search.events import Event as SearchEvent
 from autovae.search.events import OnEvent
+from autovae.search.extras import NEEDS
 from autovae.search.finals import Final, Verdict, candidates, run_finals
 from autovae.search.journal import open_journal
 from autovae.search.ledger import TIRED, Batch, Ledger
@@ -89,10 +90,13 @@ class Run:
         self.added = 0
         self.notes: list[str] = []
         self._fit_likelihoods(own_data=self.source == study.file.data)
-        self._check_rivals()
+        self._check_needs()
 
-    def _check_rivals(self) -> None:
-        """A baseline whose package is not installed is an error before anything is trained."""
+    def _check_needs(self) -> None:
+        """An objective or a baseline that cannot be had here is an error before anything is trained."""
+        for name in self.study.file.score.also:
+            if reason := NEEDS.get(name, lambda data: "")(self.data):
+                raise ValueError(f"{self.study.name}: {reason}")
         if "flow" not in self.study.rivals_for(self.trials):
             return
         try:

@@ -1,5 +1,6 @@
 """What a search tells the outside."""
 
+import numpy as np
 import pytest
 
 from autovae.search.events import LOGGERS, Event, logger
@@ -83,3 +84,24 @@ def test_an_unknown_tracker_is_an_error_that_names_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match="tensorboard"):
         logger("tensorbord", tmp_path, "x")
     assert set(LOGGERS) == {"tensorboard", "mlflow", "wandb"}
+
+
+def test_an_objective_that_cannot_be_had_is_refused_before_anything_is_trained(study, tmp_path):
+    (tmp_path / "kid.toml").write_text(STUDY.replace("samples = 2", 'samples = 2\nalso = ["kid"]'))
+    np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).random((60, 8, 8)))
+    with pytest.raises(ValueError, match="needs labels"):
+        Run(load_study(tmp_path / "kid.toml"), tmp_path / "results", dataset=str(tmp_path / "mine.npz"))
+
+
+def test_two_objectives_prune_and_end_in_a_table(tmp_path):
+    (tmp_path / "space.toml").write_text(
+        SPACE + "[parameters.width]\nchoices = [4, 8]\n[parameters.depth]\nlow = 1\nhigh = 2\n"
+    )
+    text = STUDY.replace("hidden = [8]\n", "").replace("samples = 2", 'samples = 2\nalso = ["parameters"]', 1)
+    text = text.replace("trials = 3", "trials = 6").replace("batch = 2\n", 'batch = 3\nsampler = "nsga2"\n', 1)
+    (tmp_path / "two.toml").write_text(text + "[pruning]\nrungs = [1]\n")
+    job = Run(load_study(tmp_path / "two.toml"), tmp_path / "results")
+    job.execute()
+    rows = job.ledger.rows()
+    assert {row["state"] for row in rows} == {"COMPLETE", "PRUNED"}
+    assert all(row["parameters"] > 0 for row in rows if row["state"] == "COMPLETE")
