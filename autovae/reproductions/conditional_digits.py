@@ -64,8 +64,10 @@ class HMCPlan(StrictModel):
 
 
 class VAEPlan(StrictModel):
-    """The VAE that is asked beside the WGAN: 70 % of the latents logistic | normal, the rest cauchy | cauchy."""
+    """The VAE that is asked beside the WGAN, by default with normal posteriors and priors."""
 
+    posterior: str = "normal"
+    prior: str = "normal"
     latent_dim: int = Field(20, ge=1)
     hidden: tuple[int, ...] = (400, 400)
     epochs: int = Field(10, ge=1)
@@ -73,13 +75,7 @@ class VAEPlan(StrictModel):
     learning_rate: float = Field(1e-3, gt=0)
 
     def spec(self) -> VAESpec:
-        first = round(0.7 * self.latent_dim)
-        rest = self.latent_dim - first
-        return VAESpec(
-            posterior=["logistic"] * first + ["cauchy"] * rest, prior=["normal"] * first + ["cauchy"] * rest,
-            likelihood="continuous_bernoulli", latent_dim=self.latent_dim, hidden=self.hidden, epochs=self.epochs,
-            batch_size=self.batch_size, learning_rate=self.learning_rate,
-        )  # fmt: skip
+        return VAESpec(likelihood="continuous_bernoulli", **self.model_dump())
 
 
 class Settings(StrictModel):
