@@ -194,8 +194,8 @@ in the paper 36 minutes a chain of more than 10,000. Machine: {machine()}, under
 
 The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; the conditional one
 {settings.conditional.steps}, so fewer steps count against it){vae}. A power of {settings.power:g} asks for
-pictures of which the classifier is all but certain, and its judge agrees: scores above those of test images are the
-price in unusual digits, which the distance shows.
+pictures of which the classifier is all but certain, and its judge agrees: scores exceed those of test images, and the
+unusual digits that are left out show in the distance.
 Deviations: chains go through smaller powers first, since without that some stay
 with the digit that they start from (12 of 80 in a trial); those of all digits share step size and mass; mean field takes
 {settings.mean_field_iterations} steps of ADVI instead of 600 s; MGVI is not in the paper. The paper's FID of mean field for
