@@ -97,6 +97,9 @@ def test_unknown_names(capsys, tmp_path):
         ("report", tmp_path / "nothing"),
         ("export", tmp_path / "nothing", "--to", tmp_path / "x"),
         ("run", "quickstart", "--device", "gpu9"),
+        ("run", "quickstart", "--devices", "97,98"),
+        ("run", "quickstart", "--devices", ","),
+        ("run", "quickstart", "--devices", "cpu,cpu", "--device", "cpu"),
         ("frobnicate",),
     ):
         code, _, err = call(capsys, *arguments, *(["--results", tmp_path / "r"] if arguments[0] == "run" else []))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from autovae.search.worker import Worker
     from autovae.terminal import LiveProgress
 
-__all__ = ["Storage", "dashboard", "run_workers", "worker"]
+__all__ = ["Storage", "dashboard", "devices_of", "run_workers", "worker"]
 
 STORAGE = "AUTOVAE_STORAGE"
 Storage = Annotated[
@@ -97,8 +98,12 @@ def run_workers(
     storage: str | None,
     on_progress: LiveProgress,
     restarts: int = RESTARTS,
+    devices: Sequence[str] = (),
 ) -> None:
-    """Start workers as processes of this machine, watch them, and conclude the study when they are done."""
+    """Start workers as processes of this machine, watch them, and conclude the study when they are done.
+
+    `devices` are dealt out to the workers in turn.
+    """
     from autovae.search.team import joined
     from autovae.search.worker import ENDED
 
@@ -106,7 +111,7 @@ def run_workers(
         before = job.finished_count()
         if workers > 1:
             folder = job.folder.path / "workers"
-            with _Crew(arguments, workers, folder, storage, restarts, on_progress.phase) as crew:
+            with _Crew(arguments, workers, folder, storage, restarts, on_progress.phase, devices) as crew:
                 while crew.at_work():
                     job._report_search()
                     time.sleep(1.0)
@@ -116,6 +121,16 @@ def run_workers(
         if workers > 1 and reason:  # the workers' logs alone have it
             job.notes.append(reason)
         member.conclude(lambda: _conclude(job, member))
+
+
+def devices_of(text: str) -> list[str]:
+    """The devices of "0,1" (CUDA devices) or "cpu,cpu"; `ValueError` where one is not there."""
+    from autovae.training.loop import choose_device
+
+    names = [f"cuda:{part}" if part.isdigit() else part for part in (part.strip() for part in text.split(",")) if part]
+    if not names:
+        raise ValueError(f"--devices names one device a worker, such as 0,1; got {text!r}")
+    return [str(choose_device(name)) for name in names]
 
 
 def _conclude(job: Run, member: Worker) -> None:
@@ -136,9 +151,11 @@ class _Crew:
         storage: str | None,
         restarts: int,
         say: Callable[[str], Any],
+        devices: Sequence[str] = (),
     ) -> None:
         self.arguments, self.folder, self.say = arguments, folder, say
         self.left = dict.fromkeys([f"w{place + 1}" for place in range(count)], restarts)
+        self.device = dict(zip(self.left, itertools.cycle(devices), strict=False))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.environment = {"OMP_NUM_THREADS": str(max(1, cores // count)), **os.environ, PARENT: str(os.getpid())}
         self.environment |= {STORAGE: storage} if storage else {}  # not an argument: a password would be in `ps`
@@ -149,6 +166,7 @@ class _Crew:
         output = open(self.folder / f"{name}.out", "ab")  # noqa: SIM115
         command = [sys.executable, "-m", "autovae", "worker", *self.arguments, "--name", name, "--no-finals"]
         command += ["--of", str(len(self.left))]
+        command += ["--device", self.device[name]] if name in self.device else []
         process = subprocess.Popen(
             command,
             stdout=output,

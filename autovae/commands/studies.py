@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autovae.commands.cluster import Storage, run_workers
+from autovae.commands.cluster import Storage, devices_of, run_workers
 from autovae.commands.options import DataDir, Device, Json, Results, emit
 
 __all__ = ["run", "report", "compare", "export"]
@@ -27,6 +27,9 @@ def run(
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes on this machine that share the work.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option("--devices", metavar="0,1", help="GPUs of this machine, a worker each.")
     ] = None,
     storage: Storage = None,
     log: Annotated[
@@ -49,14 +52,19 @@ def run(
     if is_reproduction(study):
         if dataset is not None or trials is not None:
             raise ValueError("--dataset and --trials are for searches; a reproduction says both in its study file")
-        if workers is not None or storage is not None:
-            raise ValueError("--workers and --storage are for searches; a reproduction runs in one process")
+        if workers is not None or storage is not None or devices is not None:
+            raise ValueError("--workers, --devices and --storage are for searches; a reproduction runs in one process")
         if log is not None:
             raise ValueError("--log is for searches, whose trials it tells of; leave it out")
         _reproduce(study, full, plan, results, data, device, json)
         return
     if full:
         raise ValueError(f"--full is for reproductions; {study} is a search: leave it out")
+    places = devices_of(devices) if devices is not None else []
+    if places:
+        if device is not None:
+            raise ValueError("--devices gives every worker its device; leave out --device")
+        workers = workers or len(places)
     if log is not None and (workers is not None or storage is not None):
         raise ValueError("--log tells of the trials of one process; leave out --workers and --storage")
     from autovae.search.plan import plan_rows, time_row
@@ -89,7 +97,7 @@ def run(
                 }
                 arguments = [study, "--results", str(results)]
                 arguments += [text for key, value in same.items() if value is not None for text in (key, str(value))]
-                run_workers(job, arguments, workers or 1, storage, on_progress)
+                run_workers(job, arguments, workers or 1, storage, on_progress, devices=places)
         except KeyboardInterrupt:
             kept = f"{job.finished_count()} finished trials are kept in {job.folder.path}"
             typer.echo(f"\nstopped; {kept}; run the same command again to resume", err=True)
