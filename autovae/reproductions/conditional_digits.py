@@ -86,6 +86,7 @@ class Settings(StrictModel):
     conditional: GANPlan = GANPlan()
     vae: VAEPlan = VAEPlan()
     priors: tuple[str, ...] = ("wgan", "vae")
+    study: str = "mnist_pairing_v1"  # whose exported winner is the prior "winner"
     methods: tuple[str, ...] = ("cwgan", "hmc", "mean_field", "mgvi")
     digits: tuple[int, ...] = tuple(range(10))
     power: float = Field(100.0, gt=0)
@@ -159,9 +160,18 @@ def _vae(settings: Settings, modules: DigitModules, notebook: Notebook, device: 
     return load_prior(folder).to(device)
 
 
+def _winner(settings: Settings, modules: DigitModules, notebook: Notebook, device: torch.device) -> PriorModule:
+    """The winner of a study, from its results folder beside this one."""
+    folder = notebook.path.parent / settings.study / "winners" / "1"
+    if not (folder / "model.safetensors").is_file():
+        raise ValueError(f"{folder} holds no exported winner; run the study first: autovae run {settings.study}")
+    return load_prior(folder).to(device)
+
+
 PRIORS: dict[str, Callable[[Settings, DigitModules, Notebook, torch.device], PriorModule]] = {
     "wgan": _wgan,
     "vae": _vae,
+    "winner": _winner,
 }
 
 

@@ -159,11 +159,12 @@ def _page(
     iterations = len(plan.ladder) * plan.burn_in + plan.warmup + plan.draws
     took = f"{hmc['solving_seconds']:.0f} s together, {hmc['solving_seconds'] / chains:.1f} s a chain"
     belief = f"{settings.vae.posterior} | {settings.vae.prior}, {settings.vae.latent_dim} latents, {settings.vae.epochs} epochs"
-    vae = (
-        f"; the VAE ({belief}) was exported and read back as a prior module"
-        if "vae" in settings.priors
-        else "; no VAE was asked in this setting"
-    )
+    asked = {
+        "vae": f"the VAE ({belief}) was exported and read back as a prior module",
+        "winner": f"the winner is the one that {settings.study} exported, as it was",
+    }
+    named = [words for name, words in asked.items() if name in settings.priors]
+    vae = "".join(f"; {words}" for words in named) if named else "; no VAE was asked in this setting"
     return f"""# Conditional digits
 
 {sentence}.
