@@ -54,7 +54,7 @@ def _curves(content: Content) -> str:
 
 def _front(content: Content) -> str:
     """A second measure beside the score, where trials have one."""
-    for name, words in (("kid", "KID"), ("fid", "FID")):
+    for name, words in (("kid", "KID"), ("fid", "FID"), ("parameters", "the number of weights")):
         rows = [row for row in content.record.complete if isinstance(row.get(name), float)]
         if len(rows) > 1:
             return content.chart(
