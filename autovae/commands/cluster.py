@@ -73,6 +73,8 @@ def worker(
 
     _end_with_parent()
     signal.signal(signal.SIGTERM, _as_ctrl_c)  # what SLURM and Kubernetes send first
+    if PARENT in os.environ:  # a parent in the background ignores Ctrl-C and hands that down, but stops its workers so
+        signal.signal(signal.SIGINT, _as_ctrl_c)
     loaded = load_study(study)
     with live_progress(loaded.name) as on_progress:
         job = Run(loaded, results, dataset, data, trials, device, on_progress)
@@ -227,10 +229,6 @@ def dashboard(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
 ) -> None:
     """Watch a study in the browser while it runs, with optuna-dashboard (`pip install 'autovae[dashboard]'`)."""
-    try:
-        from optuna_dashboard import run_server
-    except ImportError:
-        raise ValueError("the dashboard needs optuna-dashboard: pip install 'autovae[dashboard]'") from None
     from autovae.search.storage import open_storage
     from autovae.search.study import load_study
 
@@ -238,6 +236,10 @@ def dashboard(
     journal = folder / "trials.journal"
     if storage is None and not journal.is_file():
         raise ValueError(f"{journal} does not exist yet; run the study first, or give its --storage")
+    try:
+        from optuna_dashboard import run_server
+    except ImportError:
+        raise ValueError("the dashboard needs optuna-dashboard: pip install 'autovae[dashboard]'") from None
     shown: BaseStorage
     if storage is None:
         from autovae.search.journal import open_journal

@@ -123,6 +123,7 @@ def serve():
         code = 0
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
             sys.stdin.close()
             work(**settings)
         except KeyboardInterrupt:
