@@ -137,6 +137,10 @@ def _page(
     settings: Settings, found: Found, checks: list[dict[str, Any]], modules: DigitModules, sentence: str
 ) -> str:  # fmt: skip
     asked, judge = modules.network("digit").card, modules.judge().card
+    asked_name, judge_name = asked.get("network", "own"), judge.get("network", "own")
+    asked_accuracy, judge_accuracy = (
+        f"{card['accuracy']:.2%}" if "accuracy" in card else "not measured" for card in (asked, judge)
+    )
     lines = [
         "| prior | method | accuracy, asked | paper | by the judge | paper | Frechet, judge's | FID, paper | seconds |"
     ]
@@ -175,10 +179,10 @@ Table 1, means over digits {", ".join(map(str, settings.digits))}; every digit i
 
 {chr(10).join(lines)}
 
-*Frechet, judge's*: Frechet distance to the training images of the digit in the {judge["network"]} judge's last hidden layer. It
+*Frechet, judge's*: Frechet distance to the training images of the digit in the {judge_name} judge's last hidden layer. It
 is no FID (Inception's features, the paper's column) and compares the rows of this table only. Test images have fewer
-samples than the rest, which raises their distance. Asked: {asked["network"]}, test accuracy {asked["accuracy"]:.2%}; judge:
-{judge["network"]}, {judge["accuracy"]:.2%}, trained on the other half of the images.
+samples than the rest, which raises their distance. Asked: {asked_name}, test accuracy {asked_accuracy}; judge:
+{judge_name}, {judge_accuracy}, trained on the other half of the images.
 
 Chains, means over digits: {plan.chains} chains of {plan.draws} draws a digit, after {plan.burn_in} iterations at each power of
 {plan.ladder} and {plan.warmup} of warm-up at {settings.power:g}; {plan.steps} leapfrogs, acceptance {plan.target} asked for.
