@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 __all__ = ["write_bytes", "write_text"]
@@ -11,7 +12,7 @@ __all__ = ["write_bytes", "write_text"]
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     """Write a file atomically; a reader sees the old content or the new, never a part."""
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -66,7 +66,7 @@ class ResultsFolder:
                     f"{'; ...' if len(changes) > 4 else ''}); a study with results is not edited: copy the study file "
                     "under a new name, or use --results with another folder"
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(not _begun(entry) for entry in self.path.iterdir()):
             raise ResultsError(f"{self.path} is not empty and has no study.toml; use --results with another folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -92,6 +92,11 @@ class ResultsFolder:
     def read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _begun(entry: Path) -> bool:
+    """Whether this is what another worker of the study leaves in the moment before it has written study.toml."""
+    return entry.name in ("workers", "tensorboard") or entry.name.startswith((".", "trials.journal"))
 
 
 def _cell(value: Any) -> Any:

@@ -157,9 +157,11 @@ def test_what_the_command_line_refuses(path, tmp_path, capsys, arguments, words)
     assert "geheim" not in error
 
 
-def test_the_dashboard_says_how_to_install_it(path, capsys, monkeypatch):
+def test_the_dashboard_says_how_to_install_it(path, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    assert main(["dashboard", str(path)]) == 2
+    (tmp_path / "results" / "tiny").mkdir(parents=True)
+    (tmp_path / "results" / "tiny" / "trials.journal").touch()
+    assert main(["dashboard", str(path), "--results", str(tmp_path / "results")]) == 2
     assert "pip install 'autovae[dashboard]'" in capsys.readouterr().err
 
 
@@ -222,7 +224,11 @@ def test_ctrl_c_stops_all_workers_and_nothing_is_lost(path, tmp_path, times):
     path.write_text(STUDY.replace("epochs = 1", "epochs = 2000"))
     results = tmp_path / "results"
     command = [sys.executable, "-m", "autovae", "run", str(path), "--workers", "2", "--results", str(results)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # where the tests run in the background Ctrl-C is ignored, and that is handed down
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     _wait_for_worker(results / "tiny", process)
     for _ in range(times):
         process.send_signal(signal.SIGINT)
