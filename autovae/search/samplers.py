@@ -51,6 +51,7 @@ class Grid(Sampler):
                 f"sampler = 'grid' tries every choice, and the space {space.name} has {many}; give its ranges steps or "
                 "choices, or use another sampler"
             )
+        self.space = space  # kept alive: the cache of grids knows it by its identity
         points = list(space.points())
         order = np.random.default_rng(seed).permutation(len(points))
         self.points = [points[place] for place in order]
