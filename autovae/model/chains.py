@@ -15,8 +15,8 @@ from autovae.model.stacks import is_linear
 
 __all__ = ["Chain"]
 
-# Worth gathering the alive units for: below it the products saved cost more than the copies.
-ALIVE_SHARE = 0.95
+# Worth gathering the alive units for: above it the copies cost more than the products saved.
+ALIVE_SHARE = 0.9
 
 
 class Chain:
@@ -37,19 +37,32 @@ class Chain:
             return None
         return cls(module) if next(module.parameters()).device.type == "cpu" else None
 
+    @property
+    def bias(self) -> float:
+        """The largest of the last layer's biases, in size."""
+        return float(self._layers[-1][1].abs().max())
+
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        alive: Tensor | None = None
-        for weight, bias, activation in self._layers:
-            if alive is not None:
-                x, weight = x.index_select(1, alive), weight.index_select(0, alive)
-            x = torch.addmm(bias, x, weight)
-            alive = None
-            if isinstance(activation, nn.ReLU):
-                x.relu_()
-                share = x.mT.mv(x.new_ones(len(x)))  # its sum: positive where any is, and one product, not a search
-                awake = (~(share <= 0)).nonzero().squeeze(1)  # nan is awake, and stays seen
-                alive = awake if len(awake) < ALIVE_SHARE * x.shape[1] else None
-            elif activation is not None:
-                x = activation(x)
-        return x
+        h, weight, bias = self.before_last(x)
+        return torch.addmm(bias, h, weight)
+
+    @torch.no_grad()
+    def before_last(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the last layer multiplies, and its weight (in, out) and bias; idle units are left out of both."""
+        rectified = False
+        for weight, bias, activation in self._layers[:-1]:
+            x = torch.addmm(bias, *(_alive(x, weight) if rectified else (x, weight)))
+            rectified = isinstance(activation, nn.ReLU)
+            x = x.relu_() if rectified else x if activation is None else activation(x)
+        weight, bias, _ = self._layers[-1]
+        return *(_alive(x, weight) if rectified else (x, weight)), bias
+
+
+def _alive(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rectified x and the weight it meets without the units that are 0 in every row, where these are many."""
+    share = x.mT.mv(x.new_ones(len(x)))  # its sum: positive where any is, and one product, not a search
+    alive = (~(share <= 0)).nonzero().squeeze(1)  # nan is alive, and stays seen
+    if len(alive) >= ALIVE_SHARE * x.shape[1]:
+        return x, weight
+    return x.index_select(1, alive), weight.index_select(0, alive)
