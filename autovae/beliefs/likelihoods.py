@@ -52,6 +52,7 @@ from autovae.beliefs.likelihood_masses import (
     normal_interval,
     student_interval,
 )
+from autovae.fused import kernels_for
 from autovae.tables import lookup, unknown
 
 __all__ = ["LIKELIHOODS", "Likelihood", "check_support"]
@@ -80,6 +81,10 @@ class Likelihood(ABC):
     def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         """`log_prob` summed over the last axis; a head may find the sum with less work than its terms."""
         return self.log_prob(x, params, scale).sum(-1)
+
+    def sums_in_one_pass(self, params: Tensor) -> bool:
+        """Whether `log_prob_sum` has a fused kernel for these params, which may be bfloat16 then."""
+        return False
 
     def log_mass_sum(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         """`log_mass` summed over the last axis."""
@@ -194,7 +199,38 @@ class _CoinSum(torch.autograd.Function):
         return None, grad.unsqueeze(-1) * ctx.saved_tensors[0]
 
 
-class Bernoulli(Likelihood):
+class _FusedSum(torch.autograd.Function):
+    """sum x eta - A(eta) over the last axis by one kernel, for x (B, X) and eta (..., B, X), see `kernels`."""
+
+    @staticmethod
+    def forward(ctx, x, eta, head, kernels):  # type: ignore[no-untyped-def]
+        value, slope = kernels.linear_in_x(x.contiguous(), eta.contiguous(), head)
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        (slope,) = ctx.saved_tensors
+        return None, slope.mul_(grad.unsqueeze(-1)), None, None
+
+
+class LinearInX(Likelihood):
+    """Heads x eta - A(eta): log densities linear in x."""
+
+    def sums_in_one_pass(self, params: Tensor) -> bool:
+        return kernels_for(params) is not None
+
+    def _fused_sum(self, x: Tensor, params: Tensor) -> Tensor | None:
+        """`log_prob_sum` by one kernel, or None where there is none."""
+        kernels = kernels_for(params)
+        if kernels is None or x.dim() != 2 or params.shape[-2:] != x.shape:
+            return None
+        result: Tensor = _FusedSum.apply(x, params, self.name, kernels)
+        return result
+
+
+class Bernoulli(LinearInX):
     """A coin of logit eta: black or white; grey x is read as the share of white."""
 
     name = "bernoulli"
@@ -206,6 +242,8 @@ class Bernoulli(Likelihood):
         return _linear_in_x(x, params, _softplus_and_sigmoid)
 
     def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        if (fused := self._fused_sum(x, params)) is not None:
+            return fused
         x = x.to(params.dtype)
         if not (params.requires_grad and torch.is_grad_enabled()):
             spare = params.abs()
@@ -241,7 +279,7 @@ def _halves(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     return (lower <= 0) & (upper == 0.5), (lower == 0.5) & (upper >= 1)
 
 
-class ContinuousBernoulli(Likelihood):
+class ContinuousBernoulli(LinearInX):
     """The Bernoulli made a density on [0, 1] by its normaliser, an exponential cut to the unit interval."""
 
     name = "continuous_bernoulli"
@@ -250,6 +288,10 @@ class ContinuousBernoulli(Likelihood):
 
     def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return _linear_in_x(x, params, log_uniform_tilt)
+
+    def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
+        fused = self._fused_sum(x, params)
+        return super().log_prob_sum(x, params, scale) if fused is None else fused
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return log_tilted_bin(lower, upper, params)

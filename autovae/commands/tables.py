@@ -58,7 +58,7 @@ def datasets(data: DataDir = None, json: Json = False) -> None:
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="training, conv, overhead, nll, divergences, importance or hmc.")],
+    name: Annotated[str, typer.Argument(help="training, rate, conv, overhead, nll, divergences, importance or hmc.")],
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved rounds; ratios are their medians.")] = 5,
     device: Device = None,
     json: Json = False,

@@ -93,4 +93,7 @@ def minibatches(
     """
     if num_points < 1 or batch_size < 1:
         raise ValueError(f"got {num_points} points in batches of {batch_size}, expected at least 1 of each")
-    return list(epoch_order(num_points, data_seed, epoch).to(device).split(batch_size))
+    order = epoch_order(num_points, data_seed, epoch)
+    if torch.device(device).type == "cuda":  # pinned, so that the host need not wait for the copy
+        order = order.pin_memory()
+    return list(order.to(device, non_blocking=True).split(batch_size))

@@ -150,4 +150,4 @@ def init_linear(module: nn.Module, generator: torch.Generator) -> None:
             for parameter in (weight, bias):
                 if parameter is not None:
                     draw = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-                    parameter.copy_((2 * draw - 1) * bound)
+                    parameter.copy_(draw.mul_(2).sub_(1).mul_(bound))

@@ -20,10 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
+
+from autovae.fused import kernels_for
 
 __all__ = ["LinearStack", "ModuleStack", "is_linear", "prepare", "stack"]
 
@@ -38,12 +41,14 @@ class Activation:
     pull: Callable[[Tensor, Tensor], object]  # (gradient, kept): in place; kept is f(a), or a where that is needed
     keeps_input: bool = False
     settings: tuple[object, ...] = field(default=(), compare=True)
+    rectifies: bool = False  # max(a, 0), for which there are fused kernels
 
 
 def _relu(module: nn.Module) -> Activation:
     return Activation(
         lambda a, out: torch.clamp(a, min=0, out=out),
         lambda g, h: aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
+        rectifies=True,
     )
 
 
@@ -131,6 +136,10 @@ def _pull(runs: Runs, gradient: Tensor, result: Tensor, a: Tensor, one: bool) ->
         activation.pull(gradient if whole else gradient[start:stop], kept if whole else kept[start:stop])
 
 
+def _rectifies(runs: Runs) -> bool:
+    return len(runs) == 1 and runs[0][2].rectifies
+
+
 class _Chain(torch.autograd.Function):
     """The chain of a LinearStack, forward and backward, as the module's docstring has it.
 
@@ -140,50 +149,62 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, stack, *parameters):  # type: ignore[no-untyped-def]
         layers = stack.layers()
-        ctx.stack, ctx.layers, ctx.shared = stack, layers, x.dim() == 2
+        ctx.stack, ctx.layers, ctx.shared, ctx.wide = stack, layers, x.dim() == 2, x.dtype
         one = stack.size == 1
-        affine = torch.addmm if one else torch.baddbmm
         h = x if stack.narrow is None else x.to(stack.narrow)
         if one:
             h = h if ctx.shared else h.squeeze(0)
         elif ctx.shared:
             h = h.expand(stack.size, -1, -1)
+        ctx.kernels = kernels_for(h)
         kept = [h]
         for depth, (weight, bias) in enumerate(layers):
-            h = affine(bias, h, weight)
-            if depth < len(stack.activations):
-                h, a = _activate(stack.activations[depth], h, one)
+            runs = stack.activations[depth] if depth < len(stack.activations) else []
+            fused = ctx.kernels is not None and _rectifies(runs)
+            h = _affine(h, weight, bias, fused, ctx.kernels)
+            if runs:
+                h, a = (h, h) if fused else _activate(runs, h, one)
                 kept += [h, a]
         ctx.save_for_backward(*kept)
         h = h.unsqueeze(0) if one else h
-        return h if stack.narrow is None else h.to(x.dtype)
+        return h if stack.narrow is None or stack.narrow_outputs else h.to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         stack, layers, kept = ctx.stack, ctx.layers, ctx.saved_tensors
-        one, wide = stack.size == 1, gradient.dtype
+        one, wide = stack.size == 1, ctx.wide
         product = torch.mm if one else torch.bmm
         g = gradient.squeeze(0) if one else gradient
         g = (g if stack.narrow is None else g.to(stack.narrow)).contiguous()
         slopes: list[Tensor | None] = [None] * (2 * len(layers))
+        sums: Tensor | None = None  # of g over points, where they were found on the way
         for depth in reversed(range(len(layers))):
             below = kept[2 * depth - 1] if depth else kept[0]
             weight, bias = 2 * depth, 2 * depth + 1
+            if sums is None and (stack.sinks or ctx.needs_input_grad[2 + bias]):
+                out = stack.sinks[bias] if stack.sinks and not stack.written else None
+                sums = torch.sum(g, -2, keepdim=True, dtype=wide, out=out)
+            elif stack.sinks and not stack.written:
+                stack.sinks[bias].copy_(sums)
             if stack.sinks and not stack.written:
-                product(below.mT, g, out=stack.sinks[weight])
-                torch.sum(g, -2, keepdim=True, out=stack.sinks[bias])
+                _product_into(stack.sinks[weight], product, below.mT, g)
             elif stack.sinks:
                 stack.sinks[weight] += product(below.mT, g)
-                stack.sinks[bias] += g.sum(-2, keepdim=True)
+                stack.sinks[bias] += sums
             else:
                 if ctx.needs_input_grad[2 + weight]:
                     slopes[weight] = product(below.mT, g).to(wide)
-                if ctx.needs_input_grad[2 + bias]:
-                    slopes[bias] = g.sum(-2, keepdim=True, dtype=wide)
+                slopes[bias] = sums
+            sums = None
             if depth:
-                g = product(g, layers[depth][0].mT)
-                _pull(stack.activations[depth - 1], g, kept[2 * depth - 1], kept[2 * depth], one)
+                g, runs = product(g, layers[depth][0].mT), stack.activations[depth - 1]
+                if ctx.kernels is not None and _rectifies(runs):
+                    shape = (stack.size, *g.shape[-2:])
+                    sums = ctx.kernels.rectify_back(g.view(shape), below.view(shape))
+                    sums = sums.squeeze(0) if one else sums
+                else:
+                    _pull(runs, g, kept[2 * depth - 1], kept[2 * depth], one)
         stack.written = True
         if one:
             slopes = [slope if slope is None else slope.unsqueeze(0) for slope in slopes]
@@ -195,6 +216,24 @@ class _Chain(torch.autograd.Function):
             elif one and not ctx.shared:
                 to_x = to_x.unsqueeze(0)
         return to_x, None, *slopes
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor, rectify: bool, kernels: ModuleType | None) -> Tensor:
+    """h W + b, by torch in one call, or where there are kernels rectified too."""
+    if kernels is None:
+        return (torch.addmm if h.dim() == 2 else torch.baddbmm)(bias, h, weight)
+    h = (torch.mm if h.dim() == 2 else torch.bmm)(h, weight)
+    members = weight.shape[0] if weight.dim() == 3 else 1
+    kernels.add_bias_(h.view(members, -1, h.shape[-1]), bias, rectify)
+    return h
+
+
+def _product_into(sink: Tensor, product: Callable[..., Tensor], a: Tensor, b: Tensor) -> None:
+    """The product of two tensors, which may be of a narrower type, in the type of `sink`."""
+    if a.dtype == sink.dtype:
+        product(a, b, out=sink)
+    else:
+        product(a, b, sink.dtype, out=sink)
 
 
 class LinearStack(nn.Module):
@@ -216,6 +255,7 @@ class LinearStack(nn.Module):
         between = [[layer for layer in member if not isinstance(layer, nn.Linear)] for member in members]
         self.activations = [_runs(layers) for layers in zip(*between, strict=True)]
         self.narrow: torch.dtype | None = None
+        self.narrow_outputs = False  # whether what comes out stays in that type
         self.sinks: list[Tensor] = []
         self.written = False  # whether the sinks hold gradients of this step
         self._views: list[tuple[Tensor, Tensor]] = []
@@ -236,12 +276,13 @@ class LinearStack(nn.Module):
     def own_gradients(self) -> None:
         """From now on backward passes write into fixed `.grad` tensors; set `written = False` after every step.
 
-        Only where all parameters are learned, and products have the weights' type.
+        Only where all parameters are learned, and products can be had in the weights' type: on CUDA, or of such factors.
         """
         self.sinks = []
-        if self.narrow is not None or not all(p.requires_grad for p in self.parameters()):
+        parameters = list(self.parameters())
+        if not all(p.requires_grad for p in parameters) or (self.narrow is not None and not parameters[0].is_cuda):
             return
-        for p in self.parameters():
+        for p in parameters:
             p.grad = torch.zeros_like(p)
             self.sinks.append(p.grad.squeeze(0) if self.size == 1 else p.grad)
 

@@ -29,7 +29,7 @@ from autovae.beliefs.posteriors import FlowPosterior
 from autovae.beliefs.priors import RIVALS, Rival, join, part
 from autovae.model.gradients import check_estimator
 from autovae.model.networks import NETWORKS, init_linear
-from autovae.model.stacks import stack
+from autovae.model.stacks import LinearStack, prepare, stack
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
 from autovae.tables import lookup
@@ -207,6 +207,12 @@ class VAEStack(nn.Module):
         self.pairing.to(device)
         return self.to(device)
 
+    def prepare(self, narrow: torch.dtype | None = None) -> list[LinearStack]:
+        """Make ready for training with products in type `narrow`; the linear stacks, see `stacks.prepare`."""
+        if isinstance(self.decoder, LinearStack):
+            self.decoder.narrow_outputs = narrow is not None and self.raw_scale.is_cuda
+        return prepare(self, narrow)
+
     def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """loc and scale of q(z|x), each (P, B, D)."""
         return self.pairing.parametrise(self.encoder(inputs))
@@ -269,12 +275,17 @@ class VAEStack(nn.Module):
         outputs = self.decoder(z)
         return outputs.view(outputs.shape[0], samples, -1, outputs.shape[-1])
 
-    def _heads(self, outputs: Tensor) -> list[tuple[_Run, Tensor, Tensor | None]]:
-        """Per run of members: its parameters and its scale, floored at a quarter of a bin."""
+    def _heads(self, outputs: Tensor, sums: bool = False) -> list[tuple[_Run, Tensor, Tensor | None]]:
+        """Per run of members: its parameters and its scale, floored at a quarter of a bin.
+
+        Parameters in a narrower type are widened, unless only `sums` of a head are wanted that takes them as they are.
+        """
         heads: list[tuple[_Run, Tensor, Tensor | None]] = []
         floor = self.domain.scale_floor
         for run in self._runs:
             params, scale = outputs[run.start : run.stop], None
+            if not (sums and run.likelihood.sums_in_one_pass(params)):
+                params = params.to(self.raw_scale.dtype)
             if run.source == "pixel":
                 params, log_scale = params.chunk(2, dim=-1)
                 scale = floor + log_scale.clamp(max=10.0).exp()
@@ -292,7 +303,7 @@ class VAEStack(nn.Module):
         Where `mask` (B, X) is 0 the feature was not observed and drops out.
         """
         parts = []
-        for run, params, scale in self._heads(outputs):
+        for run, params, scale in self._heads(outputs, sums=mask is None):
             x = targets[run.likelihood.trains_on]
             if mask is None:
                 parts.append(run.likelihood.log_prob_sum(x, params, scale))

@@ -9,12 +9,13 @@ medians over rounds. Ours includes the minibatch's gather, dequantisation and no
 | contender     | what                                                                                            |
 |---------------|-------------------------------------------------------------------------------------------------|
 | population    | `Population` of `members` VAEs, per member                                                      |
+| bfloat16      | the same population with products of bfloat16 factors, weights in float32 (the peers' stay)      |
 | single        | the same code with one member                                                                   |
 | pythae        | pythae's VAE and torch's Adam, its training step without its DataLoader                         |
 | example       | PyTorch's VAE example: one module, binary_cross_entropy, torch.optim.Adam                       |
 | fused         | the example with logits and fused Adam                                                          |
 | vmap          | `torch.func.vmap` of the plain module over stacked parameters, fused Adam, per member           |
-| processes     | the fused loop in two processes that share the threads, per VAE (CPU)                           |
+| processes     | the fused loop in two processes that share the threads (CUDA: four that share the GPU), per VAE |
 | floor         | 312 GFLOP at the best rate of square products of 1024 to 4096 in the same round                 |
 """
 
@@ -104,12 +105,12 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def ours(members: int, batch: int, steps: int, device: torch.device) -> Contender:
+def ours(members: int, batch: int, steps: int, device: torch.device, narrow: torch.dtype | None = None) -> Contender:
     data = images(batch * steps)
     spec = VAESpec(batch_size=batch)
     group = [Member(build(spec.replace(seed=seed), data.domain)) for seed in range(members)]
     feed = Feed(data, device=device)
-    population = Population(group, feed)
+    population = Population(group, feed, narrow)
 
     def train() -> None:
         population.train_epoch()
@@ -210,34 +211,37 @@ def floor(device: torch.device) -> float:
 
 
 class Processes:
-    """Two processes with half the threads each, which run the fused loop when told to."""
+    """Processes that share a device and run the fused loop when told to: two with half the threads each, four on CUDA."""
 
-    def __init__(self, threads: int) -> None:
-        command = [sys.executable, "-m", "autovae.reproductions.bench_training", "--worker", str(max(1, threads // 2))]
+    def __init__(self, threads: int, device: torch.device) -> None:
+        count = 4 if device.type == "cuda" else 2
+        each = ["--worker", str(max(1, threads // count)), str(device)]
+        command = [sys.executable, "-m", "autovae.reproductions.bench_training", *each]
         self._workers = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
         ]
 
     def run(self, batch: int, steps: int) -> float:
-        """Seconds per epoch per VAE: the slower of the two, halved."""
+        """Seconds per epoch per VAE: those of the slowest, over how many there are."""
         for worker in self._workers:
             assert worker.stdin is not None  # opened above
             worker.stdin.write(f"{batch} {steps}\n")
             worker.stdin.flush()
-        return max(float(worker.stdout.readline()) for worker in self._workers if worker.stdout is not None) / 2
+        slowest = max(float(worker.stdout.readline()) for worker in self._workers if worker.stdout is not None)
+        return slowest / len(self._workers)
 
     def close(self) -> None:
         for worker in self._workers:
             worker.communicate("")
 
 
-def _work(threads: int) -> None:
+def _work(threads: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
     contenders: dict[tuple[int, int], Contender] = {}
     for line in sys.stdin:
         batch, steps = (int(word) for word in line.split())
         if (batch, steps) not in contenders:
-            contenders[batch, steps] = example(batch, steps, torch.device("cpu"), fused=True)
+            contenders[batch, steps] = example(batch, steps, device, fused=True)
             contenders[batch, steps]()
         print(contenders[batch, steps](), flush=True)
 
@@ -247,20 +251,21 @@ def bench_training(
     device: str | None = "cpu",
     members: int | None = None,
     threads: int | None = None,
-    products: str = "fast",
+    products: str | None = None,
     clock: str = "wall",
     results: str | Path | None = "results/bench",
 ) -> dict[str, Any]:
     """Ratios above 1 are times faster than the peer; `seconds_*` are medians per epoch per VAE, `fastest_*` minima.
 
     clock = "processor" counts the processor's time for this program, which neighbours on a busy machine disturb less:
-    for one thread on a CPU.
+    for one thread on a CPU. `products` holds for all contenders: "fast" on a CPU, TF32 on CUDA, unless another is named.
     """
     lookup(CLOCKS, clock, "clock")
     if clock == "processor" and threads != 1:
         raise ValueError(f"clock 'processor' adds up threads, so it is for threads = 1, got {threads}")
     where = choose_device(device)
-    count = members or (64 if where.type == "cuda" else 8)
+    count = members or (128 if where.type == "cuda" else 8)
+    products = products or ("tf32" if where.type == "cuda" else "fast")
     before = torch.get_num_threads()
     _clock[0] = clock
     values: dict[str, Any] = {"rounds": rounds, "device": str(where), "members": count, "clock": clock}
@@ -288,17 +293,18 @@ def bench_training(
         _clock[0] = "wall"
     values |= _ratios(seconds)
     if results is not None:
-        _write(Path(results) / "training.csv", rows)
+        _write(Path(results) / f"training{'_cuda' if where.type == 'cuda' else ''}.csv", rows)
     return values
 
 
 def _rounds(rounds: int, members: int, device: torch.device, threads: int) -> dict[tuple[int, str], list[float]]:
     contenders: dict[tuple[int, str], Contender] = {}
-    processes = Processes(threads) if device.type == "cpu" and threads > 1 else None
+    processes = Processes(threads, device) if device.type == "cuda" or threads > 1 else None
     for batch, steps in STEPS.items():
         steps = steps if device.type == "cpu" else 10 * steps
         candidates: dict[str, Contender | None] = {
             "population": ours(members, batch, steps, device),
+            "bfloat16": ours(members, batch, steps, device, torch.bfloat16),
             "single": ours(1, batch, steps, device),
             "pythae": pythae(batch, steps, device),
             "example": example(batch, steps, device, fused=False),
@@ -336,6 +342,8 @@ def _ratios(seconds: dict[tuple[int, str], list[float]]) -> dict[str, Any]:
         "vs_pythae_batch1000": ratio(1000, "pythae", "population"),
         "vs_pythae_batch100": ratio(100, "pythae", "population"),
         "single_vs_pythae_batch100": ratio(100, "pythae", "single"),
+        "bfloat16_vs_pythae_batch1000": ratio(1000, "pythae", "bfloat16"),
+        "bfloat16_vs_pythae_batch100": ratio(100, "pythae", "bfloat16"),
         "peak_fraction_batch1000": ratio(1000, "floor", "population"),
         "peak_fraction_batch100": ratio(100, "floor", "population"),
     }
@@ -362,7 +370,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        _work(int(sys.argv[2]))
+        _work(int(sys.argv[2]), torch.device(sys.argv[3]))
     else:
         import json
 

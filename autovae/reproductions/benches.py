@@ -12,6 +12,7 @@ __all__ = ["BENCHES", "run_bench"]
 
 BENCHES: dict[str, str] = {
     "training": "autovae.reproductions.bench_training:bench_training",
+    "rate": "autovae.reproductions.bench_rate:bench_rate",
     "overhead": "autovae.reproductions.bench_overhead:bench_overhead",
     "conv": "autovae.reproductions.bench_conv:bench_conv",
     "nll": "autovae.reproductions.bench_nll:bench_nll",

@@ -34,7 +34,7 @@ from autovae.metrics.common_head import common_head_scores
 from autovae.search.space import canonical
 from autovae.search.study import Study
 from autovae.spec import VAESpec
-from autovae.training.loop import Event, Trained, fit_population
+from autovae.training.loop import Event, Trained, choose_device, fit_population
 
 __all__ = ["Final", "Gain", "Verdict", "candidates", "paired_gain", "run_finals"]
 
@@ -183,17 +183,17 @@ def run_finals(
     entries = [("finalist", row) for row in finalists] + [("baseline", baseline), *rivals]
     specs = [row["spec"].replace(seed=seed) for _, row in entries for seed in seeds]
     fits = fit_population(specs, data, on_event=on_event, device=device)
-    samples = study.file.score.final_samples
+    samples, where = study.file.score.final_samples, choose_device(device)
     finals = []
     for place, (role, row) in enumerate(entries):
         own = fits[place * len(seeds) : (place + 1) * len(seeds)]
-        bits, common = _bits(own, data, "validation", samples), _common_bits(own, data, study)
+        bits, common = _bits(own, data, "validation", samples, where), _common_bits(own, data, study, where)
         finals.append(Final(role, row["spec"], row["number"], own, bits, common_head=common))
     ranked, base, learned = finals[: len(finalists)], finals[len(finalists)], finals[len(finalists) + 1 :]
     ranked.sort(key=lambda final: final.mean)
     winner = ranked[0]
     for final in (winner, base, *learned):
-        final.test = _bits(final.fits, data, "test", samples)
+        final.test = _bits(final.fits, data, "test", samples, where)
     assert winner.test is not None  # both were just measured
     assert base.test is not None
     gains = {
@@ -204,33 +204,34 @@ def run_finals(
         baseline=base,
         gain_validation=paired_gain(base.validation, winner.validation, len(ranked)),
         gain_test=paired_gain(base.test, winner.test, len(ranked)),
-        bound_gap=_gap(winner, data, samples),
+        bound_gap=_gap(winner, data, samples, where),
         samples=samples,
         rivals=learned,
         rival_gains=gains,
     )
 
 
-def _bits(fits: Sequence[Trained], data: Data, part: str, samples: int) -> np.ndarray:
+def _bits(fits: Sequence[Trained], data: Data, part: str, samples: int, device: torch.device) -> np.ndarray:
     split = getattr(data, part)
-    bounds = log_mass_bounds([fit.model for fit in fits], data, split, samples, seed=1)
+    bounds = log_mass_bounds([fit.model for fit in fits], data, split, samples, seed=1, device=device)
     return np.array([score(per_point, data, split, samples).bits for per_point in bounds])
 
 
-def _common_bits(fits: Sequence[Trained], data: Data, study: Study) -> np.ndarray | None:
+def _common_bits(fits: Sequence[Trained], data: Data, study: Study, device: torch.device) -> np.ndarray | None:
     """Validation bits under the common head; None for two levels, where each head's own masses are all there is."""
     if data.levels == 2:
         return None
     settings = study.file.score
     models = [fit.model for fit in fits]
-    scores = common_head_scores(models, data, data.validation, settings.samples, settings.points, seed=1)
+    split = data.validation
+    scores = common_head_scores(models, data, split, settings.samples, settings.points, seed=1, device=device)
     return np.array([found.bits for found in scores])
 
 
-def _gap(final: Final, data: Data, samples: int) -> float:
+def _gap(final: Final, data: Data, samples: int, device: torch.device) -> float:
     """How far the bound still moves from K to 10 K, in bits per dimension: its looseness is at least of this size."""
     model = [final.fits[final.best].model]
     split = data.validation
     count = min(GAP_POINTS, len(split))
-    few, many = (log_mass_bounds(model, data, split, k, count, seed=2) for k in (samples, 10 * samples))
+    few, many = (log_mass_bounds(model, data, split, k, count, 2, device) for k in (samples, 10 * samples))
     return float(torch.clamp((many - few).double().mean() / (data.domain.features * math.log(2)), min=0.0))

@@ -22,7 +22,7 @@ from autovae.search.extras import EXTRAS
 from autovae.search.pruners import PRUNERS, Rung
 from autovae.search.study import Study
 from autovae.spec import VAESpec
-from autovae.training.loop import Event, Trained, fit_population
+from autovae.training.loop import Event, Trained, choose_device, fit_population
 
 __all__ = ["Asked", "Outcome", "run_batch", "run_in_parts"]
 
@@ -78,11 +78,11 @@ def run_batch(
     alive = [outcome for outcome in outcomes if outcome.spec is not None]
     if not alive:
         return outcomes
-    began = time.perf_counter()
+    began, where = time.perf_counter(), choose_device(device)
 
     def bits_of(models: Sequence[VAE]) -> list[Score]:
         rule = study.file.score
-        bounds = log_mass_bounds(models, data, data.validation, rule.samples, rule.points)
+        bounds = log_mass_bounds(models, data, data.validation, rule.samples, rule.points, device=where)
         return [score(per_point, data, data.validation, rule.samples) for per_point in bounds]
 
     def on_training(event: Event) -> list[int]:

@@ -8,9 +8,9 @@ Training P members holds, besides the data,
              step at once: all of them on CUDA, one stack a lane on a CPU
     back     P members x two moments, when they are handed back on a CPU: after the last step, in the room it has left
 
-so the most is state + noise + max(step, back). The step's part is measured, not modelled, so that it holds for any
-network and bound: one member takes a step with a quarter and with half of its minibatch while every new tensor is
-counted, and the peak grows linearly from there.
+so the most is state + noise + max(step, back), and on CUDA the products' workspaces. The step's part is measured, not
+modelled, so that it holds for any network and bound: one member takes a step with a quarter and with half of its
+minibatch while every new tensor is counted, and the peak grows linearly from there.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from autovae.training.trainer import NOISE_AT_ONCE, Trainer
 
 __all__ = ["Footprint", "available_memory", "footprint", "members_that_fit"]
 
+WORKSPACE = 64 << 20  # of products on CUDA: 32 MiB for the stream, as two threads see it, on chips of this decade
 USABLE = 0.85  # of the memory that is free: the rest is for fragmentation and the neighbours
 
 
@@ -67,17 +68,18 @@ class _Peak(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes: of each member, of each member that is in a step at once, of what all share, of each that is handed back."""
+    """Bytes: of each member, of each that is in a step at once, of what those share, of each that is handed back, of all."""
 
     member: int
     step: int
     shared: int
     back: int = 0
+    fixed: int = 0
 
     def total(self, members: int, at_once: int) -> int:
         """For so many members, of which `at_once` take a step at the same time."""
         worst = max(self.shared + min(members, at_once) * self.step, members * self.back)
-        return members * self.member + worst
+        return self.fixed + members * self.member + worst
 
 
 def footprint(member: Member, feed: Feed, several_rates: bool = True) -> Footprint:
@@ -95,7 +97,8 @@ def footprint(member: Member, feed: Feed, several_rates: bool = True) -> Footpri
     slope = (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0])
     step = int(peaks[1] + slope * (batch - sizes[1]))
     points = batch if feed.device.type == "cuda" else max(batch, BATCHES_AT_ONCE // feed.domain.features)
-    return Footprint(int(state), step, 3 * width * points * feed.domain.features, back)
+    fixed = WORKSPACE if feed.device.type == "cuda" else 0
+    return Footprint(int(state), step, 3 * width * points * feed.domain.features, back, fixed)
 
 
 def _step_peak(member: Member, feed: Feed, points: int) -> int:

@@ -10,6 +10,8 @@ So does the last of an epoch where it is smaller. Without CUDA nothing here runs
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from autovae.training.trainer import Trainer
@@ -19,12 +21,18 @@ __all__ = ["CapturedStep"]
 WARM_UP = 3  # eager steps before a capture: libraries choose their kernels and set aside their memory
 
 
+@functools.cache
+def _capturing_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream a device for all captures: libraries keep a workspace of tens of megabytes for every stream."""
+    return torch.cuda.Stream(device)
+
+
 class CapturedStep:
     """The step of one trainer as a graph on its device."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self._stream = torch.cuda.Stream(trainer.feed.device)
+        self._stream = _capturing_stream(trainer.feed.device)
         self._dequantiser = trainer.feed.dequantiser()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = 0

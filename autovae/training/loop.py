@@ -10,9 +10,11 @@ a rung may be a collection of member numbers to stop there. Not here: the step i
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from torch import nn
 
 from autovae.data.datasets import load
 from autovae.model.vae import VAE, build
-from autovae.spec import VAESpec
+from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
 from autovae.tables import lookup
 from autovae.training.capacity import members_that_fit
@@ -37,6 +39,7 @@ __all__ = ["DivergedError", "Event", "Trained", "advance", "choose_device", "fit
 
 OnEvent = Callable[["Event"], Any]
 OnEpoch = Callable[[Population, Sequence[dict[str, float]], float], None]
+OwnPair = tuple[nn.Module | None, nn.Module | None]
 OwnModule = nn.Module | Sequence[nn.Module] | Callable[[VAESpec], nn.Module] | None
 
 
@@ -102,6 +105,8 @@ def advance(
                         f"{feed.device}; lower batch_size, samples or hidden ({str(error).splitlines()[0]})"
                     ) from None
                 size = len(part) // 2
+                gc.collect()  # what failed is held by cycles of modules and graphs
+                torch.cuda.empty_cache()
             else:
                 waiting = waiting[size:]
 
@@ -155,9 +160,8 @@ def fit_population(
     source = load(data, data_dir=None if data_dir is None else Path(data_dir))
     feed = Feed(source, device=where, dtype=dtype)
     kept = Checkpoints(checkpoint, source.digest)
-    members: list[Member] = []
-    for place, (spec, own) in enumerate(zip(specs, own_modules(specs, encoder, decoder), strict=True)):
-        members.append(_member(build(spec, source.domain, *own), place, kept, feed))
+    vaes = _build_all(specs, source.domain, own_modules(specs, encoder, decoder))
+    members = [_member(vae, place, kept, feed) for place, vae in enumerate(vaes)]
     place_of = {id(member): place for place, member in enumerate(members)}
     began = time.perf_counter()
     every = checkpoint_every or (None if rungs else 1)
@@ -197,9 +201,15 @@ def fit_population(
     return [Trained(member.vae, member.history, member.spec, source) for member in members]
 
 
-def own_modules(
-    specs: Sequence[VAESpec], encoder: OwnModule, decoder: OwnModule
-) -> list[tuple[nn.Module | None, nn.Module | None]]:
+def _build_all(specs: Sequence[VAESpec], domain: Domain, own: Sequence[OwnPair]) -> list[VAE]:
+    """A VAE for every spec; weights of named networks are drawn on all processors."""
+    if any(module is not None for pair in own for module in pair):
+        return [build(spec, domain, *pair) for spec, pair in zip(specs, own, strict=True)]
+    with ThreadPoolExecutor(min(len(specs), os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda spec: build(spec, domain), specs))
+
+
+def own_modules(specs: Sequence[VAESpec], encoder: OwnModule, decoder: OwnModule) -> list[OwnPair]:
     """The user's encoder and decoder for every spec, None where a named network is wanted."""
     pairs = zip(_per_spec(specs, encoder, "encoder"), _per_spec(specs, decoder, "decoder"), strict=True)
     return list(pairs)

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autovae.model.stacks import prepare
 from autovae.model.vae import VAEStack
 from autovae.streams import stream_seed
 from autovae.training.adam import StackedAdam
@@ -45,7 +44,7 @@ class Trainer:
         self.feed = feed
         self.stack = VAEStack([member.vae for member in self.members]).to_device(feed.device).to(feed.dtype)
         self.stack.train()
-        self._chains = prepare(self.stack, narrow)
+        self._chains = self.stack.prepare(narrow)
         self.specs = self.stack.specs
         self.kinds = self.stack.target_kinds
         self.edges = self.specs[0].objective == "mass"

@@ -6,7 +6,9 @@ import pytest
 
 from autovae.reproductions.bench_training import _ratios, bench_training
 
-OURS = {(batch, name): [1.0, 2.0, 4.0] for batch in (1000, 100) for name in ("population", "single", "floor")}
+OURS = {
+    (batch, name): [1.0, 2.0, 4.0] for batch in (1000, 100) for name in ("population", "bfloat16", "single", "floor")
+}
 
 
 def test_ratios_are_medians_of_rounds_and_a_missing_peer_is_null() -> None:

@@ -1,0 +1,111 @@
+r"""How many trials an hour one device trains: the experiment of the AutoVAE slides, whole.
+
+A trial is MNIST, 60,000 training points, two hidden layers of 400, 20 latents, batches of 1000, 100 epochs of Adam; its
+weights are drawn, trained, handed back and scored as a search scores (K = 16 on 1,000 points). All trials are one call
+of `fit_population`. Rows: the matched normal over seeds, with products of each type that the device has, and every finite pair
+of the seven families in turn. Fewer epochs than 100 are scaled up, and the row says so.
+
+| key | means |
+|---|---|
+| trials_per_hour_KIND | 3600 trials / seconds, everything counted |
+| training_per_hour_KIND | the same of the epochs alone |
+| loss_KIND, bits_KIND | mean training loss of the last epoch, and bits per dimension, over trials: what narrower products cost |
+
+Not here: ratios against peers, see `bench_training`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autovae.data.datasets import Data, Split, load
+from autovae.finiteness import finiteness
+from autovae.metrics.bits import log_mass_bounds, score
+from autovae.spec import VAESpec
+from autovae.training.loop import Event, choose_device, fit_population
+
+__all__ = ["bench_rate"]
+
+TRIALS, EPOCHS = 200, 100
+FAMILIES = ("normal", "laplace", "cauchy", "logistic", "gumbel", "uniform", "exponential")
+
+
+def _mnist() -> Data:
+    """MNIST with all 60,000 training images in training, as the slides have it; validation points are among them."""
+    data = load("mnist")
+    x = torch.cat([data.train.x, data.validation.x])
+    return dataclasses.replace(data, train=Split(x), digest=f"{data.digest}-all")
+
+
+def _pairs(trials: int) -> list[VAESpec]:
+    finite = [(q, p) for q in FAMILIES for p in FAMILIES if finiteness(q, p) != "infinite"]
+    cycle = [finite[place % len(finite)] for place in range(trials)]
+    return [VAESpec(posterior=q, prior=p, seed=seed) for seed, (q, p) in enumerate(cycle)]
+
+
+def bench_rate(
+    rounds: int = 1,
+    device: str | None = None,
+    trials: int = TRIALS,
+    epochs: int = EPOCHS,
+    kinds: tuple[str, ...] = ("bfloat16", "tf32", "pairs bfloat16"),
+    results: str | Path | None = "results/bench",
+) -> dict[str, Any]:
+    """Rates of each kind of products on one device (`rounds` is for the other benchmarks: a rate is one long run)."""
+    where = choose_device(device)
+    data = _mnist()
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
+    values: dict[str, Any] = {"device": name, "trials": trials, "epochs": epochs, "extrapolated": epochs < EPOCHS}
+    rows = []
+    for kind in kinds:
+        products = kind.split()[-1]
+        if products == "tf32" and where.type != "cuda":
+            continue
+        specs = _pairs(trials) if kind.startswith("pairs") else [VAESpec(seed=seed) for seed in range(trials)]
+        row = _run([spec.replace(epochs=epochs) for spec in specs], data, where, products)
+        rows.append({"device": name, "kind": kind, "trials": trials, "epochs": epochs, **row})
+        values |= {f"{key}_{kind.replace(' ', '_')}": value for key, value in row.items()}
+        if results is not None:
+            _write(Path(results) / "rate.csv", rows)
+    return values
+
+
+def _run(specs: list[VAESpec], data: Data, device: torch.device, products: str) -> dict[str, float]:
+    training = 0.0
+
+    def on_event(event: Event) -> None:
+        nonlocal training
+        training += event.seconds if event.kind == "epoch" else 0.0
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    began = time.perf_counter()
+    fits = fit_population(specs, data, device=device, products=products, on_event=on_event)
+    bounds = log_mass_bounds([fit.model for fit in fits], data, data.validation, 16, 1000, device=device)
+    bits = [score(per_point, data, data.validation, 16).bits for per_point in bounds]
+    whole = time.perf_counter() - began
+    losses = torch.tensor([fit.history[-1]["loss"] for fit in fits])
+    scale = 3600 * len(specs) * specs[0].epochs / EPOCHS
+    return {
+        "trials_per_hour": scale / whole,
+        "training_per_hour": scale / training,
+        "seconds": whole,
+        "loss": float(losses.nanmean()),
+        "bits": float(torch.tensor(bits).nanmean()),
+        "diverged": float(losses.isnan().sum()),
+        "peak_gigabytes": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0,
+    }
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,96 @@
+"""The fused kernels are the operations that they stand for: on a GPU, or in Triton's interpreter where it is asked for.
+
+TRITON_INTERPRET=1 pytest tests/test_kernels.py   runs them on a CPU that has Triton.
+"""
+
+import os
+
+import pytest
+import torch
+
+from autovae.beliefs.likelihoods import LIKELIHOODS
+
+interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch's CUDA builds")
+pytestmark = [] if interpreted else [
+    pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
+]  # fmt: skip
+DEVICE = "cpu" if interpreted else "cuda"
+WIDTHS = [torch.float32, torch.bfloat16]
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+@pytest.mark.parametrize("rectify", [False, True])
+def test_a_bias_is_added_and_rectified(dtype, rectify):
+    from autovae import kernels
+
+    h, bias = randn(3, 50, 70).to(dtype), randn(3, 1, 70, seed=1).to(dtype)
+    expected = h.float() + bias.float()
+    expected = (expected.relu() if rectify else expected).to(dtype)
+    near = 8e-3 if dtype == torch.bfloat16 else 0  # how the last bit is rounded is the device's
+    torch.testing.assert_close(kernels.add_bias_(h, bias, rectify), expected, rtol=near, atol=0)
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_a_gradient_passes_where_the_unit_was_awake(dtype):
+    from autovae import kernels
+
+    g, h = randn(3, 150, 70).to(dtype), randn(3, 150, 70, seed=1).relu().to(dtype)
+    expected = torch.where(h > 0, g, 0.0)
+    sums = kernels.rectify_back(g, h)
+    torch.testing.assert_close(g, expected, rtol=0, atol=0)
+    torch.testing.assert_close(sums, expected.float().sum(-2, keepdim=True), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+@pytest.mark.parametrize("head", ["bernoulli", "continuous_bernoulli"])
+@pytest.mark.parametrize("features", [3, 784, 2000])
+def test_heads_and_their_slopes(dtype, head, features):
+    from autovae import kernels
+
+    size = torch.logspace(-6, 2, features, dtype=torch.float64).to(DEVICE).float()
+    eta = (randn(2, 3, 5, features).sign() * size).to(dtype)
+    x = randn(5, features, seed=1).sigmoid()
+    value, slope = kernels.linear_in_x(x, eta, head)
+    exact = eta.double().requires_grad_()
+    terms = LIKELIHOODS[head].log_prob(x.double(), exact)
+    terms.sum().backward()
+    torch.testing.assert_close(value.double(), terms.sum(-1).detach(), rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(slope.double(), exact.grad, rtol=0, atol=4e-3 if dtype == torch.bfloat16 else 1e-6)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_step_by_kernels_is_the_step_by_torch(monkeypatch, likelihood, members):
+    """Losses over some steps; one member is another shape of product. In double precision there are no kernels."""
+    from autovae import fused, kernels
+    from autovae.data.datasets import load
+    from autovae.model.vae import build
+    from autovae.spec import VAESpec
+    from autovae.training.feed import Feed
+    from autovae.training.member import Member
+    from autovae.training.trainer import Trainer
+
+    if interpreted:
+        for module in ("autovae.beliefs.likelihoods", "autovae.model.stacks"):
+            monkeypatch.setattr(
+                f"{module}.kernels_for", lambda values: kernels if values.dtype == torch.float32 else None
+            )
+    assert interpreted or fused.kernels_for(randn(2)) is kernels
+    data = load(torch.randint(0, 16, (120, 4, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy())
+    spec = VAESpec(latent_dim=2, hidden=(16, 12), batch_size=40, learning_rate=1e-2, likelihood=likelihood)
+    rows = {}
+    for dtype in (torch.float32, torch.float64):
+        feed = Feed(data, device=DEVICE, dtype=dtype)
+        group = [Member(build(spec.replace(seed=seed), data.domain).to(dtype)) for seed in range(members)]
+        trainer = Trainer(group, feed)
+        xi = randn(members, 1, 40, 2, seed=3).to(dtype)
+        for _ in range(10):
+            trainer.advance(feed.batch(slice(0, 40), trainer.kinds, generator=feed.dequantiser().manual_seed(1)), xi)
+        rows[dtype] = trainer.finish_epoch()
+    for narrow, wide in zip(rows[torch.float32], rows[torch.float64], strict=True):
+        assert narrow["loss"] == pytest.approx(wide["loss"], rel=1e-4)
