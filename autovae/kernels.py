@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def"
 r"""Triton kernels of a training step on CUDA: what batched products leave over, with each tensor read and written once.
 
 A population's step moves memory: between products of a few hundred columns, every elementwise operation passes over all
@@ -14,8 +15,6 @@ Not here: gradients as autograd wants them (`model.stacks`, `beliefs.likelihoods
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -29,7 +28,7 @@ ROWS, COLUMNS = 64, 64  # of a tile whose columns are summed
 
 
 @triton.jit
-def _add_bias(h: Any, bias: Any, total: Any, rows: Any, features: Any, RECTIFY: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _add_bias(h, bias, total, rows, features, RECTIFY: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = place < total
     member = place // (rows * features)
@@ -49,7 +48,7 @@ def add_bias_(h: Tensor, bias: Tensor, rectify: bool) -> Tensor:
 
 
 @triton.jit
-def _rectify_back(g: Any, h: Any, sums: Any, rows: Any, features: Any, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _rectify_back(g, h, sums, rows, features, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     member = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     held = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
@@ -73,7 +72,7 @@ def rectify_back(g: Tensor, h: Tensor) -> Tensor:
 
 
 @triton.jit
-def _log_partition(eta, HEAD: tl.constexpr):  # type: ignore[no-untyped-def]
+def _log_partition(eta, HEAD: tl.constexpr):
     """A(eta) and A'(eta): log(1 + exp eta), or log of the integral of exp(x eta) over [0, 1]."""
     a = tl.abs(eta)
     e = tl.exp(-a)
@@ -93,9 +92,7 @@ def _log_partition(eta, HEAD: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _linear_in_x(  # type: ignore[no-untyped-def]
-    x: Any, eta: Any, value: Any, slope: Any, points: Any, features: Any, HEAD: tl.constexpr, BLOCK: tl.constexpr
-):
+def _linear_in_x(x, eta, value, slope, points, features, HEAD: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     held = tl.zeros((BLOCK,), dtype=tl.float32)
     for first in range(0, features, BLOCK):

@@ -11,10 +11,9 @@ import torch
 from autovae.beliefs.likelihoods import LIKELIHOODS
 
 interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch's CUDA builds")
-pytestmark = [] if interpreted else [
-    pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
-]  # fmt: skip
+triton = pytest.importorskip("triton", reason="Triton is not installed here; it comes with torch's CUDA builds")
+on_device = pytest.mark.skipif(not (interpreted or torch.cuda.is_available()), reason="torch sees no CUDA device here")
+gpu = (lambda test: on_device(test)) if interpreted else (lambda test: pytest.mark.gpu(on_device(test)))
 DEVICE = "cpu" if interpreted else "cuda"
 WIDTHS = [torch.float32, torch.bfloat16]
 
@@ -23,6 +22,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
+@gpu
 @pytest.mark.parametrize("dtype", WIDTHS)
 @pytest.mark.parametrize("rectify", [False, True])
 def test_a_bias_is_added_and_rectified(dtype, rectify):
@@ -35,6 +35,7 @@ def test_a_bias_is_added_and_rectified(dtype, rectify):
     torch.testing.assert_close(kernels.add_bias_(h, bias, rectify), expected, rtol=near, atol=0)
 
 
+@gpu
 @pytest.mark.parametrize("dtype", WIDTHS)
 def test_a_gradient_passes_where_the_unit_was_awake(dtype):
     from autovae import kernels
@@ -46,6 +47,7 @@ def test_a_gradient_passes_where_the_unit_was_awake(dtype):
     torch.testing.assert_close(sums, expected.float().sum(-2, keepdim=True), rtol=1e-5, atol=1e-5)
 
 
+@gpu
 @pytest.mark.parametrize("dtype", WIDTHS)
 @pytest.mark.parametrize("head", ["bernoulli", "continuous_bernoulli"])
 @pytest.mark.parametrize("features", [3, 784, 2000])
@@ -63,6 +65,7 @@ def test_heads_and_their_slopes(dtype, head, features):
     torch.testing.assert_close(slope.double(), exact.grad, rtol=0, atol=4e-3 if dtype == torch.bfloat16 else 1e-6)
 
 
+@gpu
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
 @pytest.mark.parametrize("members", [1, 3])
 def test_a_step_by_kernels_is_the_step_by_torch(monkeypatch, likelihood, members):
@@ -94,3 +97,27 @@ def test_a_step_by_kernels_is_the_step_by_torch(monkeypatch, likelihood, members
         rows[dtype] = trainer.finish_epoch()
     for narrow, wide in zip(rows[torch.float32], rows[torch.float64], strict=True):
         assert narrow["loss"] == pytest.approx(wide["loss"], rel=1e-4)
+
+
+@pytest.mark.skipif(interpreted, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize("width", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["_add_bias", "_rectify_back", "_linear_in_x"])
+def test_kernels_compile_without_a_device(name, width):
+    """For a chip of compute capability 9.0: what the interpreter lets pass and the compiler does not."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from autovae import kernels
+
+    arguments = {
+        "_add_bias": ("h bias", "total rows features", {"RECTIFY": True, "BLOCK": 1024}),
+        "_rectify_back": ("g h", "rows features", {"ROWS": 64, "COLUMNS": 64}),
+        "_linear_in_x": ("eta slope", "points features", {"HEAD": 1, "BLOCK": 1024}),
+    }
+    tensors, numbers, constants = arguments[name]
+    kernel = getattr(kernels, name)
+    types = dict.fromkeys(tensors.split(), f"*{width}") | dict.fromkeys(numbers.split(), "i32")
+    types |= dict.fromkeys(constants, "constexpr")
+    signature = {argument: types.get(argument, "*fp32") for argument in kernel.arg_names}
+    compiled = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
+    assert compiled.asm["cubin"]
