@@ -213,7 +213,7 @@ class Ledger:
         if outcome.spec is not None:
             trial.set_user_attr("spec", outcome.spec.to_dict())
             self.known.setdefault(canonical(outcome.spec), []).append(trial.number)
-        for name in ("bits", "standard_error", "nats", "seconds"):
+        for name in ("standard_error", "nats", "seconds"):
             value = getattr(outcome, name)
             if math.isfinite(value):
                 trial.set_user_attr(name, value)

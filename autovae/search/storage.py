@@ -24,17 +24,19 @@ from typing import Any, TypeVar
 import optuna
 from optuna.storages import BaseStorage
 
+from autovae.search.held import HeldStorage
 from autovae.search.journal import open_journal
 from autovae.search.leases import BeatLeases, FileLeases, Leases
 from autovae.search.locks import AdvisoryLock, FileLock, Lock
 from autovae.streams import stream_seed
 from autovae.tables import unknown
 
-__all__ = ["SharedStorage", "StorageError", "masked", "open_storage", "patiently", "scheme_of"]
+__all__ = ["TRIALS", "SharedStorage", "StorageError", "masked", "open_storage", "patiently", "scheme_of"]
 
 T = TypeVar("T")
 CONNECT = 10  # seconds to wait for a server before it is called unreachable
 PATIENCE = 600.0  # seconds for which a running worker waits for a storage that went away
+TRIALS = "trials"  # the purpose of the mutex under which trials are changed
 AWAY = {"OperationalError", "InterfaceError", "RpcError"}  # by name: of sqlalchemy and grpc, which need not be loaded
 
 
@@ -192,14 +194,19 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedSto
 
     try:
         with lock("schema"):  # the tables are made by one process alone
-            storage = _relational(url.render_as_string(hide_password=False), shown, options)
+            storage = HeldStorage(_relational(url.render_as_string(hide_password=False), shown, options))
     except SQLAlchemyError as error:
         raise _unreachable(shown, error, url.password) from None
+
+    def mutex(purpose: str) -> Lock:
+        own = lock(f"{study}/{purpose}")
+        return storage.under(own) if purpose == TRIALS else own
+
     return SharedStorage(
         "postgresql",
         shown,
         storage,
-        lambda purpose: lock(f"{study}/{purpose}"),
+        mutex,
         lambda optuna_study: BeatLeases(optuna_study),
         patience=PATIENCE,
     )

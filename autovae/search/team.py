@@ -24,7 +24,7 @@ from autovae.search.ledger import Batch, Ledger
 from autovae.search.objective import Outcome
 from autovae.search.results import FORMAT, ResultsError, differences
 from autovae.search.run import Run
-from autovae.search.storage import SharedStorage, open_storage, patiently
+from autovae.search.storage import TRIALS, SharedStorage, open_storage, patiently
 from autovae.search.worker import CONCLUDED, Worker, agree
 
 __all__ = ["bring_home", "joined"]
@@ -93,7 +93,7 @@ def joined(
 def _open(run: Run, storage: SharedStorage) -> None:
     about = run.identity()
     about["data"].pop("path", None)  # the same data may lie elsewhere on each machine: their digest counts
-    with storage.mutex("trials"):
+    with storage.mutex(TRIALS):
         # in a database a study on other data has another name, as its folder has
         name = run.study.name if storage.kind == "journal" else run.folder.path.name
         run.ledger = Ledger(run.study, storage.optuna, name)

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autovae.search.storage import SharedStorage, StorageError, patiently
+from autovae.search.storage import TRIALS, SharedStorage, StorageError, patiently
 
 __all__ = ["CONCLUDED", "Search", "Worker", "agree"]
 
@@ -102,7 +102,7 @@ class Worker:
 
     def _register(self) -> str:
         """A name that was never used: the worker's, and how often it was started."""
-        with self.storage.mutex("trials"):
+        with self.storage.mutex(TRIALS):
             key = f"worker:{self.name}"
             starts = self.search.optuna.user_attrs.get(key, {}).get("starts", 0) + 1
             about = {"starts": starts, "host": socket.gethostname(), "pid": os.getpid()}
@@ -141,7 +141,7 @@ class Worker:
 
     def _take(self) -> Sequence[int] | None:
         """Numbers of trials to train; none where there is nothing now; None where there is nothing any more."""
-        with self.storage.mutex("trials"):
+        with self.storage.mutex(TRIALS):
             study = self.search.optuna
             running = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
             orphans = [t for t in running if self._is_orphan(t)]
@@ -204,7 +204,7 @@ class Worker:
         return [t for t in mine if t.state == TrialState.RUNNING and t.user_attrs.get(WORKER) == self.id]
 
     def _tell(self, numbers: Sequence[int]) -> list[int]:
-        with self.storage.mutex("trials"):
+        with self.storage.mutex(TRIALS):
             mine = [trial.number for trial in self._still_mine(numbers)]
             if len(mine) < len(numbers):
                 gone = [number for number in numbers if number not in mine]
@@ -222,7 +222,7 @@ class Worker:
     def _hand_back(self, numbers: Sequence[int], cause: str) -> None:
         """Leave trials to others; a cause counts as a failure of theirs. What cannot be written is left to the lease."""
         try:
-            with self.storage.mutex("trials"):
+            with self.storage.mutex(TRIALS):
                 for trial in self._still_mine(numbers):
                     if cause:
                         self._mark(trial, CAUSES, [*trial.user_attrs.get(CAUSES, []), f"{self.id}: {cause}"])
