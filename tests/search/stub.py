@@ -43,7 +43,6 @@ class Sleep:
     def train(self):
         numbers = [t.number for t in self.asked]
         note(self.witness, "trained", numbers)
-        note(self.witness, "began", [os.getpid(), time.monotonic(), self.seconds * len(numbers)])
         if any(t.number in self.fail for t in self.asked):
             FAILURES[self.misbehave]()
         time.sleep(self.seconds * len(self.asked))
@@ -53,6 +52,7 @@ class Sleep:
             if trial.number in numbers:
                 self.optuna.tell(trial, trial.params["x"])
                 note(self.witness, "told", [trial.number, trial.params["x"]])
+        note(self.witness, "done", time.monotonic())
 
     def ended(self):
         return ""
@@ -90,9 +90,10 @@ def note(witness, what, about):
 
 
 def work(
-    url, folder, trials, seconds=0.05, witness="witness", batch=1, name="", grace=None, poll=0.02, patience=60.0, **rest
-):
-    """One worker, to its end."""
+    url, folder, trials, seconds=0.05, witness="witness", batch=1, name="", grace=None, poll=0.02, patience=60.0,
+    signal_to_begin="", **rest,
+):  # fmt: skip
+    """One worker, to its end; it says that it is ready, and begins when there is the file `signal_to_begin`."""
     folder = Path(folder)
     log = open(folder / f"{name or os.getpid()}.log", "a", buffering=1)  # noqa: SIM115
     if rest.pop("clock_back", False):
@@ -109,6 +110,9 @@ def work(
     worker = Worker(search, storage, name, lambda text: print(f"{time.monotonic():.2f} {text}", file=log), poll)
     if grace is not None:
         worker.leases.interval, worker.leases.grace = grace / 8, grace
+    note(folder / witness, "ready", os.getpid())
+    while signal_to_begin and not Path(signal_to_begin).exists():
+        time.sleep(0.005)
     worker.run()
     worker.conclude(lambda: note(folder / witness, "concluded", worker.id))
 
