@@ -106,6 +106,7 @@ def run_workers(
 
     `devices` are dealt out to the workers in turn.
     """
+    from autovae.search.storage import patiently
     from autovae.search.team import joined
     from autovae.search.worker import ENDED
 
@@ -115,7 +116,7 @@ def run_workers(
             folder = job.folder.path / "workers"
             with _Crew(arguments, workers, folder, storage, restarts, on_progress.phase, devices) as crew:
                 while crew.at_work():
-                    job._report_search()
+                    patiently(job.report_search, on_progress.phase, member.storage.patience)
                     time.sleep(1.0)
         member.run()  # what is left where workers died for good; nothing else
         job.added = job.finished_count() - before

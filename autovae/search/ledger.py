@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autovae.search.objective import Outcome
@@ -24,7 +25,7 @@ from autovae.search.stopping import outlook
 from autovae.search.study import Study
 from autovae.spec import VAESpec
 
-__all__ = ["TIRED", "Batch", "Ledger", "trial_rows"]
+__all__ = ["TIRED", "Batch", "Ledger", "counted", "trial_rows"]
 
 STARTUP = 10  # random trials before a model-based sampler has anything to model
 DUPLICATE = "duplicate_of"  # attribute of a trial that repeats a known belief: the trial it repeats
@@ -41,6 +42,8 @@ class Batch:
     asked: list[tuple[optuna.Trial, dict[str, Any]]] = field(default_factory=list)
     followers: list[tuple[optuna.Trial, int]] = field(default_factory=list)
     told: set[int] = field(default_factory=set)
+    earlier: dict[int, list[tuple[float, ...]]] = field(default_factory=dict)  # what others had, by the epoch of a rung
+    pace: float = math.nan  # seconds that a trial of the batch told last took
 
     @property
     def new(self) -> int:
@@ -54,11 +57,9 @@ class Ledger:
     def __init__(self, study: Study, storage: BaseStorage, name: str = "", asker: str = "") -> None:
         """`name` is the study's in the storage, its own by default; `asker` is a worker among several."""
         self.study, self.asker = study, asker
+        self.directions = [StudyDirection.MINIMIZE] * (1 + len(study.file.score.also))
         self.optuna = optuna.create_study(
-            study_name=name or study.name,
-            storage=storage,
-            directions=["minimize"] * (1 + len(study.file.score.also)),
-            load_if_exists=True,
+            study_name=name or study.name, storage=storage, directions=self.directions, load_if_exists=True
         )
         if not self.optuna.trials:
             self._enqueue_baselines()
@@ -83,9 +84,7 @@ class Ledger:
 
     def finished(self) -> list[FrozenTrial]:
         """Finished trials that were trained; those that only repeat a belief are not counted."""
-        return [
-            t for t in self.optuna.get_trials(deepcopy=False) if t.state.is_finished() and DUPLICATE not in t.user_attrs
-        ]
+        return counted(self.optuna.get_trials(deepcopy=False))
 
     def complete_rows(self) -> list[dict[str, Any]]:
         """Complete trials as rows with their spec."""
@@ -95,7 +94,7 @@ class Ledger:
             if t.state == TrialState.COMPLETE
         ]
 
-    def earlier(self, batch: Batch) -> dict[int, list[tuple[float, ...]]]:
+    def _earlier(self, batch: Batch) -> dict[int, list[tuple[float, ...]]]:
         """By epoch, what the trials of earlier batches had at that rung."""
         at: dict[int, list[tuple[float, ...]]] = {}
         for trial in self.finished():
@@ -152,6 +151,9 @@ class Ledger:
                 batch.asked.append((trial, settings))
                 beside.append(trial.number)
                 barren = 0
+        batch.earlier = self._earlier(batch)
+        seconds = [t.user_attrs["seconds"] for t in self.finished() if "seconds" in t.user_attrs]
+        batch.pace = seconds[-1] if seconds else math.nan
         return batch
 
     def _new(self, batch: Batch) -> optuna.Trial:
@@ -240,6 +242,11 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         """The finished trials as the rows of trials.csv."""
         return trial_rows(self.optuna.get_trials(deepcopy=False), self.study.file.score.also)
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The finished trials that were trained."""
+    return [trial for trial in trials if trial.state.is_finished() and DUPLICATE not in trial.user_attrs]
 
 
 def trial_rows(trials: Sequence[FrozenTrial], also: Sequence[str] = ()) -> list[dict[str, Any]]:

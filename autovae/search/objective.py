@@ -63,11 +63,12 @@ def run_batch(
     device: str | None = None,
     earlier: Mapping[int, Sequence[tuple[float, ...]]] | None = None,
     checkpoint: Path | None = None,
+    checkpoint_every: int | None = None,
 ) -> list[Outcome]:
     """Train and score trials (number, settings) as one population, in the order given.
 
     `earlier` holds, by epoch, what the trials of earlier batches had at a rung. With `checkpoint`, a folder of this batch,
-    a batch that was cut off goes on from its last rung.
+    a batch that was cut off goes on from its last rung, or from the last checkpoint of every so many epochs.
     """
     outcomes = [Outcome(number) for number, _ in asked]
     for outcome, (number, settings) in zip(outcomes, asked, strict=True):
@@ -102,7 +103,15 @@ def run_batch(
     rungs = study.file.pruning.rungs
     if checkpoint is not None:
         _read_rungs(checkpoint, alive)
-    fits = fit_population(specs, data, rungs=rungs, on_event=on_training, device=device, checkpoint=checkpoint)
+    fits = fit_population(
+        specs,
+        data,
+        rungs=rungs,
+        on_event=on_training,
+        device=device,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+    )
     scored = []
     for outcome, trained in zip(alive, fits, strict=True):
         outcome.trained = trained

@@ -58,7 +58,7 @@ def _words(settings: dict[str, object]) -> str:
 
 def member_epochs(study: Study, trials: int | None = None) -> tuple[float, float]:
     """How many epochs of one member the search and the finals take, if halving at the rungs keeps its share."""
-    file, epochs = study.file, int(study.file.training.get("epochs", study.space.fixed.get("epochs", 100)))
+    file, epochs = study.file, study.epochs
     rule, share, spent, before = file.pruning, 1.0, 0.0, 0
     for rung in sorted(rung for rung in rule.rungs if rung < epochs):
         spent, before = spent + share * (rung - before), rung

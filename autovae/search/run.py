@@ -43,6 +43,8 @@ from autovae.training.member import CheckpointError
 
 __all__ = ["Progress", "Run"]
 
+LOSS = 120.0  # seconds of training that a killed process may lose, where its study has no rungs
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -88,6 +90,7 @@ class Run:
         name = study.name if dataset is None or dataset == study.file.data else f"{study.name}-{self.data.name}"
         self.folder = ResultsFolder(Path(results) / name)
         self.added = 0
+        self._progress = Progress("search", 0, self.trials)
         self.notes: list[str] = []
         self._fit_likelihoods(own_data=self.source == study.file.data)
         self._check_needs()
@@ -159,7 +162,7 @@ class Run:
         self.ledger = Ledger(self.study, open_journal(self.folder.journal))
 
     def _search(self) -> None:
-        self._report_search()
+        self.report_search()
         while (done := len(self.ledger.finished())) < self.trials or self.ledger.unfinished:
             batch = self.ledger.ask(min(self.study.file.batch, self.trials - done))
             self.tell(batch, self.train(batch))
@@ -168,23 +171,35 @@ class Run:
                 break
 
     def train(self, batch: Batch) -> list[Outcome]:
-        """Train and score a batch; one that was cut off goes on from its last rung."""
-        rungs = self.study.file.pruning.rungs
-        folder = self.folder.path / "checkpoints" / f"batch-{batch.first}" if rungs else None
-        earlier = self.ledger.earlier(batch)
+        """Train and score a batch; one that was cut off goes on from its last rung or checkpoint."""
         asked = [(trial.number, settings) for trial, settings in batch.asked]
         if not asked:
             return []
+        folder, every = self._checkpoints(batch)
 
         def run(part: Sequence[Asked]) -> list[Outcome]:
             kept = folder if len(part) == len(asked) else None  # a part of a batch has other places
-            return run_batch(self.study, self.data, part, self._on_epoch, self.device, earlier, kept)
+            return run_batch(self.study, self.data, part, self._on_epoch, self.device, batch.earlier, kept, every)
 
         try:
             return run_in_parts(self.study, asked, run)
         except CheckpointError:  # of another batch, or damaged: worth nothing
             self._forget(batch)
             return run_in_parts(self.study, asked, run)
+
+    def _checkpoints(self, batch: Batch) -> tuple[Path | None, int]:
+        """Where a batch is saved on its way, None where it is too short for that; and every how many epochs.
+
+        With rungs at the rungs. Without: as many epochs as take `LOSS` seconds, a quarter while no batch was timed.
+        """
+        folder = self._folder(batch)
+        epochs = max(int(settings.get("epochs", self.study.epochs)) for _, settings in batch.asked)
+        if self.study.file.pruning.rungs:
+            return folder, epochs
+        seconds = batch.pace * len(batch.asked)
+        share = 1 / 4 if math.isnan(seconds) else LOSS / max(seconds, LOSS)
+        every = math.ceil(share * epochs)
+        return (folder if every < epochs or folder.exists() else None), every
 
     def tell(self, batch: Batch, outcomes: Sequence[Outcome], only: Collection[int] | None = None) -> None:
         """Tell a batch in trial order, or `only` those trials of it that still wait for it."""
@@ -200,10 +215,13 @@ class Run:
                 self.ledger.repeat(trial, leader)
         self._forget(batch)
         self.write_trials()
-        self._report_search()
+        self.report_search()
 
     def _forget(self, batch: Batch) -> None:
-        shutil.rmtree(self.folder.path / "checkpoints" / f"batch-{batch.first}", ignore_errors=True)
+        shutil.rmtree(self._folder(batch), ignore_errors=True)
+
+    def _folder(self, batch: Batch) -> Path:
+        return self.folder.path / "checkpoints" / f"batch-{batch.first}"
 
     def ended(self, batch: Batch) -> str:
         """Why the search is over before its count; empty where it goes on."""
@@ -212,29 +230,27 @@ class Run:
         return self.ledger.nothing_to_gain()
 
     def _on_epoch(self, event: Event) -> None:
+        """Tell of an epoch, with what was known when the batch began: training does not wait for the storage."""
         if event.kind == "epoch":
-            self._report_search(event)
+            rate = len(event.members) / event.seconds if event.seconds > 0 else math.nan
+            self.on_progress(replace(self._progress, epoch=event.epoch, rate=rate))
 
-    def _report_search(self, event: Event | None = None) -> None:
+    def report_search(self) -> None:
+        """Tell how far the search is, as the storage knows it."""
         finished = self.ledger.finished()
         complete = [t for t in finished if t.state == TrialState.COMPLETE]
         best = min(complete, key=lambda t: t.values[0], default=None)
-        belief = VAESpec.from_dict(best.user_attrs["spec"]).belief if best else ""
-        epochs = int(self.study.file.training.get("epochs", 100))
-        self.on_progress(
-            Progress(
-                "search",
-                len(finished),
-                self.trials,
-                event.epoch if event else 0,
-                epochs,
-                best.values[0] if best else math.nan,
-                belief,
-                sum(t.state == TrialState.FAIL for t in finished),
-                sum(t.state == TrialState.PRUNED for t in finished),
-                len(event.members) / event.seconds if event and event.seconds > 0 else math.nan,
-            )
+        self._progress = Progress(
+            "search",
+            len(finished),
+            self.trials,
+            epochs=self.study.epochs,
+            best=best.values[0] if best else math.nan,
+            belief=VAESpec.from_dict(best.user_attrs["spec"]).belief if best else "",
+            failed=sum(t.state == TrialState.FAIL for t in finished),
+            pruned=sum(t.state == TrialState.PRUNED for t in finished),
         )
+        self.on_progress(self._progress)
 
     def write_trials(self) -> Path:
         """trials.csv from the storage."""

@@ -121,6 +121,11 @@ class Study:
         values = {**self.file.training, **self.space.fixed, **settings}
         return VAESpec(**values, seed=seed, data_seed=self.file.seed)
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial, where the space does not choose them."""
+        return int(self.file.training.get("epochs", self.space.fixed.get("epochs", 100)))
+
     def trial_seed(self, number: int) -> int:
         """The training seed of a trial: a stream of (study seed, trial number)."""
         return stream_seed(self.file.seed, "trial", number) % 2**31

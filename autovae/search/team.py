@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 import autovae
 from autovae.search.journal import open_journal
-from autovae.search.ledger import Batch, Ledger
+from autovae.search.ledger import Batch, Ledger, counted
 from autovae.search.objective import Outcome
 from autovae.search.results import FORMAT, ResultsError, differences
 from autovae.search.run import Run
@@ -47,6 +47,7 @@ class _Shared:
     def ask(self, left: Sequence[FrozenTrial], count: int) -> Sequence[int]:
         self.run.ledger.refresh()
         self._batch = self.run.ledger.ask(count, [trial.number for trial in left])
+        self.run.report_search()
         running = [trial for trial, _ in [*self._batch.asked, *self._batch.followers]]
         return [trial.number for trial in running if trial.number not in self._batch.told]
 
@@ -117,16 +118,16 @@ def bring_home(run: Run, worker: Worker) -> None:
     home, storage = run.folder.journal, worker.storage
     if storage.shown == str(home.absolute()):
         return
+    trials = patiently(lambda: run.ledger.optuna.get_trials(deepcopy=False), worker.say, storage.patience)
     temporary = home.with_name(f".{home.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
         copy = optuna.create_study(
-            study_name=run.study.name, storage=open_journal(temporary), directions=run.ledger.optuna.directions
+            study_name=run.study.name, storage=open_journal(temporary), directions=run.ledger.directions
         )
-        trials = run.ledger.optuna.get_trials(deepcopy=False)
         copy.add_trials([trial for trial in trials if trial.state != TrialState.RUNNING])
         copy.set_user_attr(COPY, storage.shown)
-        copy.set_user_attr(CONCLUDED, len(run.ledger.finished()))
+        copy.set_user_attr(CONCLUDED, len(counted(trials)))
         os.replace(temporary, home)
     finally:
         temporary.unlink(missing_ok=True)

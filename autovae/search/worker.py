@@ -238,7 +238,7 @@ class Worker:
             return False
         try:
             study = self.search.optuna
-            count = len(self.search.finished())
+            count = self._patiently(lambda: len(self.search.finished()))
             if self._patiently(lambda: study.user_attrs.get(CONCLUDED)) == count:
                 return False
             action()

@@ -1,9 +1,14 @@
 """Learned priors as baselines: asked for in the study file, trained in the finals, named in the verdict."""
 
 import csv
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
 
 from autovae.export.card import load_prior
 from autovae.search.finals import Final, Gain, Verdict
@@ -20,31 +25,10 @@ latent_dim = 2
 hidden = [8]
 components = 5
 """
-STUDY = """
-purpose = "a test"
-data = "digits"
-space = "{space}"
-trials = 2
-batch = 2
-baselines = {baselines}
-[training]
-epochs = 1
-batch_size = 500
-[score]
-samples = 2
-points = 20
-final_samples = 2
-[finals]
-top = 1
-seeds = 2
-"""
 
 
 def study(folder, baselines='["normal", "mixture", "vampprior", "flow"]'):
-    (folder / "small.toml").write_text(SPACE)
-    path = folder / "rivals.toml"
-    path.write_text(STUDY.format(space="small.toml", baselines=baselines))
-    return load_study(path)
+    return load_study(tiny.write(folder, tiny.study(trials=2, more=f"baselines = {baselines}"), SPACE))
 
 
 def test_learned_priors_are_trained_measured_and_saved(tmp_path):
@@ -100,8 +84,6 @@ def test_a_study_without_rivals_keeps_the_form_of_older_results(tmp_path):
 
 
 def test_a_flow_without_its_package_is_refused_before_training(tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(ValueError, match="pip install"):
         Run(study(tmp_path), tmp_path / "results")

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from zoo import Zoo, check, check_efficiency
+from zoo import Zoo, check, check_efficiency, check_takeover
 
 from autovae.search.journal import open_journal
 
@@ -52,42 +52,23 @@ def test_a_hundred_kills(journal, tmp_path):
 
 def test_a_worker_killed_loses_its_unfinished_batch_alone(journal, tmp_path):
     with Zoo(journal, tmp_path, trials=6, seconds=0.1, batch=2) as zoo:
-        first = zoo.start(seconds=30)
-        while not zoo.witnessed("trained"):
-            time.sleep(0.01)
-        zoo.kill(first)
-        zoo.start()
-        zoo.wait(30)
-        complete = check(load(journal), zoo, 6)
-        assert len(complete) == 6
-        assert zoo.witnessed("trained")[1] == [0, 1], "the dead worker's batch is taken over first, as it was"
-        causes = load(journal).trials[0].user_attrs["causes"]
-        assert len(causes) == 1
-        assert "without a word" in causes[0]
+        check_takeover(zoo, lambda: load(journal), 6)
+        lost, next_one = zoo.witnessed("trained")[:2]
+        assert next_one == lost, "on one host a death is known at once"
 
 
-def test_a_trial_that_kills_its_worker_twice_fails_with_its_causes(journal, tmp_path):
-    with Zoo(journal, tmp_path, trials=4, seconds=0.01, fail=[1], misbehave="kill") as zoo:
+@pytest.mark.parametrize(
+    ("misbehave", "words"), [("kill", "failed 2 times"), ("memory", "MemoryError: cannot allocate 1 TiB")]
+)
+def test_a_trial_that_ends_its_worker_twice_fails_with_its_causes(journal, tmp_path, misbehave, words):
+    with Zoo(journal, tmp_path, trials=4, seconds=0.01, fail=[1], misbehave=misbehave) as zoo:
         for _ in range(3):
-            worker = zoo.start()
-            while zoo.lives(worker):
-                time.sleep(0.01)
+            zoo.until_gone(zoo.start())
         study = load(journal)
         check(study, zoo, 4, failed=1)
         assert study.trials[1].state == optuna.trial.TrialState.FAIL
-        assert "failed 2 times" in study.trials[1].user_attrs["reason"]
-
-
-def test_a_trial_that_runs_out_of_memory_says_so(journal, tmp_path):
-    with Zoo(journal, tmp_path, trials=4, seconds=0.01, fail=[1], misbehave="memory") as zoo:
-        for _ in range(3):
-            worker = zoo.start()
-            while zoo.lives(worker):
-                time.sleep(0.01)
-        study = load(journal)
-        check(study, zoo, 4, failed=1)
-        assert "MemoryError: cannot allocate 1 TiB" in study.trials[1].user_attrs["reason"]
-        assert "MemoryError" in zoo.log()
+        assert words in study.trials[1].user_attrs["reason"]
+        assert ("MemoryError" in zoo.log()) == (misbehave == "memory")
 
 
 @pytest.mark.slow
@@ -100,14 +81,10 @@ def test_workers_share_the_work(tmp_path, workers, seconds, least):
 def test_ctrl_c_hands_trials_back_and_a_second_one_does_no_harm(journal, tmp_path):
     with Zoo(journal, tmp_path, trials=4, seconds=0.05) as zoo:
         for stops in (1, 2):
-            before = len(zoo.witnessed("trained"))
-            worker = zoo.start(seconds=30)
-            while len(zoo.witnessed("trained")) == before:
-                time.sleep(0.01)
+            worker = zoo.start_and_train()
             for _ in range(stops):
                 zoo.kill(worker, signal.SIGINT)
-            while zoo.lives(worker):
-                time.sleep(0.01)
+            zoo.until_gone(worker)
         handed_back = load(journal).trials[0]
         assert handed_back.state == optuna.trial.TrialState.RUNNING
         zoo.start()
@@ -138,8 +115,7 @@ def test_the_journal_truncated_while_workers_are_away(journal, tmp_path):
             worker = zoo.start()
             time.sleep(rng.uniform(0.05, 0.2))
             zoo.kill(worker)
-            while zoo.lives(worker):
-                time.sleep(0.005)
+            zoo.until_gone(worker)
             whole = journal.read_bytes() if journal.exists() else b""
             if whole.count(b"\n") > 4:
                 last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
@@ -166,9 +142,7 @@ def test_workers_started_at_once_make_one_study(journal, tmp_path):
 def test_a_clock_that_is_set_back_while_workers_work(journal, tmp_path):
     """Every look at the wall's clock says an hour less than the last: nobody is taken for dead, or waited for."""
     with Zoo(journal, tmp_path, trials=10, seconds=0.02, clock_back=True) as zoo:
-        first = zoo.start(seconds=30)
-        while not zoo.witnessed("trained"):
-            time.sleep(0.01)
+        first = zoo.start_and_train()
         zoo.start()
         time.sleep(0.2)
         zoo.kill(first)
@@ -186,8 +160,7 @@ def test_a_disk_that_fills_up_while_workers_write(journal, tmp_path):
     """The worker that cannot write ends and says why; what was told is kept, and with room again the study ends."""
     with Zoo(journal, tmp_path, trials=20, seconds=0.0) as zoo:
         full = zoo.start(file_limit=6000)
-        while zoo.lives(full):
-            time.sleep(0.01)
+        zoo.until_gone(full)
         assert journal.stat().st_size <= 6000
         (error,) = zoo.errors()
         assert "cannot write to" in error

@@ -1,4 +1,4 @@
-"""A storage with a memory is Optuna's storage: Optuna's own contract tests while it is held, and what is read is what is written."""
+"""A storage with a memory passes Optuna's own contract tests while it is held; what is read then is what was written."""
 
 import optuna
 import pytest

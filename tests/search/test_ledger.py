@@ -63,7 +63,7 @@ def make(folder, monkeypatch, trials=40, sampler="tpe", repeats=1, rule="halving
     (folder / "formula.toml").write_text(STUDY.format(trials=trials, sampler=sampler, repeats=repeats, rule=rule))
     trained = []
 
-    def run_batch(study, data, asked, on_event, device, earlier, checkpoint):
+    def run_batch(study, data, asked, on_event, device, earlier, *checkpoints):
         trained.append([number for number, _ in asked])
         return formula(study, asked, earlier)
 

@@ -2,10 +2,16 @@
 
 import csv
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
+
+from autovae.search import run as run_module
 from autovae.search.ledger import Ledger
 from autovae.search.results import ResultsError
 from autovae.search.run import Run
@@ -21,31 +27,12 @@ choices = ["bernoulli", "normal"]
 latent_dim = 2
 hidden = [8]
 """
-STUDY = """
-purpose = "a test"
-data = "digits"
-space = "{space}"
-trials = 6
-batch = 3
-[training]
-epochs = 2
-batch_size = 500
-[score]
-samples = 2
-points = 20
-final_samples = 3
-[finals]
-top = 2
-seeds = 2
-"""
+TEXT = {"trials": 6, "batch": 3, "epochs": 2, "top": 2}
 
 
 @pytest.fixture
 def study(tmp_path):
-    (tmp_path / "tiny_space.toml").write_text(SPACE)
-    path = tmp_path / "tiny.toml"
-    path.write_text(STUDY.format(space="tiny_space.toml"))
-    return load_study(path)
+    return load_study(tiny.write(tmp_path, tiny.study(**TEXT), SPACE))
 
 
 def table(folder, columns=("number", "state", "posterior", "prior", "likelihood", "alpha", "seed", "score")):
@@ -127,8 +114,7 @@ def test_a_trial_that_diverges_fails_alone_with_its_reason(study, tmp_path, monk
 
 
 def test_an_edited_study_is_refused_with_the_difference(study, whole, tmp_path):
-    path = tmp_path / "tiny.toml"
-    path.write_text(STUDY.format(space="tiny_space.toml").replace("epochs = 2", "epochs = 3"))
+    path = tiny.write(tmp_path, tiny.study(**{**TEXT, "epochs": 3}), SPACE)
     before = sorted(p.name for p in whole.folder.path.iterdir())
     with pytest.raises(ResultsError, match=r"training.epochs: was 2, is 3"):
         Run(load_study(path), tmp_path / "whole").execute()
@@ -167,23 +153,15 @@ def test_the_same_study_on_data_of_ones_own(study, tmp_path, values):
 
 def test_a_study_whose_own_data_do_not_fit_is_refused(tmp_path):
     np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).normal(size=(60, 3)))
-    (tmp_path / "tiny_space.toml").write_text(SPACE)
-    path = tmp_path / "tiny.toml"
-    text = STUDY.format(space="tiny_space.toml").replace('"digits"', f'"{tmp_path / "mine.npz"}"')
-    path.write_text(text)
+    path = tiny.write(tmp_path, tiny.study(**TEXT, data=tmp_path / "mine.npz"), SPACE)
     with pytest.raises(ValueError, match="bernoulli"):
         Run(load_study(path), tmp_path / "own")
 
 
-RUNGS = STUDY.replace("epochs = 2", "epochs = 6").replace("batch = 3", "batch = 5") + "[pruning]\nrungs = [2, 4]\n"
-
-
-def test_a_batch_that_was_killed_goes_on_from_its_last_rung(tmp_path):
+@pytest.mark.parametrize("rungs", ["", "[pruning]\nrungs = [2, 4]\n"])
+def test_a_batch_that_was_killed_goes_on_from_its_last_rung_or_checkpoint(tmp_path, rungs):
     """At most one rung of work is lost, what the rungs decided stays, and the table is that of one uninterrupted run."""
-    (tmp_path / "tiny_space.toml").write_text(SPACE)
-    path = tmp_path / "tiny.toml"
-    path.write_text(RUNGS.format(space="tiny_space.toml"))
-    study = load_study(path)
+    study = load_study(tiny.write(tmp_path, tiny.study(batch=5, epochs=6, top=2) + rungs, SPACE))
     Run(study, tmp_path / "whole", trials=5).execute()
     epochs = []
 
@@ -205,8 +183,23 @@ def test_a_batch_that_was_killed_goes_on_from_its_last_rung(tmp_path):
     assert min(trained) == 5, "epochs 1 to 4 were on disk"
     columns = ("number", "state", "posterior", "prior", "likelihood", "seed", "score")
     assert table(tmp_path / "cut" / "tiny", columns) == table(tmp_path / "whole" / "tiny", columns)
-    assert "PRUNED" in {row[1] for row in table(tmp_path / "cut" / "tiny", columns)}
+    assert ("PRUNED" in {row[1] for row in table(tmp_path / "cut" / "tiny", columns)}) == bool(rungs)
     assert not list((tmp_path / "cut" / "tiny" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("loss", "second"), [(1e9, (False, 2)), (1e-9, (True, 1))])
+def test_a_batch_is_saved_on_its_way_where_that_is_worth_it(study, tmp_path, monkeypatch, loss, second):
+    """The first, whose pace is not known, in any case; a later one where the batch before took longer than may be lost."""
+    original, saved = run_module.run_batch, []
+
+    def run_batch(*arguments):
+        saved.append((arguments[-2] is not None, arguments[-1]))
+        return original(*arguments)
+
+    monkeypatch.setattr(run_module, "run_batch", run_batch)
+    monkeypatch.setattr(run_module, "LOSS", loss)
+    Run(study, tmp_path / "results").execute()
+    assert saved == [(True, 1), second]
 
 
 def test_finals_that_were_killed_run_again(study, whole, tmp_path, monkeypatch):
@@ -222,8 +215,6 @@ def test_finals_that_were_killed_run_again(study, whole, tmp_path, monkeypatch):
 
 
 def test_a_trial_that_does_not_fit_into_memory_fails_alone(study, tmp_path, monkeypatch):
-    import autovae.search.run as run_module
-
     original = run_module.run_batch
 
     def run_batch(study, data, asked, *rest):

@@ -8,9 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import optuna
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
 
 import autovae
 from autovae.cli import main
@@ -21,42 +25,10 @@ from autovae.search.storage import StorageError
 from autovae.search.study import load_study
 from autovae.search.team import bring_home, joined
 
-SPACE = """
-[parameters.pair]
-choices = ["normal|normal", "laplace|laplace", "logistic|normal", "logistic|logistic"]
-[parameters.likelihood]
-choices = ["bernoulli", "normal"]
-[parameters.learning_rate]
-low = 1e-4
-high = 1e-2
-[fixed]
-latent_dim = 2
-hidden = [8]
-"""
-STUDY = """
-purpose = "a test"
-data = "digits"
-space = "tiny_space.toml"
-trials = 4
-batch = 2
-[training]
-epochs = 1
-batch_size = 500
-[score]
-samples = 2
-points = 20
-final_samples = 2
-[finals]
-top = 1
-seeds = 2
-"""
-
 
 @pytest.fixture
 def path(tmp_path):
-    (tmp_path / "tiny_space.toml").write_text(SPACE)
-    (tmp_path / "tiny.toml").write_text(STUDY)
-    return tmp_path / "tiny.toml"
+    return tiny.write(tmp_path)
 
 
 def table(folder):
@@ -104,11 +76,11 @@ def test_a_worker_of_another_study_file_or_version_is_refused(path, tmp_path, mo
     url = str(tmp_path / "shared.journal")
     with joined(Run(load_study(path), tmp_path / "one"), url):
         pass
-    path.write_text(STUDY.replace("epochs = 1", "epochs = 2"))
+    path.write_text(tiny.study(epochs=2))
     with pytest.raises(StorageError, match=r"training.epochs: was 1, is 2") as caught:
         work(path, tmp_path / "two", url)
     assert "same study file" in str(caught.value)
-    path.write_text(STUDY)
+    path.write_text(tiny.study())
     here = autovae.__version__
     monkeypatch.setattr(autovae, "__version__", "9.9")
     with pytest.raises(StorageError, match=f"9.9.*{here}.*same version"):
@@ -203,7 +175,7 @@ def test_two_workers_through_a_grpc_proxy(path, tmp_path):
 @pytest.mark.slow
 def test_run_with_two_workers_and_a_killed_one(path, tmp_path):
     """The command itself: a worker that is killed is started again, the study reaches its count, the report is written."""
-    path.write_text(STUDY.replace("epochs = 1", "epochs = 40").replace("trials = 4", "trials = 12"))
+    path.write_text(tiny.study(epochs=40, trials=12))
     results = tmp_path / "results"
     command = [sys.executable, "-m", "autovae", "run", str(path), "--workers", "2", "--results", str(results)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -221,7 +193,7 @@ def test_run_with_two_workers_and_a_killed_one(path, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_stops_all_workers_and_nothing_is_lost(path, tmp_path, times):
-    path.write_text(STUDY.replace("epochs = 1", "epochs = 2000"))
+    path.write_text(tiny.study(epochs=2000))
     results = tmp_path / "results"
     command = [sys.executable, "-m", "autovae", "run", str(path), "--workers", "2", "--results", str(results)]
     # where the tests run in the background Ctrl-C is ignored, and that is handed down
@@ -236,7 +208,6 @@ def test_ctrl_c_stops_all_workers_and_nothing_is_lost(path, tmp_path, times):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    path.write_text(STUDY.replace("epochs = 1", "epochs = 2000"))
     study = optuna.load_study(study_name="tiny", storage=open_journal(results / "tiny" / "trials.journal"))
     for worker, about in study.user_attrs.items():
         if worker.startswith("worker:w"):

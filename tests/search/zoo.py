@@ -57,6 +57,19 @@ class Zoo:
             return False
         return True
 
+    def until_gone(self, worker):
+        while self.lives(worker):
+            time.sleep(0.01)
+
+    def start_and_train(self, **settings):
+        """A worker that has begun to train a batch of its own, which takes it half a minute."""
+        before = len(self.witnessed("trained"))
+        worker = self.start(seconds=30, **settings)
+        while len(self.witnessed("trained")) == before:
+            assert self.lives(worker), self.errors()
+            time.sleep(0.01)
+        return worker
+
     def errors(self):
         """What workers that ended with an error said."""
         return [path.read_text() for path in self.folder.glob("error-*")]
@@ -119,6 +132,21 @@ def check_efficiency(storage_of, folder, workers, seconds, least, trials=8, roun
     if load > 2 * cores:
         pytest.skip(words)
     raise AssertionError(words)
+
+
+def check_takeover(zoo, load, trials):
+    """A worker that is killed while it trains loses that batch alone: another trains it again, as it was, with the cause."""
+    first = zoo.start_and_train()
+    zoo.kill(first)
+    zoo.start()
+    zoo.wait(60)
+    study = load()
+    assert len(check(study, zoo, trials)) == trials
+    lost, *others = zoo.witnessed("trained")
+    assert others.count(lost) == 1
+    for number in lost:
+        (cause,) = study.trials[number].user_attrs["causes"]
+        assert "without a word" in cause
 
 
 def check(study, zoo, trials, failed=0):
