@@ -226,12 +226,13 @@ def train_classifier(
     settings: ClassifierSettings | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Classifier:
-    """The network for this task on these points: read from the cache, or trained and kept there.
+    """The network for this task on these points: read from the cache, or trained on `device` and kept there.
 
     x (N, *shape) or (N, pixels) in [0, 1], y (N,) labels; `digest` says which data they are. Accuracy (R^2 for a
     regression) is that on `test`. Raises `ValueError` for points without labels, fewer than two classes, or a shape that
-    the network cannot take.
+    the network cannot take. What comes back lies on the processor.
     """
     settings = settings or ClassifierSettings()
     asked = lookup(TASKS, task, "task")
@@ -259,8 +260,11 @@ def train_classifier(
             return _frozen(model)
         began = time.perf_counter()
         part = part_of(len(x), settings.part)
-        _fit(model, x[part].reshape(-1, math.prod(shape)), targets[part], settings, store, say or (lambda text: None))
+        points, answers = x[part].reshape(-1, math.prod(shape)).to(device), targets[part].to(device)
+        _fit(model.to(device), points, answers, settings, store, say or (lambda text: None))
+        model.cpu()
     card: dict[str, Any] = {"training_points": len(x[part]), "seconds": round(time.perf_counter() - began, 1)}
+    card["trained_on"] = torch.device(device).type
     if test is not None:
         card |= {"test_points": len(test[0]), **_judged(_frozen(model), test[0], asked.targets(test[1]))}
     model.card = store.write(model, card)
@@ -311,8 +315,10 @@ def _fit(
     for epoch in range(first, epochs):
         model.train()
         torch.manual_seed(stream_seed("classifier epoch", settings.seed, epoch))
-        total = 0.0
-        for step, batch in enumerate(torch.randperm(len(x)).split(settings.batch_size)):
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        # Drawn on the processor, so that the order is the same everywhere; the host asks the device once an epoch.
+        order = torch.randperm(len(x)).to(x.device)
+        for step, batch in enumerate(order.split(settings.batch_size)):
             rate = _one_cycle((epoch * steps + step) / (epochs * steps))
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * rate
@@ -320,8 +326,8 @@ def _fit(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            total += float(loss.detach()) * len(batch)
-        say(f"classifier: epoch {epoch + 1}/{epochs}, loss {total / len(x):.4f}")
+            total += loss.detach() * len(batch)
+        say(f"classifier: epoch {epoch + 1}/{epochs}, loss {float(total) / len(x):.4f}")
         if time.monotonic() - saved > SAVE_EVERY:
             tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
             store.write_progress(tensors | pack_optimizer(optimizer, "optimizer"), {"epoch": epoch + 1})

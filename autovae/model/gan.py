@@ -10,12 +10,16 @@ r"""Wasserstein GANs with gradient penalty: generators of images, plain and cond
 
 What is kept is the exponential average of the generator's weights, which is steadier than the last ones. Both rates fall
 linearly over the second half. Training is seeded block by block, kept by `stored`, and goes on after a kill with the same
-result. References: Improved Training of Wasserstein GANs (Gulrajani et al., 2017); Conditional Generative Adversarial Nets
+result. All randomness is drawn on the processor, so that a GPU trains on the same batches and noise: its network is the
+same but for rounding, kept under the same hash, and the card says where it was trained. On CUDA a step of the generator
+with its steps of the critic is one captured graph, and the host asks for a number once a block.
+References: Improved Training of Wasserstein GANs (Gulrajani et al., 2017); Conditional Generative Adversarial Nets
 (Mirza, Osindero, 2014). Not here: how a generator becomes a prior (`export.prior.PriorModule.from_decoder`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -35,6 +39,7 @@ __all__ = ["Critic", "GANSettings", "Generator", "train_gan"]
 VERSION = 1  # of the training below: raise it where the same settings no longer give the same network
 BLOCK = 50  # generator steps between two places where training may go on
 SAVE_EVERY = 20.0  # seconds
+WARM_UP = 3  # steps on CUDA before one is captured: libraries choose their kernels and set aside their memory
 
 Shape = tuple[int, ...]
 
@@ -73,7 +78,8 @@ class Generator(nn.Module):
         return self.body(z).reshape(len(z), *self.shape)
 
     def _one_hot(self, y: Tensor) -> Tensor:
-        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.classes:
+        capturing = y.is_cuda and torch.cuda.is_current_stream_capturing()  # a graph cannot ask
+        if not capturing and y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.classes:
             raise ValueError(f"got labels {int(y.min())} to {int(y.max())}; expected 0 to {self.classes - 1}")
         return functional.one_hot(y, self.classes)
 
@@ -111,7 +117,7 @@ class Critic(nn.Module):
         assert first.bias is not None
         kernels = first.weight.unflatten(1, (self.classes, -1)).transpose(0, 1).flatten(2)
         patches = functional.unfold(images, 4, padding=1, stride=2)
-        h = torch.baddbmm(first.bias[:, None], kernels[y], patches)
+        h = torch.baddbmm(first.bias[:, None], kernels.index_select(0, y), patches)
         h = h.unflatten(2, (self.image[1] // 2, self.image[2] // 2)).contiguous(memory_format=torch.channels_last)
         for layer in rest:
             h = layer(h)
@@ -147,11 +153,13 @@ def train_gan(
     settings: GANSettings | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Generator:
     """The generator of these points, read from the cache or trained and kept there; with labels y it is conditional.
 
     x (N, *shape) or (N, pixels) in [0, 1]; `digest` says which data they are. The generator is frozen, in evaluation
-    mode. Raises `ValueError` for points outside [0, 1] or of a shape that cannot be made.
+    mode, on the processor; `device` is where it is trained if it has to be. Raises `ValueError` for points outside [0, 1]
+    or of a shape that cannot be made.
     """
     settings = settings or GANSettings()
     if not len(x) or not 0 <= float(x.min()) <= float(x.max()) <= 1:
@@ -162,30 +170,79 @@ def train_gan(
     store = Store("gan", {"version": VERSION, "data": digest, "classes": classes, **asdict(settings)}, cache)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("gan", settings.seed))
-        training = _Training(settings, shape, classes)
-        generator, known = training.average, store.read()
+        known = store.read()
+        training = _Training(settings, shape, classes, torch.device("cpu" if known else device))
+        generator = training.average
         if known is None:
             history = training.run(x.reshape(len(x), -1), y, store, say or (lambda text: None))
-            generator.card = store.write(generator, {"seconds": round(training.seconds, 1), "distance": history})
+            about = {"seconds": round(training.seconds, 1), "trained_on": training.device.type, "distance": history}
+            generator.card = store.write(generator.cpu(), about)
         else:
             generator.load_state_dict(known[0])
             generator.card = known[1]
     return generator.eval().requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """All that is random in one step of the generator and the steps of the critic before it."""
+
+    points: Tensor
+    """(critic steps, batch) places of real images."""
+    xi: Tensor
+    """(critic steps, batch, latent_dim) of the images that the critic compares with them."""
+    shares: Tensor
+    """(critic steps, batch, 1) where on the line between the two the penalty is taken."""
+    labels_of: Tensor
+    """(batch,) places of the labels that the generator is asked for; without classes of no meaning."""
+    latents: Tensor
+    """(batch, latent_dim) of the generator's step."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.points, self.xi, self.shares, self.labels_of, self.latents
+
+
+def _drawn(settings: GANSettings, count: int, conditional: bool) -> Draws:
+    batch, dim = settings.batch_size, settings.latent_dim
+    rows = [
+        (torch.randint(count, (batch,)), torch.randn(batch, dim), torch.rand(batch, 1)) for _ in range(settings.critic)
+    ]
+    points, xi, shares = (torch.stack(parts) for parts in zip(*rows, strict=True))
+    labels_of = torch.randint(count, (batch,)) if conditional else torch.zeros(batch, dtype=torch.long)
+    return Draws(points, xi, shares, labels_of, torch.randn(batch, dim))
+
+
+def _moved(draws: list[Draws], device: torch.device) -> list[Draws]:
+    """Those of a whole block on the device, five copies in all."""
+    if device.type == "cpu":
+        return draws
+    columns = [torch.stack(parts).to(device) for parts in zip(*(one.tensors() for one in draws), strict=True)]
+    return [Draws(*row) for row in zip(*columns, strict=True)]
+
+
 class _Training:
     """Generator, its average, critic and their optimisers, on the way."""
 
-    def __init__(self, settings: GANSettings, shape: Shape, classes: int) -> None:
-        self.settings, self.classes = settings, classes
+    def __init__(self, settings: GANSettings, shape: Shape, classes: int, device: torch.device) -> None:
+        self.settings, self.classes, self.device = settings, classes, device
         self.generator = Generator(settings.latent_dim, shape, settings.width, classes=classes)
         self.average = Generator(settings.latent_dim, shape, settings.width, classes=classes).requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
         self.critic = Critic(shape, settings.width, classes=classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in self._modules().values():
+            module.to(device)
+        on_cuda = device.type == "cuda"
+        # In a graph the rates are tensors, read anew by every replay.
+        rate: Any = torch.tensor(settings.learning_rate, device=device) if on_cuda else settings.learning_rate
+        how: dict[str, Any] = {"capturable": True, "fused": True} if on_cuda else {}
         self.optimizers = {
-            name: torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=(0.0, 0.9))
+            name: torch.optim.Adam(module.parameters(), lr=rate.clone() if on_cuda else rate, betas=(0.0, 0.9), **how)
             for name, module in (("generator", self.generator), ("critic", self.critic))
         }
+        self.blend = torch.zeros((), device=device)
+        """How much of the new weights the average takes in a step."""
+        self.gap = torch.zeros((), device=device, dtype=torch.float64)
+        """The critic's estimates of the distance, summed over a block."""
         self.seconds, self.first = 0.0, 0
         self.distance: list[float] = []
 
@@ -194,18 +251,22 @@ class _Training:
         settings = self.settings
         total = math.ceil(settings.steps / settings.critic)
         self._load(store)
+        x, y = x.to(self.device), None if y is None else y.to(self.device)
+        step_of = _Captured(self, x, y) if self.device.type == "cuda" else lambda draws: self.step(x, y, draws)
         saved = time.monotonic()
         for start in range(self.first, total, BLOCK):
             torch.manual_seed(stream_seed("gan block", settings.seed, start))
-            began, gaps = time.perf_counter(), []
-            for step in range(start, min(start + BLOCK, total)):
-                for optimizer in self.optimizers.values():
-                    for group in optimizer.param_groups:
-                        group["lr"] = settings.learning_rate * min(1.0, 2 * (1 - step / total))
-                gaps += [self._critic_step(x, y) for _ in range(settings.critic)]
-                self._generator_step(step, y)
+            began = time.perf_counter()
+            steps = range(start, min(start + BLOCK, total))
+            for step, draws in zip(
+                steps, _moved([_drawn(settings, len(x), y is not None) for _ in steps], self.device), strict=True
+            ):
+                self._schedule(step, total)
+                step_of(draws)
+            gap = float(self.gap) / (len(steps) * settings.critic)
+            self.gap.zero_()
             self.seconds += time.perf_counter() - began
-            self.distance.append(round(sum(gaps) / len(gaps), 4))
+            self.distance.append(round(gap, 4))
             done = min(start + BLOCK, total)
             say(f"GAN: {done * settings.critic}/{total * settings.critic} steps of the critic, "
                 f"distance {self.distance[-1]:.2f}, {self.seconds:.0f} s")  # fmt: skip
@@ -216,15 +277,25 @@ class _Training:
                 saved = time.monotonic()
         return self.distance
 
-    def _batch(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        index = torch.randint(len(x), (self.settings.batch_size,))
-        return x[index], None if y is None else y[index]
+    def _schedule(self, step: int, total: int) -> None:
+        rate = self.settings.learning_rate * min(1.0, 2 * (1 - step / total))
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+        self.blend.fill_(1 - min(self.settings.average, (1 + step) / (10 + step)))
 
-    def _critic_step(self, x: Tensor, y: Tensor | None) -> float:
-        real, labels = self._batch(x, y)
+    def step(self, x: Tensor, y: Tensor | None, draws: Draws) -> None:
+        """The critic's steps, then the generator's. Nothing here waits for the device."""
+        for points, xi, share in zip(draws.points, draws.xi, draws.shares, strict=True):
+            self._critic_step(x.index_select(0, points), None if y is None else y.index_select(0, points), xi, share)
+        self._generator_step(None if y is None else y.index_select(0, draws.labels_of), draws.latents)
+
+    def _critic_step(self, real: Tensor, labels: Tensor | None, xi: Tensor, share: Tensor) -> None:
         with torch.no_grad():
-            made = self.generator(torch.randn(len(real), self.settings.latent_dim), labels).flatten(1)
-        share = torch.rand(len(real), 1)
+            made = self.generator(xi, labels).flatten(1)
         mixed = torch.lerp(real, made, share).requires_grad_()
         both = None if labels is None else torch.cat([labels, labels])
         on_real, on_made = self.critic(torch.cat([real, made]), both).chunk(2)
@@ -232,19 +303,16 @@ class _Training:
         (slope,) = torch.autograd.grad(self.critic(mixed, labels).sum(), mixed, create_graph=True)
         loss = self.settings.penalty * (slope.norm(dim=1) - 1).square().mean() - gap
         self._descend("critic", loss)
-        return float(gap.detach())
+        self.gap += gap.detach()
 
-    def _generator_step(self, step: int, y: Tensor | None) -> None:
-        count = self.settings.batch_size
-        labels = None if y is None else y[torch.randint(len(y), (count,))]
+    def _generator_step(self, labels: Tensor | None, xi: Tensor) -> None:
         self.critic.requires_grad_(False)
-        made = self.generator(torch.randn(count, self.settings.latent_dim), labels)
+        made = self.generator(xi, labels)
         self._descend("generator", -self.critic(made, labels).mean())
         self.critic.requires_grad_(True)
-        keep = min(self.settings.average, (1 + step) / (10 + step))
         with torch.no_grad():
             for slow, fast in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
+                slow.lerp_(fast, self.blend)
 
     def _descend(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)
@@ -271,3 +339,38 @@ class _Training:
         for name, optimizer in self.optimizers.items():
             unpack_optimizer(optimizer, f"adam_{name}", tensors)
         self.first, self.seconds, self.distance = int(place["done"]), float(place["seconds"]), list(place["distance"])
+
+
+class _Captured:
+    """The step on CUDA, captured once it is warm and replayed; a step that cannot be recorded is run plainly."""
+
+    def __init__(self, training: _Training, x: Tensor, y: Tensor | None) -> None:
+        self.training, self.x, self.y = training, x, y
+        self.stream = torch.cuda.Stream(x.device)
+        self.draws: Draws | None = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.left = WARM_UP
+
+    def __call__(self, draws: Draws) -> None:
+        self.stream.wait_stream(torch.cuda.current_stream(self.x.device))
+        with torch.cuda.stream(self.stream):
+            if self.left:
+                self.training.step(self.x, self.y, draws)
+                self.left -= 1
+                if not self.left:
+                    self._record(draws)
+            elif self.graph is None or self.draws is None:
+                self.training.step(self.x, self.y, draws)
+            else:
+                for fixed, new in zip(self.draws.tensors(), draws.tensors(), strict=True):
+                    fixed.copy_(new)
+                self.graph.replay()
+        torch.cuda.current_stream(self.x.device).wait_stream(self.stream)
+
+    def _record(self, draws: Draws) -> None:
+        self.draws = Draws(*(tensor.clone() for tensor in draws.tensors()))
+        graph = torch.cuda.CUDAGraph()
+        with contextlib.suppress(RuntimeError):
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.training.step(self.x, self.y, self.draws)
+            self.graph = graph

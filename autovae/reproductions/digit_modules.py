@@ -4,7 +4,8 @@ r"""The trained networks behind questions about handwritten digits: generators, 
     digit, odd, closed_circle  classifiers of one half of the images: what questions are asked with
     judges                     classifiers of the other half: what answers are scored with, never asked
 
-All are trained once and read from the user cache afterwards; the seconds of their training are on their cards.
+All are trained once, on `device`, and read from the user cache afterwards; the seconds of their training are on their
+cards. Nothing here needs more than torch and safetensors, so that they can be trained on a borrowed machine.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from autovae.data.batches import network_input
@@ -23,19 +23,25 @@ from autovae.data.datasets import Data, load
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import JUDGES, Classifier
 from autovae.model.gan import GANSettings, Generator, train_gan
-from autovae.reproductions.notebook import StrictModel
 from autovae.training.classifier import classifier
 
 __all__ = ["DigitModules", "GANPlan"]
 
 
-class GANPlan(StrictModel):
+@dataclass(frozen=True)
+class GANPlan:
     """How the generators are trained: steps of the critic in all, latents, channels, seed."""
 
-    steps: int = Field(12_000, ge=1)
-    latent_dim: int = Field(128, ge=1)
-    width: int = Field(16, ge=1)
-    seed: int = Field(0, ge=0)
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  what a study file may say of it is checked there
+
+    steps: int = 12_000
+    latent_dim: int = 128
+    width: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.latent_dim, self.width) < 1 or self.seed < 0:
+            raise ValueError(f"got {self}; expected steps, latents and channels of at least 1 and a seed of at least 0")
 
     def settings(self) -> GANSettings:
         return GANSettings(steps=self.steps, latent_dim=self.latent_dim, width=self.width, seed=self.seed)
@@ -50,11 +56,13 @@ class DigitModules:
     conditional_gan: GANPlan
     cache: Path | None = None
     say: Callable[[str], None] = field(default=lambda text: None)
+    device: torch.device | str = "cpu"
+    """Where they are trained; they come back on the processor."""
 
     @classmethod
     def of(
         cls, name: str, gan: GANPlan, data_dir: Path | None, say: Callable[[str], None], *,
-        conditional: GANPlan | None = None, cache: Path | None = None,
+        conditional: GANPlan | None = None, cache: Path | None = None, device: torch.device | str = "cpu",
     ) -> DigitModules:  # fmt: skip
         """The modules of a named data set. Raises `ValueError` where it is missing, has no labels or no digits."""
         data = load(name, data_dir)
@@ -64,7 +72,7 @@ class DigitModules:
             raise ValueError(
                 f"{name} holds {data.support} points of shape {data.shape}; expected grey images of digits"
             )
-        return cls(data, gan, conditional or gan, cache, say)
+        return cls(data, gan, conditional or gan, cache, say, device)
 
     @cached_property
     def images(self) -> Tensor:
@@ -87,7 +95,7 @@ class DigitModules:
         self.say("the generator (WGAN)")
         return train_gan(
             self.images, self.data.digest, shape=self.data.shape, settings=self.gan.settings(), cache=self.cache,
-            say=self.say,
+            say=self.say, device=self.device,
         )  # fmt: skip
 
     @cached_property
@@ -95,7 +103,7 @@ class DigitModules:
         self.say("the conditional generator (cWGAN)")
         return train_gan(
             self.images, self.data.digest, shape=self.data.shape, y=self.labels,
-            settings=self.conditional_gan.settings(), cache=self.cache, say=self.say,
+            settings=self.conditional_gan.settings(), cache=self.cache, say=self.say, device=self.device,
         )  # fmt: skip
 
     def prior(self, device: torch.device | str = "cpu") -> PriorModule:
@@ -105,9 +113,11 @@ class DigitModules:
     def network(self, task: str) -> Classifier:
         """The classifier of a task that questions are asked with."""
         self.say(f"the classifier ({task})")
-        return classifier(self.data, task, part="first_half", cache=self.cache, say=self.say)
+        return classifier(self.data, task, part="first_half", cache=self.cache, say=self.say, device=self.device)
 
     def judge(self, place: int = 0) -> Classifier:
         """The judge at this place of JUDGES; the first one scores."""
         self.say("a judge")
-        return classifier(self.data, "digit", settings=JUDGES[place], cache=self.cache, say=self.say)
+        return classifier(
+            self.data, "digit", settings=JUDGES[place], cache=self.cache, say=self.say, device=self.device
+        )

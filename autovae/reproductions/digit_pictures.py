@@ -1,12 +1,8 @@
-"""Pictures of digits in rows, and the machine that drew them."""
+"""Pictures of digits in rows."""
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,18 +10,7 @@ from torch import Tensor
 
 from autovae.report.theme import COLOURS, style
 
-__all__ = ["digit_rows", "machine"]
-
-
-def machine() -> str:
-    """The processor and how many cores this process may use."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    name = found[1].strip() if found else platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+__all__ = ["digit_rows"]
 
 
 def digit_rows(

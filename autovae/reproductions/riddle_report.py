@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from autovae.report.theme import COLOURS, SERIES, new_figure, style
 from autovae.reproductions.digit_modules import DigitModules
-from autovae.reproductions.digit_pictures import digit_rows, machine
+from autovae.reproductions.digit_pictures import digit_rows
+from autovae.reproductions.machine import machine
 from autovae.reproductions.notebook import Notebook
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Found = dict[str, dict[str, Any]]
 
 def write_report(settings: Settings, found: Found, modules: DigitModules, notebook: Notebook) -> dict[str, Any]:
     """Everything under results/<study>/; the summary for the terminal."""
-    rows = [_row(plan, found[plan.name], settings) for plan in settings.experiments]
+    rows = [_row(plan, found[plan.name], settings) for plan in settings.plans]
     notebook.write_table("table.csv", rows)
     restarts = [_restarts(name, one) for name, one in found.items()]
     notebook.write_table("restarts.csv", restarts)
@@ -49,7 +50,7 @@ def _file(name: str) -> str:
 
 
 def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    from autovae.reproductions.riddle import ANSWER, PAPER_SECONDS, PAPER_SOLVED, is_solved
+    from autovae.reproductions.riddle_solving import ANSWER, PAPER_SECONDS, PAPER_SOLVED, is_solved
 
     runs, answer = one["runs"], "-".join(map(str, ANSWER))
     solved = sum(is_solved(run) for run in runs)
@@ -80,7 +81,7 @@ def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _restarts(name: str, one: dict[str, Any]) -> dict[str, Any]:
-    from autovae.reproductions.riddle import RESTARTS, WARNINGS, best_of
+    from autovae.reproductions.riddle_solving import RESTARTS, WARNINGS, best_of
 
     def trusted(run: dict[str, Any]) -> bool:
         return not any(run[warning] for warning in WARNINGS)
@@ -94,7 +95,7 @@ def _restarts(name: str, one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warnings(name: str, one: dict[str, Any]) -> list[dict[str, Any]]:
-    from autovae.reproductions.riddle import WARNINGS, is_solved
+    from autovae.reproductions.riddle_solving import WARNINGS, is_solved
 
     rows = []
     wrong = [not is_solved(run) for run in one["runs"]]
@@ -198,7 +199,7 @@ def curves_figure(one: dict[str, Any]) -> Figure:
 
 def answers_figure(one: dict[str, Any], failures: bool) -> Figure | None:
     """Figure 5: means (first row of a block) and draws of a solved run and of runs that failed."""
-    from autovae.reproductions.riddle import is_solved
+    from autovae.reproductions.riddle_solving import is_solved
 
     blocks: list[tuple[str, torch.Tensor]] = []
     for seed, picture in one["pictures"].items():

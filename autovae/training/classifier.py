@@ -24,11 +24,13 @@ def classifier(
     data_dir: str | Path | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] | None = None,
+    device: torch.device | str = "cpu",
     **changes: Any,
 ) -> Classifier:
     """The network that answers `task` (a name of TASKS) for points of this data set (all that `load` takes), in its units.
 
-    `changes` are those of `ClassifierSettings`. Raises `ValueError` where the data have no labels.
+    Where it has to be trained, that is on `device`; it comes back on the processor. `changes` are those of
+    `ClassifierSettings`. Raises `ValueError` where the data have no labels.
     """
     data = load(data, data_dir=data_dir)
     settings = replace(settings or ClassifierSettings(), **changes)
@@ -40,7 +42,7 @@ def classifier(
         raise ValueError(f"{data.name} has no labels; a classifier needs them: give data with a column of labels")
     return train_classifier(
         inputs(data.train), data.train.y, data.digest, shape=data.shape, test=(inputs(data.test), data.test.y),
-        task=task, settings=settings, cache=cache, say=say,
+        task=task, settings=settings, cache=cache, say=say, device=device,
     )  # fmt: skip
 
 

@@ -11,17 +11,9 @@ from torch import nn
 
 from autovae.export.prior import PriorModule
 from autovae.reasoning.constraints import Categorical, Scene
-from autovae.reproductions.conditional_digits import (
-    HMCPlan,
-    LabelOfRow,
-    Scorer,
-    Settings,
-    VAEPlan,
-    answer_by_hmc,
-    run,
-    thinned,
-)
+from autovae.reproductions.conditional_digits import Settings, VAEPlan, run
 from autovae.reproductions.conditional_digits_report import PAPER
+from autovae.reproductions.digit_answers import HMCPlan, LabelOfRow, Plan, Scorer, answer_by_hmc, thinned
 from autovae.reproductions.digit_modules import GANPlan
 from autovae.reproductions.files import load_reproduction
 from autovae.reproductions.notebook import Notebook
@@ -65,14 +57,8 @@ def test_chains_of_several_digits_in_one_tensor_answer_their_own_question() -> N
     with torch.no_grad():
         images = prior(torch.randn(4000, 4, generator=torch.Generator().manual_seed(1)))
         real = {digit: net.features(images[net(images).argmax(1) == digit].flatten(1)) for digit in range(3)}
-    settings = Settings(
-        digits=(0, 1, 2),
-        power=20,
-        samples=160,
-        hmc=HMCPlan(chains=2, burn_in=10, warmup=50, draws=80),
-        priors=("wgan",),
-    )
-    found = answer_by_hmc(prior, net, Scorer(net, net, real), settings, lambda text: None)
+    plan = Plan(digits=(0, 1, 2), power=20, samples=160, hmc=HMCPlan(chains=2, burn_in=10, warmup=50, draws=80))
+    found = answer_by_hmc(prior, Scorer(net, net, real), plan, lambda text: None)
     for digit in "012":
         row = found["rows"][digit]
         assert row["accuracy_model"] > 0.9
@@ -131,9 +117,7 @@ def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     notebook = Notebook(tmp_path / "conditional_digits")
     notebook.open({"name": "conditional_digits"})
     # Test images of one digit are fewer than the judge's features on this small set.
-    monkeypatch.setattr(
-        "autovae.reproductions.conditional_digits.features", lambda judge, images: images[:, 2:4, 2].cpu()
-    )
+    monkeypatch.setattr("autovae.reproductions.digit_answers.features", lambda judge, images: images[:, 2:4, 2].cpu())
     found = run(settings, notebook, None, torch.device("cpu"))
     assert [(row["prior"], row["method"]) for row in found["rows"]] == [
         ("", "test images"), ("", "cwgan"), ("wgan", "hmc"), ("wgan", "mean_field"), ("wgan", "mgvi"), ("vae", "hmc"),

@@ -15,18 +15,17 @@ from autovae.model.classifiers import CLOSED
 from autovae.reproductions.digit_modules import DigitModules, GANPlan
 from autovae.reproductions.files import load_reproduction
 from autovae.reproductions.notebook import Notebook
-from autovae.reproductions.riddle import (
+from autovae.reproductions.riddle import Settings, run
+from autovae.reproductions.riddle_solving import (
     ANSWER,
     CONSTRAINTS,
     WARNINGS,
     Experiment,
     Networks,
-    Settings,
     TwoNetworks,
     best_of,
     holds,
     question,
-    run,
     watched,
 )
 
@@ -117,12 +116,16 @@ def test_the_best_of_several_runs_by_enumeration() -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValidationError, match="unknown constraint 'VI'"):
-        Experiment(name="a", without=("VI",))
-    with pytest.raises(ValidationError, match="finite numbers > 0"):
-        Experiment(name="a", powers=(0.0, 1.0))
-    with pytest.raises(ValidationError, match="unknown optimizer 'sgd'"):
-        Experiment(name="a", optimizer="sgd")
+    for wrong, words in (
+        ({"without": ("VI",)}, "unknown constraint 'VI'"), ({"powers": (0.0, 1.0)}, "finite numbers > 0"),
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'"), ({"digit_networks": 3}, "1 or 2 digit networks"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            Experiment("a", **wrong)
+    with pytest.raises(ValidationError, match="Unexpected keyword"):
+        Settings(experiments=[{"name": "a", "iteration": 3}])
+    plans = Settings(seeds=7, pairs=3, experiments=[{"name": "a"}, {"name": "b", "seeds": 2}]).plans
+    assert [(plan.seeds, plan.pairs) for plan in plans] == [(7, 3), (2, 3)]
     assert load_reproduction("riddle", full=True).settings.seeds == 100
 
 
