@@ -11,7 +11,7 @@ STUDY.toml is the resolved one of a results folder (`Notebook.open`), of conditi
 `autovae run` at home then finds everything done and writes tables, figures and page; every step carries the machine
 that it was done on. Jobs are processes side by side: first the networks, then the answers. Chains and riddles run on
 `device`, variational answers of single digits, which are small, on a core each. Optuna, pydantic and typer are not
-needed; arviz-stats is, which needs nothing but numpy and scipy.
+needed; pooch, and arviz-stats with numpy and scipy, are.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ trained on other images and was never asked.
 Beyond the paper: restarts judged by the ELBO, other ladders of powers, two digit networks in the question, Markov chains
 with the same ladder, and two warnings that need no knowledge of the answer (`WARNINGS`).
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), section 5.2, figures 3 to 5.
-Nothing here needs more than torch, safetensors, so that the riddle can be solved on a borrowed machine (`borrowed`).
+Optuna, pydantic and typer are not needed, so that riddles can be solved on a borrowed machine (`borrowed`).
 Not here: the optimiser (`many_fits`), which experiments are made (`riddle`), the pages and figures (`riddle_report`).
 """
 
