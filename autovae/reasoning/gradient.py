@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,7 @@ from autovae.export.prior import PriorModule
 from autovae.reasoning.constraints import Gaussian, Scene
 from autovae.reasoning.posterior import LatentPosterior
 
-__all__ = ["Gradient", "captured", "likelihood_gradient"]
+__all__ = ["Gradient", "likelihood_gradient"]
 
 Gradient = Callable[[Tensor, bool], tuple[Tensor | None, Tensor]]
 aten = torch.ops.aten
@@ -190,42 +189,6 @@ def likelihood_gradient(posterior: LatentPosterior) -> Gradient:
         return value, g.clone() if slope is None else g * slope
 
     return gradient
-
-
-def captured(gradient: Gradient) -> Gradient:
-    """The same gradient as one CUDA graph per shape, replayed; for CUDA tensors only.
-
-    The recording is compared with the plain call once. Evidence that cannot be recorded (it moves data from the host or
-    asks for values) raises `RuntimeError`, and is then to be called plainly.
-    """
-    graphs: dict[tuple[torch.Size, bool], tuple[Any, Tensor, Tensor | None, Tensor]] = {}
-
-    def record(xi: Tensor, need_value: bool) -> tuple[Any, Tensor, Tensor | None, Tensor]:
-        source = xi.clone()
-        side = torch.cuda.Stream(xi.device)
-        side.wait_stream(torch.cuda.current_stream(xi.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                expected = gradient(source, need_value)[1].clone()
-        torch.cuda.current_stream(xi.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            value, slope = gradient(source, need_value)
-        graph.replay()
-        if not torch.allclose(slope, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
-            raise RuntimeError("the recorded gradient differs from the plain one")
-        return graph, source, value, slope
-
-    def replay(xi: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
-        key = (xi.shape, need_value)
-        if key not in graphs:
-            graphs[key] = record(xi, need_value)
-        graph, source, value, slope = graphs[key]
-        source.copy_(xi)
-        graph.replay()
-        return None if value is None else value.clone(), slope.clone()
-
-    return replay
 
 
 def _takes_flat(prior: PriorModule, network: PlainNetwork) -> bool:

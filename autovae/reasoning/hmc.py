@@ -4,12 +4,7 @@ r"""Hamiltonian Monte Carlo with all chains in one tensor.
 
 One iteration: fresh momenta p ~ N(0, 1/V), a trajectory of L steps of size eps, acceptance with min(1, exp(H - H')).
 
-| integrator | one step |
-|---|---|
-| leapfrog | p += eps/2 g; xi += eps V p; p += eps/2 g, with g = grad log p(xi, evidence) |
-| rotation | p += eps/2 g; (xi, p) turned by eps; p += eps/2 g, with g = grad log p(evidence given xi); unit mass |
-
-The rotation solves the prior N(0, I) exactly, so that weak evidence costs nothing.
+The integrators are those of `trajectory`: leapfrog, and rotation, which solves the prior exactly.
 
 | trajectory | length |
 |---|---|
@@ -25,7 +20,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,84 +28,17 @@ from torch import Tensor
 
 from autovae.reasoning.adaptation import ChEES, DualAveraging, PooledVariance, halton, windows
 from autovae.reasoning.draws import Draws
-from autovae.reasoning.gradient import Gradient, captured, likelihood_gradient
+from autovae.reasoning.gradient import likelihood_gradient
 from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
 from autovae.reasoning.posterior import LatentPosterior
+from autovae.reasoning.trajectory import INTEGRATORS, Fixed, State, Trajectory, as_cuda_graph
 from autovae.tables import lookup
 
 __all__ = ["HMC", "INTEGRATORS"]
 
 DIVERGENT = 1000.0
+CAPTURED = "captured"
 LONG_WARMUP = 100
-
-
-@dataclass
-class State:
-    """Where all chains are: positions, log posterior (up to the prior's constant), and the integrator's gradient."""
-
-    xi: Tensor
-    log_prob: Tensor
-    gradient: Tensor
-
-
-@dataclass(frozen=True)
-class Integrator:
-    """How a trajectory is followed: the state at a point, and `steps` steps from a state."""
-
-    evaluate: Callable[[Gradient, Tensor], State]
-    follow: Callable[[Gradient, State, Tensor, Tensor, Tensor | None, int], tuple[State, Tensor]]
-    """(gradient, state, momentum, step (chains, 1), inverse mass or None for 1, steps) -> (state, momentum)"""
-    unit_mass: bool
-
-
-def _posterior_state(gradient: Gradient, xi: Tensor) -> State:
-    value, slope = gradient(xi, True)
-    assert value is not None
-    return State(xi, value - 0.5 * xi.square().sum(-1), slope - xi)
-
-
-def _leapfrog(
-    gradient: Gradient, state: State, momentum: Tensor, step: Tensor, inverse_mass: Tensor | None, steps: int
-) -> tuple[State, Tensor]:
-    xi, slope = state.xi.clone(), state.gradient
-    drift = step if inverse_mass is None else step * inverse_mass
-    half = 0.5 * step
-    momentum = torch.addcmul(momentum, slope, half)
-    value: Tensor | None = None
-    for left in range(steps - 1, -1, -1):
-        xi.addcmul_(momentum, drift)
-        value, slope = gradient(xi, left == 0)
-        slope = slope.sub_(xi)
-        momentum.addcmul_(slope, step if left else half)
-    assert value is not None
-    return State(xi, value - 0.5 * xi.square().sum(-1), slope), momentum
-
-
-def _likelihood_state(gradient: Gradient, xi: Tensor) -> State:
-    value, slope = gradient(xi, True)
-    assert value is not None
-    return State(xi, value - 0.5 * xi.square().sum(-1), slope)
-
-
-def _rotation(
-    gradient: Gradient, state: State, momentum: Tensor, step: Tensor, inverse_mass: Tensor | None, steps: int
-) -> tuple[State, Tensor]:
-    xi, slope = state.xi, state.gradient
-    cos, sin, half = step.cos(), step.sin(), 0.5 * step
-    momentum = torch.addcmul(momentum, slope, half)
-    value: Tensor | None = None
-    for left in range(steps - 1, -1, -1):
-        xi, momentum = cos * xi + sin * momentum, cos * momentum - sin * xi
-        value, slope = gradient(xi, left == 0)
-        momentum.addcmul_(slope, step if left else half)
-    assert value is not None
-    return State(xi, value - 0.5 * xi.square().sum(-1), slope), momentum
-
-
-INTEGRATORS: dict[str, Integrator] = {
-    "leapfrog": Integrator(_posterior_state, _leapfrog, unit_mass=False),
-    "rotation": Integrator(_likelihood_state, _rotation, unit_mass=True),
-}
 
 
 @dataclass(frozen=True)
@@ -119,8 +46,9 @@ class HMC(Method):
     """Hamiltonian Monte Carlo, all chains in one tensor; the settings are those of the table above.
 
     With `warmup=0` nothing is learnt: `step_size` is used as it is, with unit mass. `steps` is the number of steps of a
-    fixed trajectory. `keep_warmup` keeps the positions of the warm-up, `Draws.warmup`. `graph` replays the
-    gradient as one CUDA graph; evidence that cannot be recorded is then computed plainly, and flagged.
+    fixed trajectory. `keep_warmup` keeps the positions of the warm-up, `Draws.warmup`. On CUDA a step is one graph where
+    the evidence can be recorded; `info["graph"]` says "captured" or why not. `graph=False` does without, `graph=True`
+    flags it where it cannot be had.
     """
 
     name: ClassVar[str] = "hmc"
@@ -135,7 +63,7 @@ class HMC(Method):
     jitter: float = 0.2
     max_steps: int = 256
     keep_warmup: bool = False
-    graph: bool = False
+    graph: bool | None = None
 
     def __post_init__(self) -> None:
         at_least(self.chains, 1, "chains")
@@ -195,6 +123,7 @@ class HMC(Method):
                 "step_size": chain.step,
                 "leapfrogs": chain.leapfrogs,
                 "leapfrogs_after_warmup": chain.leapfrogs - learnt,
+                "graph": chain.graph,
                 **chain.lengths(),
             },
             flags=chain.flags + _flags(posterior, kept),
@@ -207,11 +136,12 @@ class _Run:
     def __init__(self, settings: HMC, posterior: LatentPosterior, xi: Tensor, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
         self.integrator = INTEGRATORS[settings.integrator]
-        self.gradient = likelihood_gradient(posterior)
+        self.trajectory = Trajectory(self.integrator, likelihood_gradient(posterior))
+        self.state = self.trajectory.at(xi)
         self.flags: tuple[str, ...] = ()
-        if settings.graph:
-            self._record(xi)
-        self.state = self.integrator.evaluate(self.gradient, xi)
+        self.graph = "not asked for" if settings.graph is False else self._record()
+        if settings.graph and self.graph != CAPTURED:
+            self.flags = (f"no CUDA graph of a step: {self.graph}",)
         self.inverse_mass: Tensor | None = None
         self.leapfrogs = 0
         self.index = 0
@@ -221,17 +151,16 @@ class _Run:
         self.chees = ChEES(self.step) if settings.trajectory == "chees" else None
         self.variance = PooledVariance(xi.shape[1], xi)
 
-    def _record(self, xi: Tensor) -> None:
-        """Replay the gradient as a CUDA graph where that can be had."""
-        recorded = captured(self.gradient)
+    def _record(self) -> str:
+        """Follow trajectories as a CUDA graph a step from now on, where that can be had; `CAPTURED`, or why not."""
+        if not self.state.xi.is_cuda:
+            return f"the chains are on {self.state.xi.device}"
         try:
-            if not xi.is_cuda:
-                raise RuntimeError(f"the chains are on {xi.device}")
-            for need_value in (True, False):
-                recorded(xi, need_value)
-            self.gradient = recorded
+            with torch.cuda.device(self.state.xi.device):
+                self.trajectory = Fixed(self.integrator, self.trajectory.gradient, self.state, as_cuda_graph)
         except RuntimeError as error:
-            self.flags = (f"no CUDA graph of the gradient: {' '.join(str(error).split())[:200]}",)
+            return " ".join(str(error).split())[:200]
+        return CAPTURED
 
     def learn(self, iteration: int, warmup: int) -> None:
         """One iteration of warm-up."""
@@ -288,7 +217,7 @@ class _Run:
         else:
             steps = min(max(math.ceil(share * self.chees.length / self.step), 1), settings.max_steps)
             step = xi.new_full((len(xi), 1), self.step)
-        end, final = self.integrator.follow(self.gradient, state, momentum, step, self.inverse_mass, steps)
+        end, final = self.trajectory.follow(state, momentum, step, self.inverse_mass, steps)
         self.leapfrogs += steps
         self.index += 1
         energy = self._kinetic(momentum) - state.log_prob
@@ -320,7 +249,7 @@ class _Run:
             momentum /= self.inverse_mass.sqrt()
         for _ in range(40):
             size = state.xi.new_full((len(state.xi), 1), step)
-            end, final = self.integrator.follow(self.gradient, state, momentum, size, self.inverse_mass, 1)
+            end, final = self.trajectory.follow(state, momentum, size, self.inverse_mass, 1)
             error = self._kinetic(final) - end.log_prob - self._kinetic(momentum) + state.log_prob
             good = float(torch.exp(-error).clamp(max=1).nan_to_num(0, 0, 0).mean()) > 0.5
             if direction == 0:
