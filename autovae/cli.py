@@ -47,6 +47,7 @@ COMMANDS = (
     cluster.worker,
     cluster.dashboard,
     studies.report,
+    studies.restore,
     studies.compare,
     studies.export,
     priors.sample,

@@ -1,16 +1,16 @@
-"""Commands on studies and their results: run, report, compare, export."""
+"""Commands on studies and their results: run, report, restore, compare, export."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from autovae.commands.cluster import Storage, devices_of, run_workers
 from autovae.commands.options import DataDir, Device, Json, Results, emit
 
-__all__ = ["run", "report", "compare", "export"]
+__all__ = ["run", "report", "restore", "compare", "export"]
 
 
 def run(
@@ -164,6 +164,37 @@ def report(folder: Annotated[Path, typer.Argument(help="results/STUDY")], json: 
         )
     path = build_report(folder)
     emit({"report": path}) if json else typer.echo(str(path))
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(help="results/STUDY, as published: tables and cards without weights.")],
+    data: DataDir = None,
+    device: Device = None,
+    json: Json = False,
+) -> None:
+    """Train winner, baseline and learned priors of a published study again, and make its report with them.
+
+    Weights are not published with results. The best seed of each is trained from its spec; its score is measured again
+    and stands beside the published one. `autovae restore results/mnist_pairing_v1`
+    """
+    from autovae.reproductions.restored import restore as restore_models
+    from autovae.terminal import live_progress
+
+    with live_progress(folder.name) as on_progress:
+        rows = restore_models(folder, data, device, lambda event: _say_epoch(event, on_progress))
+    if json:
+        emit({"models": rows})
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['model']:<18}{row['belief']}, seed {row['seed']}: {row['published']:.4f} bits per dimension as published, "
+            f"{row['now']:.4f} now"
+        )
+
+
+def _say_epoch(event: Any, on_progress: Any) -> None:
+    if event.kind == "epoch":
+        on_progress.phase(f"epoch {event.epoch} of {len(event.members)} models, {event.seconds:.1f} s")
 
 
 def compare(

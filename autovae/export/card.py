@@ -2,7 +2,7 @@ r"""Cards: a trained VAE or a generator on disk as model.safetensors, card.json 
 
     model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; rival.*, flow_posterior.* where there are;
                         source.NAME.* of ex-post densities; transport.* of a generator on its own
-    card.json           format, spec, domain, data (name, digest, licence), scores with errors, versions, SHA-256 of the weights
+    card.json           format, spec, domain, data (digest, licence), scores with errors, versions, machine, SHA-256 of weights
     README.md           the card for people, with the header of the Hugging Face hub; config.json beside it
 
 | folder of | holds | read by |
@@ -32,7 +32,16 @@ from torch import Tensor, nn
 
 from autovae.beliefs.priors import Components, FlowPrior
 from autovae.data.datasets import Data
-from autovae.export.folders import UNREADABLE, CardError, not_the_model, read_json, read_weights, versions, write_folder
+from autovae.export.folders import (
+    UNREADABLE,
+    CardError,
+    machine,
+    not_the_model,
+    read_json,
+    read_weights,
+    versions,
+    write_folder,
+)
 from autovae.export.model_card import hub_config, readme
 from autovae.export.prior import PriorModule
 from autovae.export.transport import FlowMap, MixtureMap, Transport
@@ -70,6 +79,7 @@ def _described(vae: VAE, data: Data) -> dict[str, Any]:
             "name": data.name, "digest": data.digest, "source": data.source, "licence": data.licence, "note": data.note
         },
         "versions": versions(),
+        "machine": machine(),
     }  # fmt: skip
 
 

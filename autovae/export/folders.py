@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -27,6 +28,7 @@ __all__ = [
     "UNREADABLE",
     "WEIGHTS",
     "CardError",
+    "machine",
     "not_the_model",
     "read_json",
     "read_weights",
@@ -52,6 +54,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def machine() -> str:
+    """The machine that made a result, in words: processors, system, GPU."""
+    name = platform.processor() or platform.machine()
+    known = Path("/proc/cpuinfo")
+    if known.is_file():
+        lines = (line.split(":", 1) for line in known.read_text(errors="replace").splitlines() if ":" in line)
+        name = next((value.strip() for key, value in lines if key.strip() == "model name"), name)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} x {name}, {platform.system()}, {gpu}"
 
 
 def write_folder(

@@ -86,7 +86,9 @@ def importance_figure(result: Importance, limit: int = 12) -> Figure:
             if math.isfinite(low) and math.isfinite(high):
                 axes.plot([low, high], [place, place], color=COLOURS["ink"], lw=1)
             end = max(value, high if math.isfinite(high) else 0)
-            axes.text(end + 0.012, place, f"{100 * value:.0f} %", va="center", fontsize=8)
+            axes.annotate(
+                f"{100 * value:.0f} %", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8
+            )
         axes.set_yticks(range(len(chosen)), [_axis_words(result, a, b) for a, b in chosen])
         axes.set_ylim(len(chosen) - 0.4, -0.6)
         axes.set_xlim(0, min(1.12, 1.18 * max(0.1, np.nanmax([*values.ravel(), *result.high.ravel()]))))

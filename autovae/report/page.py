@@ -92,7 +92,7 @@ def table(
     kind = "scroll tall" if sortable else "scroll"
     return (
         f'<div class="{kind}" tabindex="0" role="region" aria-label="{esc(caption)}"><table{attributes}{sort}>'
-        f"<caption>{esc(caption)}</caption><thead><tr>{''.join(heads)}</tr></thead>"
+        f"<caption><span>{esc(caption)}</span></caption><thead><tr>{''.join(heads)}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -52,8 +52,15 @@ def _frac(above: str, below: str) -> str:
     return f"<mfrac>{above}{below}</mfrac>"
 
 
+def _apart(part: str, up: str) -> str:
+    """A limit of a sum a little further from its sign: without a font for mathematics browsers set them over each other."""
+    raised = f'height="+{up}" voffset="{up}"' if up[0] != "-" else f'depth="+{up[1:]}" voffset="{up}"'
+    return f"<mpadded {raised}>{part}</mpadded>"
+
+
 def _sum(index: str, last: str) -> str:
-    return f"<munderover>{_o('∑')}{_row(_i(index), _o('='), _n(1))}{last}</munderover>"
+    first = _apart(_row(_i(index), _o("="), _n(1)), "-0.2em")
+    return f"<munderover>{_o('∑')}{first}{_apart(last, '0.3em')}</munderover>"
 
 
 def _log(*parts: str) -> str:
@@ -176,7 +183,7 @@ def score_formula(study: Mapping[str, Any], summary: Mapping[str, Any] | None, f
     z = _sub(_i("z"), _i("k"))
     weight = _frac(_row(_of("P", _i("v"), _o("∣"), z), _of("p", z)), _of("q", z, _o("∣"), _i("x")))
     outer = _frac(_n(1), _row(_n(size), "<mspace width='0.2em'></mspace>", "<mi>ln</mi>", _n(2)))
-    average = f"<munder><mo>mean</mo>{_i('v')}</munder>"
+    average = f"<munder><mo>mean</mo>{_apart(_i('v'), '-0.2em')}</munder>"
     inner = _row("<mi>log</mi>", _o("["), _frac(_n(1), _i("K")), _sum("k", _i("K")), weight, _o("]"))
     body = _math("<mi>bits</mi>", _o("="), _o("−"), outer, average, inner)
     text = f"bits = −(1 / ({size} ln 2)) mean_v log (1/K) Σ_k P(v|z_k) p(z_k) / q(z_k|x)"

@@ -67,9 +67,9 @@ def question(seed: int = 0) -> LatentPosterior:
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-def _ours(posterior: LatentPosterior, step: float, now: Callable[[], float]) -> Round:
+def _ours(posterior: LatentPosterior, step: float, now: Callable[[], float], graph: bool | None = None) -> Round:
     def run(start: Tensor, draws: int, seed: int) -> tuple[Tensor, float]:
-        method = HMC(chains=len(start), steps=STEPS, trajectory="fixed", step_size=step, jitter=0.0)
+        method = HMC(chains=len(start), steps=STEPS, trajectory="fixed", step_size=step, jitter=0.0, graph=graph)
         began = now()
         answer = method.run(posterior, draws, warmup=0, seed=seed, start=start)
         return answer.xi, now() - began
@@ -176,8 +176,14 @@ def bench_hmc(
     warmup: int = 500,
     threads: int | None = None,
     clock: str = "wall",
+    device: str | None = None,
 ) -> dict[str, Any]:
-    """The ratios of the table above with what they are made of; `draws` per chain in all, spread over the rounds."""
+    """The ratios of the table above with what they are made of; `draws` per chain in all, spread over the rounds.
+
+    On a CUDA `device`, where the peers of the table do not run, the captured step against the plain one.
+    """
+    if device is not None and torch.device(device).type != "cpu":
+        return _bench_captured(rounds, draws, chains, device)
     now = lookup(CLOCKS, clock, "clock")
     if clock == "processor" and threads != 1:
         raise ValueError(f"clock 'processor' adds up threads, so it is for threads = 1, got {threads}")
@@ -249,6 +255,37 @@ def _bench(rounds: int, draws: int, chains: int, warmup: int, now: Callable[[], 
     for name, values in rates.items():
         result[f"leapfrogs_per_second_{name}"] = statistics.median(values)
     return result
+
+
+def _bench_captured(rounds: int, draws: int, chains: int, device: str) -> dict[str, Any]:
+    """`captured_vs_plain` and `chains64_vs_8` on a GPU, wall clock, each round recording anew; `draws` in every round."""
+    asked = question()
+    posterior = LatentPosterior(asked.prior.to(device), asked.constraints)
+    first = HMC(chains=chains, steps=STEPS, trajectory="fixed", mass="unit", jitter=0.0).run(posterior, 50, warmup=500)
+    step, start = float(first.info["step_size"]), first.xi[:, -1].clone()
+    many = start.repeat(64 // chains + 1, 1)[:64]
+    clock = CLOCKS["wall"]
+    runs = {"captured": _ours(posterior, step, clock), "plain": _ours(posterior, step, clock, graph=False)}
+    seconds: dict[str, list[float]] = {"captured": [], "plain": [], "captured64": []}
+    for index in range(-1, rounds):  # the first round is not counted
+        for name, positions in (("captured", start), ("plain", start), ("captured64", many)):
+            took = runs[name.removesuffix("64")](positions, draws, 100 + index)[1]
+            if index >= 0:
+                seconds[name].append(took)
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+    return {
+        "captured_vs_plain": ratio("plain", "captured"),
+        "chains64_vs_8": ratio("captured64", "captured"),
+        **{f"leapfrogs_per_second_{name}": draws * STEPS / statistics.median(took) for name, took in seconds.items()},
+        "graph": str(first.info["graph"]),
+        "step_size": step,
+        "draws": draws,
+        "rounds": rounds,
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
+    }
 
 
 COLUMNS = ("threads", "clock", "contender", "leapfrogs_per_second", "ours_over_theirs", "draws", "rounds", "step_size")

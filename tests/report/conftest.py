@@ -146,6 +146,11 @@ def write_finals(folder, specs, data):
                 }
             )
     write_table(folder / "finals.csv", rows)
+    curves = [
+        {"model": model, "points": 4, "alpha": alpha, "K": k, "bound": -1.0, "gap": -1 / k, "gap_error": 0.1}
+        for model in ("Winner", "Baseline") for alpha in (0.0, 1.0) for k in (1, 5, 50)
+    ]  # fmt: skip
+    write_table(folder / "curves.csv", curves)
     gain = {"mean": 0.1, "low": 0.05, "high": 0.15, "seeds": 3, "level": 0.975}
     summary = {
         "sentence": "The winner beats the matched normal by 0.1.", "wins": True, "winner": specs[0].to_dict(),

@@ -37,8 +37,12 @@ def test_the_table_has_the_floor_once_and_every_source(folder):
         assert value in part
 
 
-def test_without_scores_there_is_no_such_part(results, trials):
-    assert '<section id="fidelity"' not in build_report(results(trials.some(12))).read_text()
+def test_without_scores_the_part_says_how_to_get_them(results, trials):
+    assert "autovae fidelity results/" in build_report(results(trials.some(12))).read_text()
+
+
+def test_without_models_there_is_no_such_part(results, trials):
+    assert '<section id="fidelity"' not in build_report(results(trials.some(12), winners=False)).read_text()
 
 
 def test_a_broken_card_is_a_note_and_the_rest_is_shown(folder):

@@ -60,6 +60,7 @@ def test_a_whole_study_is_shown(whole):
     page, words = read(whole / "report.html")
     assert "The winner beats the matched normal by 0.1." in words
     for title in (
+        "How tight the bounds are",
         "What mattered",
         "What they draw",
         "What the latents do",
@@ -68,7 +69,9 @@ def test_a_whole_study_is_shown(whole):
         "What was computed",
     ):
         assert title in words
-    assert "What cannot be shown" not in words
+    missing = words[words.index("What cannot be shown, and why") : words.rindex("What mattered")]
+    assert "Learning curves: trials.journal" in missing  # the one thing that is not invented
+    assert missing.count(": ") == 1
     assert page.headings[0] == 1
     assert all(b - a <= 1 for a, b in zip(page.headings, page.headings[1:], strict=False)), "a heading level is skipped"
     assert len(page.ids) == len(set(page.ids))
@@ -143,13 +146,14 @@ def test_whatever_became_of_the_trials_there_is_a_page(results, trials, case):
     assert expected in words
 
 
-@pytest.mark.parametrize("gone", ["winners", "finals.csv", "summary.json", "baseline/model.safetensors"])
+@pytest.mark.parametrize("gone", ["winners", "finals.csv", "summary.json", "baseline/model.safetensors", "curves.csv"])
 def test_whatever_is_missing_the_rest_is_shown_with_the_reason(results, gone, trials):
     folder = results(trials.some())
     path = folder / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     _, words = built(folder)
-    assert "What cannot be shown, and why" in words
+    missing = words[words.index("What cannot be shown, and why") : words.rindex("What mattered")]
+    assert {"winners": "Winner", "baseline/model.safetensors": "Baseline"}.get(gone, gone) in missing
     assert "What mattered" in words
 
 

@@ -12,6 +12,10 @@ __all__ = ["bounds_part"]
 def bounds_part(content: Content) -> str:
     rows = content.record.curves
     if not rows:
+        if content.record.finals:
+            content.missing.append(
+                f"Bounds against K and alpha: {content.record.title} has no curves.csv; autovae restore makes it."
+            )
         return ""
     points = int(rows[0]["points"])
     largest = max(row["K"] for row in rows)

@@ -74,7 +74,7 @@ def again_part(content: Content) -> str:
             {"what": "licence of the data", "value": origin.get("licence", "?")},
             {"what": "split", "value": origin.get("note", "?")},
         ]
-    name = esc(record.folder.name)
+    name = f"results/{esc(record.title)}"
     lines = [
         esc(command),
         f"autovae sample {name}/winners/1 -n 64 --to grid.png",

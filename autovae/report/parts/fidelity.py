@@ -30,6 +30,12 @@ def fidelity_part(content: Content) -> str:
     cards = {name: read_card(path) for name, path in _folders(content.record.folder).items()}
     labels = list(dict.fromkeys(label for name, card in cards.items() for label in _kept(name, card)))
     parts = [part for label in labels for part in _of_network(content.record, cards, label)]
+    if cards and not parts:
+        command = f"autovae fidelity results/{esc(content.record.title)}"
+        parts = [
+            f"<p class='note'>Not scored yet: <code>{command}</code> compares what these models draw with real data (FID, KID, "
+            "IS, precision and recall), and the next report shows it here.</p>"
+        ]
     return section("fidelity", "Samples beside real data", *parts) if parts else ""
 
 

@@ -44,7 +44,8 @@ def _cells(place: int, row: Mapping[str, Any], record: Record) -> dict[str, Any]
     winner = (record.summary or {}).get("winner") or {}
     plain = pair_of(row) == ("normal", "normal") and not row.get("rival")
     kind = "baseline" if plain else "winner" if _same(row, winner) else ""
-    return {**row, "place": place, "posterior": posterior, "prior": prior, "class": kind}
+    likelihood = str(row.get("likelihood", "")).replace("_", " ")
+    return {**row, "place": place, "posterior": posterior, "prior": prior, "likelihood": likelihood, "class": kind}
 
 
 def _same(row: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:

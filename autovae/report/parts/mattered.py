@@ -19,10 +19,9 @@ def mattered_part(content: Content) -> str:
     result = content.importance
     if result.decomposition is None:
         return section("mattered", "What mattered", content.warning(result.reason), _pairs(content))
-    charts = [_bars(content, result), content.attempt("Interaction map", partial(_surface, content, result), "")]
-    charts += _curves(content, result)
-    grid = f'<div class="figures">{"".join(charts)}</div>'
-    return section("mattered", "What mattered", grid, _numbers(result), _pairs(content))
+    first = [_bars(content, result), content.attempt("Interaction map", partial(_surface, content, result), "")]
+    grids = [f'<div class="figures">{"".join(charts)}</div>' for charts in (first, _curves(content, result)) if charts]
+    return section("mattered", "What mattered", *grids, _numbers(result), _pairs(content))
 
 
 def _bars(content: Content, result: Importance) -> str:
