@@ -97,6 +97,9 @@ def fidelity(
         str, typer.Option("--fit", help="Fit and keep ex-post densities first: mixture, flow, or both with a comma.")
     ] = "",
     points: Annotated[int | None, typer.Option("--points", min=10, help="At most this many points a set.")] = None,
+    beliefs: Annotated[
+        bool, typer.Option("--beliefs", help="Every belief of the search instead, trained again; with ELBO and NLL.")
+    ] = False,
     data: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
@@ -104,7 +107,20 @@ def fidelity(
     """FID, KID, IS, precision and recall of reconstructions and samples, beside real data; kept in the card.
 
     `autovae fidelity results/quickstart` scores all models of a study, and its next report shows them.
+    With `--beliefs` every complete trial is trained again for the table of pairs and likelihoods by ELBO, NLL, IS, FID, KID.
     """
+    if beliefs:
+        if source is not None or fit:
+            raise ValueError("--beliefs takes the study's own data and no --fit; leave both out")
+        from autovae.reproductions.belief_table import belief_lines, measure_beliefs
+
+        rows = measure_beliefs(folder, features, weights, points, data, seed=seed, say=_on_stderr)
+        if json:
+            emit({"beliefs": rows})
+            return
+        for line in belief_lines(rows):
+            typer.echo(line)
+        return
     from autovae.reproductions.fidelity import fidelity_lines, fidelity_of_folder
 
     result = fidelity_of_folder(folder, source, features, weights, fit, points, data, seed, _on_stderr)

@@ -33,7 +33,17 @@ from autovae.metrics.fidelity import Extractor, Features, Fidelity, compare, kid
 from autovae.model.vae import VAE
 from autovae.training.trained import Trained
 
-__all__ = ["FLOOR", "RealPoints", "fidelity_of", "fit_densities", "folders_of", "keep", "kid_of_models", "real_points"]
+__all__ = [
+    "FLOOR",
+    "RealPoints",
+    "fidelity_of",
+    "draws_of",
+    "fit_densities",
+    "folders_of",
+    "keep",
+    "kid_of_models",
+    "real_points",
+]
 
 FLOOR = "real"
 POINTS = 10_000
@@ -70,7 +80,8 @@ def real_points(data: Data, extractor: Extractor, points: int | None = None) -> 
 
 
 @torch.no_grad()
-def _generated(prior: PriorModule, z: Tensor, binary: bool, seed: int) -> Tensor:
+def draws_of(prior: PriorModule, z: Tensor, binary: bool, seed: int) -> Tensor:
+    """x of z in batches: the mean, or for binary data a draw of p(x|z)."""
     generator = torch.Generator().manual_seed(seed)
     parts = [prior.observe(part, generator) if binary else prior.decode(part) for part in z.split(BATCH)]
     return torch.cat(parts)
@@ -92,7 +103,7 @@ def fidelity_of(folder: str | os.PathLike[str], data: Data, real: RealPoints, se
     rows = {FLOOR: compare(real.test, real.reference, seed)}
 
     def scored(prior: PriorModule, z: Tensor) -> Fidelity:
-        return compare(real.extractor(_generated(prior, z, binary, seed)), real.reference, seed)
+        return compare(real.extractor(draws_of(prior, z, binary, seed)), real.reference, seed)
 
     plain = load_prior(folder)
     rows["reconstructions"] = scored(plain, _centres(vae, data, real.count))
@@ -162,6 +173,6 @@ def kid_of_models(
         prior = to_prior(Trained(model, [], model.spec, data))
         with torch.no_grad():
             z = prior.sample(count, torch.Generator().manual_seed(seed))
-            x = _generated(prior, z, data.support == "binary", seed)
+            x = draws_of(prior, z, data.support == "binary", seed)
         found.append(kid_of(extractor(x), real, seed, 20)[0] if bool(x.isfinite().all()) else math.inf)
     return found

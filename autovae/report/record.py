@@ -11,7 +11,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from autovae.search.files import read_toml
 
 __all__ = ["Record", "belief_of", "pair_of", "read_record"]
 
+MEASURED = ("elbo", "nll", "inception_score", "fid", "kid", "kid_error", "precision", "recall", "points")
+"""Columns of beliefs.csv that go beside the trials."""
 NUMBERS = (
     "K",
     "gap",
@@ -37,6 +39,7 @@ NUMBERS = (
     "seconds",
     "beta",
     "samples",
+    *MEASURED,
 )
 
 
@@ -50,6 +53,7 @@ class Record:
     finals: list[dict[str, Any]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] | None = None
+    floor: dict[str, Any] = field(default_factory=dict)  # what real test data score, where beliefs were measured
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -96,8 +100,21 @@ def read_record(folder: str | Path) -> Record:
     record.finals = [_typed(row) for row in _table(record, "finals.csv", "the finals have not run")]
     if (path / "curves.csv").is_file():  # studies of an earlier version have none
         record.curves = [_typed(row) for row in _table(record, "curves.csv", "")]
+    if (path / "beliefs.csv").is_file():  # made by `autovae fidelity --beliefs`
+        _measured(record, [_typed(row) for row in _table(record, "beliefs.csv", "")])
     record.summary = _summary(record)
     return record
+
+
+def _measured(record: Record, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put what was measured of each trial beside it; the row without a trial is real data."""
+    found = {
+        row["number"]: {name: row[name] for name in MEASURED if name in row} for row in rows if row.get("number") != ""
+    }
+    for trial in record.trials:
+        trial |= found.get(trial.get("number"), {})
+    floor = next((row for row in rows if row.get("number") == ""), {})
+    record.floor = {name: floor[name] for name in (*MEASURED, "features") if name in floor}
 
 
 def _table(record: Record, name: str, without: str) -> list[dict[str, str]]:

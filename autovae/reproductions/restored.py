@@ -30,7 +30,7 @@ from autovae.search.results import ResultsError, ResultsFolder
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, fit_population
 
-__all__ = ["restore"]
+__all__ = ["data_of", "restore"]
 
 
 def restore(
@@ -45,7 +45,7 @@ def restore(
     """
     record = read_record(folder)
     finals = _finals(record)
-    data = _data(record, data_dir)
+    data = data_of(record, data_dir)
     fits = fit_population([final.spec for final in finals.values()], data, on_event=on_event, device=device)
     samples = int((record.summary or {})["samples"])
     bounds = log_mass_bounds([fit.model for fit in fits], data, data.validation, samples, seed=1)
@@ -92,7 +92,8 @@ def _finals(record: Record) -> dict[str, Final]:
     return found
 
 
-def _data(record: Record, data_dir: str | Path | None) -> Data:
+def data_of(record: Record, data_dir: str | Path | None = None) -> Data:
+    """The data of a study, where they are still the same. Raises `ResultsError` where not."""
     about = record.study["data"]
     data = load(about.get("path") or about["name"], data_dir=data_dir, seed=record.study.get("seed", 0))
     if data.digest != about["digest"]:

@@ -15,7 +15,8 @@ from autovae.report.record import Record, pair_of, pairing_text
 __all__ = ["leaderboard_part"]
 
 MOST = 1000
-MEASURES = {"nats": "nats", "elbo": "ELBO", "nll": "NLL", "fid": "FID", "kid": "KID", "inception_score": "IS"}
+MEASURES = {"nats": "nats", "elbo": "ELBO", "nll": "NLL", "inception_score": "IS", "fid": "FID", "kid": "KID"}
+DIGITS = {"nats": 2, "elbo": 2, "nll": 2, "inception_score": 2, "fid": 2}
 
 
 def leaderboard_part(content: Content) -> str:
@@ -69,7 +70,7 @@ def _columns(content: Content, rows: Sequence[Mapping[str, Any]]) -> list[Column
         Column("#", "place", True), Column("bits/dim", "score", True), Column("± se", "score_se", True),
         Column("posterior", "posterior"), Column("prior", "prior"), Column("likelihood", "likelihood"),
         *[Column(name.replace("_", " "), name, isinstance(rows[0][name], (int, float)), 3) for name in extra],
-        *[Column(MEASURES[name], name, True) for name in measures],
+        *[Column(MEASURES[name], name, True, DIGITS.get(name, 4)) for name in measures],
         Column("trial", "number", True), Column("seconds", "seconds", True, 1),
     ]  # fmt: skip
 
@@ -139,13 +140,24 @@ def _beliefs(record: Record) -> str:
         lines.append({"pair": pair, "likelihood": likelihood.replace("_", " "), "best": min(scores),
                       "mean": float(np.mean(scores)), "trials": len(group), **others})  # fmt: skip
     lines.sort(key=lambda line: line["best"])
+    if record.floor:
+        lines.insert(0, {"pair": "real data", "likelihood": "", **record.floor})
     columns = [
         Column("posterior|prior", "pair"), Column("likelihood", "likelihood"), Column("best", "best", True),
         Column("mean", "mean", True), Column("trials", "trials", True),
-        *[Column(MEASURES[name], name, True) for name in measures],
+        *[Column(MEASURES[name], name, True, DIGITS.get(name, 4)) for name in measures],
     ]  # fmt: skip
-    body = table(columns, lines[:MOST], "Bits per dimension by pair and likelihood", "beliefs", sortable=True)
-    return f"<details><summary>All {len(lines)} combinations of pair and likelihood</summary>{body}</details>"
+    caption = "Pairs and likelihoods, best first"
+    body = table(columns, lines[:MOST], caption, "beliefs", sortable=True)
+    if not measures:
+        return f"<details><summary>All {len(groups)} combinations of pair and likelihood</summary>{body}</details>"
+    features = f" on {esc(record.floor['features'])}" if record.floor.get("features") else ""
+    return (
+        f"<h3>Pairs and likelihoods by every measure</h3>{body}<p class='note'>Means over the trials of a belief, single fits "
+        "mostly. Best, mean: bits per dimension. ELBO and NLL: nats a validation point of the masses of levels, so that "
+        f"likelihoods compare. IS, FID and KID of draws of the prior against training points{features}: FID and KID lower, "
+        "IS higher is nearer; the first row is real test data.</p>"
+    )
 
 
 def failures(record: Record) -> str:
