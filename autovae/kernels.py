@@ -24,26 +24,30 @@ __all__ = ["HEADS", "add_bias_", "linear_in_x", "rectify_back"]
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 BLOCK = 1024  # numbers a program takes at once
+BIAS_ROWS, BIAS_COLUMNS = 16, 128  # of a tile that shares a bias: no number is divided to find its column
 ROWS, COLUMNS = 64, 64  # of a tile whose columns are summed
 
 
 @triton.jit
-def _add_bias(h, bias, total, rows, features, RECTIFY: tl.constexpr, BLOCK: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = place < total
-    member = place // (rows * features)
-    value = tl.load(h + place, mask=here, other=0.0).to(tl.float32)
-    value += tl.load(bias + member * features + place % features, mask=here, other=0.0).to(tl.float32)
-    if RECTIFY:
-        value = tl.where(value < 0, 0.0, value)  # nan stays
-    tl.store(h + place, value.to(h.dtype.element_ty), mask=here)
+def _add_bias(h, bias, rows, features, RECTIFY: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    member = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    for first in range(0, features, COLUMNS):
+        column = first + tl.arange(0, COLUMNS)
+        here = (row < rows)[:, None] & (column < features)[None, :]
+        place = (member * rows + row)[:, None] * features + column[None, :]
+        value = tl.load(h + place, mask=here, other=0.0).to(tl.float32)
+        value += tl.load(bias + member * features + column, mask=column < features, other=0.0).to(tl.float32)[None, :]
+        if RECTIFY:
+            value = tl.where(value < 0, 0.0, value)  # nan stays
+        tl.store(h + place, value.to(h.dtype.element_ty), mask=here)
 
 
 def add_bias_(h: Tensor, bias: Tensor, rectify: bool) -> Tensor:
     """h (P, N, F) + bias (P, 1, F), rectified or not, in place."""
-    _, rows, features = h.shape
-    grid = (triton.cdiv(h.numel(), BLOCK),)
-    _add_bias[grid](h, bias, h.numel(), rows, features, RECTIFY=rectify, BLOCK=BLOCK)
+    members, rows, features = h.shape
+    grid = (triton.cdiv(rows, BIAS_ROWS), members)
+    _add_bias[grid](h, bias, rows, features, RECTIFY=rectify, ROWS=BIAS_ROWS, COLUMNS=BIAS_COLUMNS)
     return h
 
 

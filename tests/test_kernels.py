@@ -110,7 +110,7 @@ def test_kernels_compile_without_a_device(name, width):
     from autovae import kernels
 
     arguments = {
-        "_add_bias": ("h bias", "total rows features", {"RECTIFY": True, "BLOCK": 1024}),
+        "_add_bias": ("h bias", "rows features", {"RECTIFY": True, "ROWS": 16, "COLUMNS": 128}),
         "_rectify_back": ("g h", "rows features", {"ROWS": 64, "COLUMNS": 64}),
         "_linear_in_x": ("eta slope", "points features", {"HEAD": 1, "BLOCK": 1024}),
     }

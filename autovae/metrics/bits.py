@@ -83,7 +83,7 @@ def log_mass_bounds(
             step = max(1, size // at_once)
             for first in range(0, len(places), at_once):
                 part = places[first : first + at_once]
-                stack = VAEStack([members[place] for place in part]).to_device(feed.device).eval()
+                stack = VAEStack([members[place] for place in part], feed.device).eval()
                 scales = None if common_scale is None else common_scale[part].to(feed.device, feed.dtype)
                 for start in range(0, count, step):
                     stop = min(start + step, count)

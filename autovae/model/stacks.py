@@ -244,12 +244,12 @@ class LinearStack(nn.Module):
     pass after `written = False` overwrites and later ones add to.
     """
 
-    def __init__(self, members: Sequence[nn.Sequential]) -> None:
+    def __init__(self, members: Sequence[nn.Sequential], device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.size = len(members)
         for depth, layers in enumerate(zip(*map(_linears, members), strict=True)):
-            weight = torch.stack([layer.weight.detach().T for layer in layers]).contiguous()
-            bias = torch.stack([layer.bias.detach()[None] for layer in layers])
+            weight = torch.stack([layer.weight.detach() for layer in layers]).to(device).mT.contiguous()
+            bias = torch.stack([layer.bias.detach()[None] for layer in layers]).to(device)
             self.register_parameter(f"weight_{depth}", nn.Parameter(weight, layers[0].weight.requires_grad))
             self.register_parameter(f"bias_{depth}", nn.Parameter(bias, layers[0].bias.requires_grad))
         between = [[layer for layer in member if not isinstance(layer, nn.Linear)] for member in members]
@@ -292,7 +292,7 @@ class LinearStack(nn.Module):
 
     def unstack(self, members: Sequence[nn.Sequential]) -> None:
         """Copy the weights back into the members' own modules."""
-        values = list(self.parameters())
+        values = [p.detach().cpu() for p in self.parameters()]  # at once: a copy from a GPU waits for it
         with torch.no_grad():
             for index, member in enumerate(members):
                 for layer, weight, bias in zip(_linears(member), values[::2], values[1::2], strict=True):
@@ -361,11 +361,11 @@ def is_linear(module: nn.Module) -> bool:
     )
 
 
-def stack(members: Sequence[nn.Module]) -> LinearStack | ModuleStack:
-    """The fastest stack that can hold these modules."""
+def stack(members: Sequence[nn.Module], device: torch.device | str = "cpu") -> LinearStack | ModuleStack:
+    """The fastest stack that can hold these modules, on a device."""
     if all(is_linear(member) for member in members):
-        return LinearStack(members)  # type: ignore[arg-type]
-    return ModuleStack(members)
+        return LinearStack(members, device)  # type: ignore[arg-type]
+    return ModuleStack(members).to(device)
 
 
 def prepare(module: nn.Module, narrow: torch.dtype | None = None) -> list[LinearStack]:

@@ -170,13 +170,13 @@ class VAEStack(nn.Module):
 
     _scale_learned: Tensor
 
-    def __init__(self, members: Sequence[VAE]) -> None:
+    def __init__(self, members: Sequence[VAE], device: torch.device | str = "cpu") -> None:
         super().__init__()
         self._members = [list(members)]  # in a list: their parameters are copied, not shared
         self.domain = members[0].domain
         self.specs = [member.spec for member in members]
-        self.encoder = stack([member.encoder for member in members])
-        self.decoder = stack([member.decoder for member in members])
+        self.encoder = stack([member.encoder for member in members], device)
+        self.decoder = stack([member.decoder for member in members], device)
         self.raw_scale = nn.Parameter(torch.cat([member.raw_scale.detach() for member in members]))
         self.rival = join([m.rival for m in members if m.rival]) if members[0].rival else None
         posteriors = [m.flow_posterior for m in members if m.flow_posterior]
@@ -193,6 +193,7 @@ class VAEStack(nn.Module):
                 self._runs[-1] = _Run(last.start, index + 1, likelihood, source)
             else:
                 self._runs.append(_Run(index, index + 1, likelihood, source))
+        self.to_device(torch.device(device))
 
     @property
     def size(self) -> int:

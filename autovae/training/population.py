@@ -190,9 +190,10 @@ class Population:
                 return
 
     def collect(self) -> list[Member]:
-        """Give every member its weights, moments, age and history as they are now; the population may go on."""
+        """Give every member its weights, age and history as they are now, and moments if it is to be trained further."""
+        last = max(member.spec.epochs for member in self.members)
         for trainer in self.trainers:
-            trainer.collect()
+            trainer.collect(moments=self.epoch < last)
         return list(self.members)
 
 

@@ -42,7 +42,7 @@ class Trainer:
     def __init__(self, members: Sequence[Member], feed: Feed, narrow: torch.dtype | None = None) -> None:
         self.members = list(members)
         self.feed = feed
-        self.stack = VAEStack([member.vae for member in self.members]).to_device(feed.device).to(feed.dtype)
+        self.stack = VAEStack([member.vae for member in self.members], feed.device).to(feed.dtype)
         self.stack.train()
         self._chains = self.stack.prepare(narrow)
         self.specs = self.stack.specs
@@ -117,16 +117,18 @@ class Trainer:
         self._rows.append(latest)
         return latest
 
-    def collect(self) -> list[Member]:
-        """Give every member its weights, moments, age and history as they are now; training may go on."""
+    def collect(self, moments: bool = True) -> list[Member]:
+        """Give every member its weights, age, history and, unless it is done, moments as they are now; training may go on."""
         self.stack.unstack()
-        steps = self.adam.steps
-        for (name, _), mean, square in zip(self._named, self.adam.means, self.adam.squares, strict=True):
+        steps, named = self.adam.steps, self._named if moments else []
+        for (name, _), mean, square in zip(named, self.adam.means, self.adam.squares, strict=moments):
             for key, values in ((f"{name}/mean", mean.cpu()), (f"{name}/square", square.cpu())):
                 for position, member in enumerate(self.members):
                     member.moments[key] = values[position : position + 1].clone()
         for position, member in enumerate(self.members):
             member.epoch, member.steps = self.epoch, steps
+            if not moments:
+                member.moments.clear()
             member.history.extend(rows[position] for rows in self._rows)
         self._rows.clear()
         return list(self.members)
