@@ -6,7 +6,9 @@ With --json standard output holds one JSON object and nothing else.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -74,12 +76,28 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ArithmeticError) as error:
-        if os.environ.get("AUTOVAE_TRACEBACK"):
+    except Exception as error:
+        expected = isinstance(error, (ValueError, OSError, ArithmeticError)) or _errno(error)
+        if not expected or os.environ.get("AUTOVAE_TRACEBACK"):
             raise
-        typer.echo(f"autovae: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"autovae: {' '.join(str(error).split())}{_remedy(error)}", err=True)
         return 2
     return 0
+
+
+def _errno(error: Exception) -> int:
+    """The number of the operating system's error behind this one; 0 where there is none. safetensors says it in words."""
+    said = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(said[1]) if said else getattr(error, "errno", None) or 0
+
+
+def _remedy(error: Exception) -> str:
+    number, text = _errno(error), str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and "make room" not in text:
+        return "; make room, then run the same command again: what is finished is kept"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) and "--" not in text:
+        return "; choose a place that you may use (--results, --to, --data)"
+    return ""
 
 
 def entry() -> None:

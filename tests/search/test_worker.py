@@ -214,6 +214,25 @@ def test_ctrl_c_stops_all_workers_and_nothing_is_lost(path, tmp_path, times):
             assert not _lives(about["pid"]), "a worker outlived the command"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [6_000, 20_000])
+def test_a_disk_that_is_full_ends_the_command_in_one_line(path, tmp_path, room):
+    """While a batch is saved, and while the report is written; with room again the same command finishes the study."""
+    resource = pytest.importorskip("resource")
+    path.write_text(tiny.study(epochs=4))
+    command = [sys.executable, "-m", "autovae", "run", str(path), "--results", str(tmp_path / "results")]
+    limited = subprocess.run(
+        command, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    )  # fmt: skip
+    assert limited.returncode == 2, limited.stderr
+    assert "make room" in limited.stderr.splitlines()[-1]
+    assert "Traceback" not in limited.stderr
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert [row["number"] for row in table(tmp_path / "results" / "tiny")] == ["0", "1", "2", "3"]
+
+
 def _wait_for_worker(folder, process):
     """The process id of a worker that trains."""
     deadline = time.monotonic() + 120
