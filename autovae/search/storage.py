@@ -102,13 +102,18 @@ def _journal(where: str, folder: Path, study: str, workers: int) -> SharedStorag
             "nothing) and run again with --workers, or wait for its end"
         )
     places = folder / "workers" if path.parent == folder else path.with_name(f"{path.name}.workers")
+    return _on_one_host("journal", str(path), open_journal(path), places, in_use=in_use)
+
+
+def _on_one_host(kind: str, shown: str, storage: BaseStorage, places: Path, **rest: Any) -> SharedStorage:
+    """A storage whose locks and leases are files in the folder `places`."""
     return SharedStorage(
-        "journal",
-        str(path),
-        open_journal(path),
+        kind,
+        shown,
+        storage,
         lambda purpose: FileLock(places / f"{purpose}.lock"),
         lambda _: FileLeases(places),
-        in_use,
+        **rest,
     )
 
 
@@ -127,15 +132,7 @@ def _grpc(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
         raise StorageError(
             f"no gRPC proxy answers at {where}; start one with optuna.storages.run_grpc_proxy_server, or check host and port"
         ) from None
-    places = folder / "workers"
-    return SharedStorage(
-        "grpc",
-        where,
-        proxy,
-        lambda purpose: FileLock(places / f"{purpose}.lock"),
-        lambda _: FileLeases(places),
-        patience=PATIENCE,
-    )
+    return _on_one_host("grpc", where, proxy, folder / "workers", patience=PATIENCE)
 
 
 def _sqlite(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
@@ -152,15 +149,7 @@ def _sqlite(where: str, folder: Path, study: str, workers: int) -> SharedStorage
     if not in_use.acquire(wait=False):
         raise StorageError(f"{where} is in use by another process: {instead}")
     storage = _relational(f"sqlite:///{path}", where, {})
-    places = folder / "workers"
-    return SharedStorage(
-        "sqlite",
-        where,
-        storage,
-        lambda purpose: FileLock(places / f"{purpose}.lock"),
-        lambda _: FileLeases(places),
-        in_use,
-    )
+    return _on_one_host("sqlite", where, storage, folder / "workers", in_use=in_use)
 
 
 def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedStorage:

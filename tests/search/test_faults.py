@@ -34,12 +34,7 @@ def test_a_hundred_kills(journal, tmp_path):
     rng = random.Random(0)
     trials = 150
     with Zoo(journal, tmp_path, trials=trials, seconds=0.03, batch=3) as zoo:
-        for _ in range(100):
-            living = [worker for worker in zoo.workers if zoo.lives(worker)]
-            while len(living) < 2:
-                living.append(zoo.start())
-            time.sleep(rng.uniform(0.0, 0.12))
-            zoo.kill(rng.choice(living))
+        zoo.kill_at_random(rng, 100, workers=2, pause=0.12)
         killed = len(zoo.workers)
         zoo.start()
         zoo.start()

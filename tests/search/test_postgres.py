@@ -62,12 +62,7 @@ def test_workers_share_the_work(server, tmp_path, workers, seconds, least):
 def test_kills(url, tmp_path):
     rng = random.Random(2)
     with Zoo(url, tmp_path, trials=40, seconds=0.05, batch=2, grace=1.5) as zoo:
-        for _ in range(25):
-            living = [worker for worker in zoo.workers if zoo.lives(worker)]
-            while len(living) < 3:
-                living.append(zoo.start())
-            time.sleep(rng.uniform(0.0, 0.3))
-            zoo.kill(rng.choice(living))
+        zoo.kill_at_random(rng, 25, workers=3, pause=0.3)
         zoo.start()
         zoo.wait(90)
         complete = check(load(url, tmp_path), zoo, 40, failed=40)

@@ -24,6 +24,7 @@ from autovae.search.run import Run
 from autovae.search.storage import StorageError
 from autovae.search.study import load_study
 from autovae.search.team import bring_home, joined
+from autovae.search.worker import Worker
 
 
 @pytest.fixture
@@ -70,6 +71,30 @@ def test_workers_go_on_with_what_a_lone_run_left(path, tmp_path):
     told, concluded, run = work(path, tmp_path / "results")
     assert (told, concluded) == (2, True)
     assert len({row["seed"] for row in table(run.folder.path)}) == 4
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("rungs", ["", "[pruning]\nrungs = [2, 4]\n"])
+def test_what_a_dead_worker_saved_on_its_way_is_gone_on_with(path, tmp_path, monkeypatch, rungs):
+    """Another worker takes the batch over from its last rung, or from its last checkpoint where the study has no rungs."""
+    path.write_text(tiny.study(epochs=6) + rungs)
+
+    def die(progress):
+        if progress.epoch == 5:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "_hand_back", lambda *_: None)
+        with pytest.raises(Killed), joined(Run(load_study(path), tmp_path / "results", on_progress=die)) as worker:
+            worker.run()
+    heard = []
+    told, _, run = work(path, tmp_path / "results", on_progress=lambda p: heard.append((p.phase, p.epoch)))
+    assert told == 4
+    assert [epoch for phase, epoch in heard if phase == "search" and epoch][:2] == [5, 6]
+    assert "without a word" in run.ledger.optuna.trials[0].user_attrs["causes"][0]
 
 
 def test_a_worker_of_another_study_file_or_version_is_refused(path, tmp_path, monkeypatch):

@@ -50,6 +50,15 @@ class Zoo:
             except ProcessLookupError:
                 return
 
+    def kill_at_random(self, rng, times, workers, pause):
+        """kill -9 of one of so many workers, so many times, each after a random part of `pause` seconds."""
+        for _ in range(times):
+            living = [worker for worker in self.workers if self.lives(worker)]
+            while len(living) < workers:
+                living.append(self.start())
+            time.sleep(rng.uniform(0.0, pause))
+            self.kill(rng.choice(living))
+
     def lives(self, worker):
         try:
             os.kill(worker, 0)
