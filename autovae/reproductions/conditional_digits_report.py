@@ -168,6 +168,9 @@ def _page(
         "vae": f"the VAE ({belief}) was exported and read back as a prior module",
         "winner": f"the winner is the one that {settings.study} exported, as it was",
     }
+    steps = settings.conditional.steps
+    conditional = "the conditional one as many" if steps == settings.gan.steps else f"the conditional one {steps}"
+    conditional += ", so fewer steps count against it" if steps < settings.gan.steps else ""
     named = [words for name, words in asked.items() if name in settings.priors]
     vae = "".join(f"; {words}" for words in named) if named else "; no VAE was asked in this setting"
     return f"""# Conditional digits
@@ -194,12 +197,12 @@ The paper: mean R-hat {PAPER_RHAT}, N_eff {PAPER_ESS} of 80,000.
 {chr(10).join(worst)}
 
 All {chains} chains of the {main} took {took} of {iterations} iterations;
-in the paper 36 minutes a chain of more than 10,000. Machine: {machine()}, under other load.
+in the paper 36 minutes a chain of more than 10,000. Machine: {hmc.get("machine", machine())}, under other load.
 
 ![Distance during warm-up](figures/warmup_{main}.png)
 
-The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; the conditional one
-{settings.conditional.steps}, so fewer steps count against it){vae}. A power of {settings.power:g} asks for
+The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; {conditional}){vae}.
+A power of {settings.power:g} asks for
 pictures of which the classifier is all but certain, and its judge agrees: scores exceed those of test images, and the
 unusual digits that are left out show in the distance.
 Deviations: chains go through smaller powers first, since without that some stay

@@ -4,7 +4,8 @@ r"""Questions about single digits answered and scored: HMC, mean field, MGVI, a 
 
 Every function gives plain values: scores of a digit, diagnostics, small pictures, seconds and the machine that took them.
 HMC runs the chains of all digits in one tensor: they share step size and mass, learnt from all of them, and nothing else.
-Optuna, pydantic and typer are not needed, so that answers can be had on a borrowed machine (`borrowed`). Not here: which priors are asked and what is written about it (`conditional_digits`).
+Optuna, pydantic and typer are not needed, so that answers can be had on a borrowed machine (`borrowed`).
+Not here: which priors are asked and what is written about it (`conditional_digits`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,16 @@ from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.digit_pictures import digit_rows
 from autovae.reproductions.machine import machine
 from autovae.reproductions.notebook import Notebook
+from autovae.reproductions.riddle_solving import (
+    ANSWER,
+    PAPER_SECONDS,
+    PAPER_SOLVED,
+    RESTARTS,
+    WARNINGS,
+    best_of,
+    is_solved,
+    step_name,
+)
 
 if TYPE_CHECKING:
     from autovae.reproductions.riddle import Settings
@@ -34,24 +44,18 @@ def write_report(settings: Settings, found: Found, modules: DigitModules, notebo
     notebook.write_figure("riddle.png", riddle_figure())
     for name, one in found.items():
         if "curves" in one:
-            notebook.write_figure(f"curves_{_file(name)}.png", curves_figure(one))
+            notebook.write_figure(f"curves_{step_name(name)}.png", curves_figure(one))
     main = next(iter(found))
     for name, one in found.items():
         figure = answers_figure(one, failures=name == main)
         if figure is not None:
-            notebook.write_figure(f"answers_{_file(name)}.png", figure)
+            notebook.write_figure(f"answers_{step_name(name)}.png", figure)
     sentence = _sentence(rows[0])
     notebook.write_readme(_page(settings, rows, restarts, warnings, modules, sentence, found))
     return {"rows": rows, "sentence": sentence}
 
 
-def _file(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
 def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    from autovae.reproductions.riddle_solving import ANSWER, PAPER_SECONDS, PAPER_SOLVED, is_solved
-
     runs, answer = one["runs"], "-".join(map(str, ANSWER))
     solved = sum(is_solved(run) for run in runs)
     judged = sum(run["share_judge"] >= 0.5 for run in runs)
@@ -63,7 +67,7 @@ def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
         "without": " ".join(plan.without),
         "powers": " ".join(f"{power:g}" for power in plan.powers),
         "optimizer": plan.optimizer if plan.method == "mean_field" else "",
-        "iterations_per_power": plan.iterations,
+        "iterations_per_power": " ".join(map(str, plan.steps)),
         "digit_networks": plan.digit_networks,
         "seeds": len(runs),
         "solved": solved,
@@ -81,8 +85,6 @@ def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _restarts(name: str, one: dict[str, Any]) -> dict[str, Any]:
-    from autovae.reproductions.riddle_solving import RESTARTS, WARNINGS, best_of
-
     def trusted(run: dict[str, Any]) -> bool:
         return not any(run[warning] for warning in WARNINGS)
 
@@ -95,8 +97,6 @@ def _restarts(name: str, one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warnings(name: str, one: dict[str, Any]) -> list[dict[str, Any]]:
-    from autovae.reproductions.riddle_solving import WARNINGS, is_solved
-
     rows = []
     wrong = [not is_solved(run) for run in one["runs"]]
     for warning in WARNINGS:
@@ -199,8 +199,6 @@ def curves_figure(one: dict[str, Any]) -> Figure:
 
 def answers_figure(one: dict[str, Any], failures: bool) -> Figure | None:
     """Figure 5: means (first row of a block) and draws of a solved run and of runs that failed."""
-    from autovae.reproductions.riddle_solving import is_solved
-
     blocks: list[tuple[str, torch.Tensor]] = []
     for seed, picture in one["pictures"].items():
         run = one["runs"][int(seed)]
@@ -220,6 +218,20 @@ def _markdown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
     return head + "\n".join(f"| {' | '.join(str(row[name]) for name in columns)} |" for row in rows)
 
 
+def _when(one: dict[str, Any], powers: tuple[float, ...]) -> str:
+    """At which power a run chooses its answer, from the curves of a mean field."""
+    if "curves" not in one:
+        return ""
+    ends = [*one["changes"][1:], len(one["curves"])]
+    told = ", ".join(
+        f"{one['curves'][end - 1]['accuracy']:.2f} at {power:g}" for power, end in zip(powers, ends, strict=True)
+    )
+    return (
+        f"Mean accuracy at the end of each: {told}. A run chooses where this rises: a ladder that is fine there is worth "
+        "its iterations."
+    )
+
+
 def _page(
     settings: Settings, rows: list[dict[str, Any]], restarts: list[dict[str, Any]], warnings: list[dict[str, Any]],
     modules: DigitModules, sentence: str, found: Found,
@@ -227,7 +239,7 @@ def _page(
     cards = {task: modules.network(task).card for task in ("digit", "odd", "closed_circle")}
     networks = ", ".join(f"{task} {card['accuracy']:.1%}" for task, card in cards.items())
     judge = modules.judge().card
-    main = rows[0]
+    main, one = rows[0], next(iter(found.values()))
     columns = {
         "experiment": "experiment", "seeds": "seeds", "share_solved": "solved", "error": "+-",
         "share_solved_by_judge": "by the judge", "share_solved_paper": "paper", "failures_read_as": "failures read as",
@@ -246,11 +258,13 @@ def _page(
 
 ![The riddle](figures/riddle.png)
 
-{settings.seeds} seeds in one tensor, {settings.pairs} antithetic pairs; {main["optimizer"]}, {main["iterations_per_power"]}
-iterations for every power of {main["powers"]} (the paper: a non-stochastic optimiser, 600 s each).
+A run is one seed and gives one answer; {settings.seeds} of them in one tensor, {settings.pairs} antithetic pairs;
+{main["optimizer"]}, {main["iterations_per_power"]} iterations at the powers {main["powers"]} (the paper: .5 1 3 10, a
+non-stochastic optimiser, 600 s each). {_when(one, settings.plans[0].powers)}
 Solved: at least half of {settings.draws} fresh draws read 1-3-4. The generator is a WGAN-GP trained here on {settings.data}
 ({settings.gan.steps} steps of the critic); test accuracies: {networks}; judge {judge["accuracy"]:.1%} ({judge["network"]}, other
-images, other seed). Machine: {machine()}; the times are those of the machine under other load.
+images, other seed). Machine: {one.get("machine", machine())};
+the times are those of the machine under other load.
 
 {_markdown(rows, columns)}
 
@@ -269,9 +283,9 @@ network that was never asked.
 
 {_markdown(warnings, said)}
 
-![Figure 4](figures/curves_{_file(main["experiment"])}.png)
+![Figure 4](figures/curves_{step_name(main["experiment"])}.png)
 
-![Figure 5](figures/answers_{_file(main["experiment"])}.png)
+![Figure 5](figures/answers_{step_name(main["experiment"])}.png)
 
 Deviations: iterations instead of seconds; another optimiser, with fresh noise in every iteration; the generator and the
 classifiers are not the paper's; starts at a tenth of a prior draw. *Only* and *any* are cumulative shares of seeds.

@@ -112,8 +112,8 @@ class Experiment:
     method: Literal["mean_field", "chains"] = "mean_field"
     without: tuple[str, ...] = ()
     powers: tuple[float, ...] = (0.5, 1.0, 3.0, 10.0)
-    iterations: int = 50
-    """Of every power: steps of the optimiser, or trajectories of 10 leapfrogs."""
+    iterations: int | tuple[int, ...] = 50
+    """Of every power, or of each: steps of the optimiser, or trajectories of 10 leapfrogs."""
     optimizer: str = "adam"
     digit_networks: int = 1
     seeds: int = 0
@@ -127,10 +127,19 @@ class Experiment:
         lookup(METHODS, self.method, "method")
         if not self.powers or any(not 0 < power < math.inf for power in self.powers):
             raise ValueError(f"got powers {self.powers}, expected one or more finite numbers > 0")
-        if self.iterations < 1 or min(self.seeds, self.pairs, self.draws) < 0 or self.digit_networks not in (1, 2):
+        if len(self.steps) != len(self.powers):
+            raise ValueError(
+                f"got {len(self.steps)} numbers of iterations for {len(self.powers)} powers; expected as many"
+            )
+        if min(self.steps) < 1 or min(self.seeds, self.pairs, self.draws) < 0 or self.digit_networks not in (1, 2):
             raise ValueError(
                 f"got {self}; expected 1 iteration or more, seeds, pairs and draws of at least 0, 1 or 2 digit networks"
             )
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Iterations of every power."""
+        return (self.iterations,) * len(self.powers) if isinstance(self.iterations, int) else self.iterations
 
 
 def question(prior: PriorModule, nets: Networks, without: tuple[str, ...] = ()) -> LatentPosterior:
@@ -186,10 +195,10 @@ def solve_by_mean_field(
     fits = ManyFits(posterior, list(range(seeds)), plan.pairs, watched(nets))
     curves = Curves(seeds, plan.powers[-1])
     changes = []
-    for power in plan.powers:
+    for power, iterations in zip(plan.powers, plan.steps, strict=True):
         changes.append(len(curves.rows))
         began = time.perf_counter()
-        fits.stage(power, plan.iterations, curves.record, plan.optimizer)
+        fits.stage(power, iterations, curves.record, plan.optimizer)
         say(f"{plan.name}: power {power:g}, accuracy {curves.rows[-1]['accuracy']:.3f}, "
             f"ELBO {curves.rows[-1]['elbo']:.1f}, {time.perf_counter() - began:.0f} s")  # fmt: skip
     xi = fits.draws(plan.draws)
@@ -207,10 +216,10 @@ def solve_by_chains(
     method = HMC(chains=seeds, trajectory="fixed", steps=10, target=0.7)
     start: Tensor | None = None
     leapfrogs = 0
-    for number, power in enumerate(plan.powers):
+    for number, (power, iterations) in enumerate(zip(plan.powers, plan.steps, strict=True)):
         draws = method.run(
             posterior.with_power(power), plan.draws if number == len(plan.powers) - 1 else 1,
-            warmup=plan.iterations, seed=number, start=start,
+            warmup=iterations, seed=number, start=start,
         )  # fmt: skip
         start = draws.xi[:, -1]
         leapfrogs += draws.info["leapfrogs"]

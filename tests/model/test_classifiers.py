@@ -53,6 +53,19 @@ def test_the_second_call_reads_what_the_first_one_kept(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 2, "another seed is another network"
 
 
+def test_noise_in_training_is_another_network_that_noise_disturbs_less(tmp_path) -> None:
+    assert "noise" not in ClassifierSettings().identity()  # networks kept before there was noise stay valid
+    plain, noisy = trained(tmp_path), trained(tmp_path, noise=0.8)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert noisy.card["noise"] == 0.8
+    x, y = bars(500, seed=3)
+    disturbed = x + 0.8 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    share = [float((net(disturbed).argmax(1) == y).double().mean()) for net in (plain, noisy)]
+    assert share[1] > share[0]
+    with pytest.raises(ValueError, match="noise=-1"):
+        ClassifierSettings(noise=-1)
+
+
 def test_weights_that_do_not_match_their_card_are_trained_again(tmp_path) -> None:
     first = trained(tmp_path)
     (folder,) = tmp_path.iterdir()

@@ -122,6 +122,10 @@ def test_settings_are_checked() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             Experiment("a", **wrong)
+    assert Experiment("a", powers=(1, 2), iterations=(3, 4)).steps == (3, 4)
+    assert Experiment("a", powers=(1, 2), iterations=5).steps == (5, 5)
+    with pytest.raises(ValueError, match="1 numbers of iterations for 2 powers"):
+        Experiment("a", powers=(1, 2), iterations=(3,))
     with pytest.raises(ValidationError, match="Unexpected keyword"):
         Settings(experiments=[{"name": "a", "iteration": 3}])
     plans = Settings(seeds=7, pairs=3, experiments=[{"name": "a"}, {"name": "b", "seeds": 2}]).plans
@@ -157,7 +161,7 @@ def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     settings = Settings(
         data="digits", gan=GANPlan(steps=6, latent_dim=4, width=2), seeds=3, pairs=2, draws=4,
         experiments=[
-            Experiment(name="ladder", iterations=2, powers=(0.5, 10)),
+            Experiment(name="ladder", iterations=(2, 1), powers=(0.5, 10)),
             Experiment(name="two digit networks", iterations=1, powers=(1.0,), digit_networks=2, seeds=2, optimizer="lbfgs"),
             Experiment(name="chains", method="chains", iterations=2, powers=(1.0, 10)),
         ],
@@ -168,6 +172,8 @@ def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     found = run(settings, notebook, None, torch.device("cpu"))
     assert [row["experiment"] for row in found["rows"]] == ["ladder", "two digit networks", "chains"]
     assert found["rows"][0]["share_solved_paper"] == 0.88
+    assert found["rows"][0]["iterations_per_power"] == "2 1"
+    assert "Mean accuracy at the end of each" in (tmp_path / "riddle" / "README.md").read_text()
     names = {path.name for path in (tmp_path / "riddle").iterdir()}
     assert {"table.csv", "restarts.csv", "warnings.csv", "README.md", "figures"} <= names
     figures = {path.name for path in (tmp_path / "riddle" / "figures").iterdir()}
