@@ -255,6 +255,8 @@ def curve_figure(result: Importance, place: int, rows: Sequence[Mapping[str, Any
     at, predictions = result.decomposition.curves[place]
     mean, spread = predictions.mean(0), predictions.std(0)
     top = _ceiling(np.array([row["score"] for row in rows]))
+    if np.median(mean) > top:  # a few bad trials count for most means: then those are what there is to see
+        top = float(mean.max() + 0.1 * np.ptp(mean) + 1e-6)
     with style():
         figure = new_figure(2.4)
         axes: Axes = figure.subplots()
@@ -265,9 +267,10 @@ def curve_figure(result: Importance, place: int, rows: Sequence[Mapping[str, Any
             shift = 0.22 * generator.uniform(-1, 1, len(rows))
             across = np.array([spots.get(value, math.nan) for value in values], float) + shift
             for number, level in enumerate(mean):
-                bar = axes.plot([number - 0.36, number + 0.36], [min(level, top)] * 2, color=COLOURS["first"], lw=2.5)[
-                    0
-                ]
+                ends, look = ([-0.36, 0.36], "-") if level <= top else ([0.0], "^")
+                bar = axes.plot(
+                    [number + end for end in ends], [min(level, top)] * len(ends), look, color=COLOURS["first"], lw=2.5
+                )[0]
                 tip(bar, f"{axis.choices[number]}: mean {level:.4f}, spread between trees {spread[number]:.4f}")
             axes.set_xticks(range(len(at)), [_text(choice) for choice in axis.choices])
             if sum(len(_text(choice)) for choice in axis.choices) > 34:

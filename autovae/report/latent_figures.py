@@ -40,6 +40,7 @@ def information_figure(models: Mapping[str, Latents]) -> Figure:
             total = f"{np.nansum(values):.1f} nats, {int(latents.active.sum())} of {len(values)} latents active"
             axes.set_title(f"{name}: {total}", fontsize=8)
             axes.grid(axis="y")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panels[-1].set_xlabel("latents, the most informative first")
         figure.supylabel("KL(q‖p), nats", fontsize=8.5, color=COLOURS["muted"])
     return figure

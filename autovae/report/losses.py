@@ -1,17 +1,21 @@
-"""Training losses by epoch of every trial, from the study's own log of trials."""
+"""Training losses by epoch of every trial: from the study's own log of trials, else from losses.csv.
+
+The log is not published; losses.csv (number, epoch, loss) is what `autovae fidelity --beliefs` leaves of trials trained again.
+"""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 __all__ = ["read_losses"]
 
 
 def read_losses(folder: Path) -> dict[int, list[float]]:
-    """Losses by trial number; empty where the results have no log (a study on a shared storage keeps it elsewhere)."""
+    """Losses by trial number; empty where the results have neither (a study on a shared storage keeps its log elsewhere)."""
     path = folder / "trials.journal"
     if not path.is_file():
-        return {}
+        return _from_table(folder / "losses.csv")
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -25,3 +29,12 @@ def read_losses(folder: Path) -> dict[int, list[float]]:
     finally:
         optuna.logging.set_verbosity(loudness)
     return {trial.number: list(trial.user_attrs["loss"]) for trial in trials if trial.user_attrs.get("loss")}
+
+
+def _from_table(path: Path) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                found.setdefault(int(row["number"]), []).append(float(row["loss"]))
+    return found

@@ -23,6 +23,7 @@ from autovae.report.theme import themed_svg
 __all__ = ["Column", "chart", "esc", "letters", "page", "picture", "png_of", "section", "table", "tiles"]
 
 HERE = Path(__file__).parent
+SHORT = 20  # rows that a table shows without scrolling in itself
 
 
 def esc(value: Any) -> str:
@@ -89,7 +90,7 @@ def table(
         lines.append(f"<tr{kind}>{cells}</tr>")
     attributes = f' id="{name}"' if name else ""
     sort = ' data-sortable=""' if sortable else ""
-    kind = "scroll tall" if sortable else "scroll"
+    kind = "scroll tall" if sortable and len(rows) > SHORT else "scroll"
     return (
         f'<div class="{kind}" tabindex="0" role="region" aria-label="{esc(caption)}"><table{attributes}{sort}>'
         f"<caption><span>{esc(caption)}</span></caption><thead><tr>{''.join(heads)}</tr></thead>"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from autovae.report.importance import Importance
+from autovae.report.parts.fidelity import cards_of, fidelity_rows, labels_of
 from autovae.report.record import Record
 
 __all__ = ["readme"]
@@ -33,6 +34,7 @@ def readme(record: Record, importance: Importance) -> str:
         parts.append(_finals(record.finals, int(summary.get("samples", 0))))
     if importance.decomposition is not None:
         parts.append(_importance(importance))
+    parts += _fidelity(record)
     where = f"`autovae run {study.get('name', record.title)}`"
     parts.append(
         f"Made by {where}; the page with pictures is made from this folder by `autovae report results/{record.title}`."
@@ -54,6 +56,36 @@ def _finals(rows: Sequence[dict[str, Any]], samples: int) -> str:
         f"\n\nMean and standard deviation over seeds of the bound with K = {samples}; test is measured once, for the winner "
         "and what it is compared with."
     )
+
+
+def _fidelity(record: Record) -> list[str]:
+    """What the models draw beside real data, a table a network, where they were scored."""
+    try:
+        cards = cards_of(record.folder)
+        labels = labels_of(cards)
+    except ValueError:
+        return []  # the page says what is wrong with them
+    found = []
+    for label in labels:
+        facts = next(card["fidelity"][label].get("facts", {}) for card in cards.values() if label in card["fidelity"])
+        lines = ["| model | points from | FID | KID | IS | precision | recall |", "|---|---|---|---|---|---|---|"]
+        rows = fidelity_rows(record, cards, label)
+        for row in rows:
+            who = f"{row['model']}: {row['belief'].split(',')[0]}" if row["model"] else "real data"
+            scores = (
+                f"{row['fid']:.2f} | {row['kid']:.3f} ± {row['kid_error']:.3f} | {row['inception_score']:.2f} | "
+                f"{row['precision']:.3f} | {row['recall']:.3f}"
+            ).replace("nan", "-")
+            lines.append("| " + who.replace("|", "\\|") + f" | {row['set']} | {scores} |")
+        accuracy = facts.get("accuracy")
+        right = f", right for {accuracy:.1%} of the test points" if isinstance(accuracy, float) else ""
+        counts = ", ".join(dict.fromkeys(f"{row['points']:,}" for row in rows if row["points"]))
+        found.append(
+            "\n".join(lines)
+            + f"\n\nScores on {label}{right}, of {counts} points a set against training points, one seed a "
+            f"model: they compare models under this network alone. `autovae fidelity results/{record.title}` makes them."
+        )
+    return found
 
 
 def _mean(values: Sequence[Any]) -> str:

@@ -9,8 +9,8 @@ Every complete trial is trained again from its spec and seed, and measured on on
 | change | the trial's score as measured again less the published one: 0, or rounding, where it is the same model |
 
 so that ELBO and NLL compare between likelihoods, as the score does. The last row is real test data: the floor. Single fits,
-one seed each: neighbours may change places. The next report shows the table beside the leaderboard.
-Not here: scores of the saved models over all their sets (`fidelity`), finals over seeds (`search.finals`).
+one seed each: neighbours may change places. The next report shows the table beside the leaderboard, and learning curves from
+losses.csv. Not here: scores of the saved models over all their sets (`fidelity`), finals over seeds (`search.finals`).
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def measure_beliefs(
     network = extractor(features, data, weights, say=say)
     real = real_points(data, network, points)
     fits = fit_population(list(specs.values()), data, on_event=_told(say), device=device)
+    _keep_losses(record, list(specs), fits)
     rows = _likelihood_rows(record, specs, fits, data)
     for row, fit in zip(rows, fits, strict=True):
         row |= _scores(_of_prior(fit, data, real, seed), network.label)
@@ -129,6 +130,16 @@ def _likelihood_rows(
         }
         for (number, spec), search, elbo, bound in zip(specs.items(), searched, single, many, strict=True)
     ]
+
+
+def _keep_losses(record: Record, numbers: Sequence[int], fits: Sequence[Trained]) -> None:
+    """losses.csv, for learning curves where the study's log is not there."""
+    rows = [
+        {"number": number, "epoch": row["epoch"], "loss": round(row["loss"], 5)}
+        for number, fit in zip(numbers, fits, strict=True)
+        for row in fit.history
+    ]
+    ResultsFolder(record.folder).write_table("losses.csv", rows)
 
 
 @torch.no_grad()

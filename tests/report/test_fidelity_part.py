@@ -51,3 +51,12 @@ def test_a_broken_card_is_a_note_and_the_rest_is_shown(folder):
     page = build_report(folder).read_text()
     assert "Not shown" in page
     assert '<section id="leaderboard"' in page
+
+
+def test_the_page_of_markdown_has_the_table_too(folder):
+    build_report(folder)
+    lines = (folder / "README.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith(("| winner 1", "| real data"))]
+    assert rows[0].startswith("| real data | test data | 0.50 |")
+    assert "| winner 1: laplace\\|normal | samples of the prior | 2.50 | 0.010 ± 0.001 | 5.00 | 0.800 | - |" in rows
+    assert any("digits-cnn features, right for 98.7%" in line for line in lines)

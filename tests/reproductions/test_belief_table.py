@@ -1,12 +1,14 @@
 """The table of pairs and likelihoods: the same models as in the search, every measure beside them, and the floor."""
 
 import csv
+import shutil
 
 import pytest
 import torch
 
 from autovae.metrics.fidelity import Extractor
 from autovae.report.html import build_report
+from autovae.report.losses import read_losses
 from autovae.report.record import read_record
 from autovae.reproductions import belief_table
 from autovae.reproductions.belief_table import belief_lines, measure_beliefs, specs_of
@@ -84,6 +86,8 @@ def test_trials_are_measured_as_the_models_they_were(results, features):
     assert "nll" not in floor
     with (results / "beliefs.csv").open(newline="") as file:
         assert [row["belief"] for row in csv.DictReader(file)][-1] == "real data"
+    with (results / "losses.csv").open(newline="") as file:
+        assert {row["number"] for row in csv.DictReader(file)} == {str(row["number"]) for row in beliefs}
     lines = list(belief_lines(rows))
     assert lines[1].startswith("real data")
     page = build_report(results).read_text()
@@ -100,3 +104,13 @@ def test_a_search_without_scores_has_no_table(tmp_path, results):
     (folder / "study.toml").write_text((results / "study.toml").read_text())
     with pytest.raises(ValueError, match="no complete trial"):
         measure_beliefs(folder)
+
+
+def test_learning_curves_come_from_the_table_where_the_log_is_not(results, features, tmp_path):
+    measure_beliefs(results, points=60)
+    from_log = read_losses(results)
+    shutil.copy(results / "losses.csv", tmp_path)
+    from_table = read_losses(tmp_path)
+    assert from_table.keys() == from_log.keys()
+    for number, losses in from_log.items():
+        assert from_table[number] == pytest.approx(losses, rel=1e-4)

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from autovae.export.card import read_card
+from autovae.export.card import CardError, read_card
 from autovae.export.fidelity import FLOOR, folders_of
 from autovae.report.content import Content
 from autovae.report.page import Column, esc, section, table
 from autovae.report.record import Record
 from autovae.spec import VAESpec
 
-__all__ = ["fidelity_part", "fidelity_rows"]
+__all__ = ["cards_of", "fidelity_part", "fidelity_rows", "labels_of"]
 
 SETS = {FLOOR: "test data", "reconstructions": "reconstructions", "prior": "samples of the prior"}
 SCORES = ("fid", "kid", "kid_error", "inception_score", "precision", "recall")
@@ -27,9 +27,8 @@ SCORES = ("fid", "kid", "kid_error", "inception_score", "precision", "recall")
 
 def fidelity_part(content: Content) -> str:
     """A table for every network whose features were used; empty where no card has scores."""
-    cards = {name: read_card(path) for name, path in _folders(content.record.folder).items()}
-    labels = list(dict.fromkeys(label for name, card in cards.items() for label in _kept(name, card)))
-    parts = [part for label in labels for part in _of_network(content.record, cards, label)]
+    cards = cards_of(content.record.folder)
+    parts = [part for label in labels_of(cards) for part in _of_network(content.record, cards, label)]
     if cards and not parts:
         command = f"autovae fidelity results/{esc(content.record.title)}"
         parts = [
@@ -39,11 +38,19 @@ def fidelity_part(content: Content) -> str:
     return section("fidelity", "Samples beside real data", *parts) if parts else ""
 
 
-def _folders(folder: Path) -> dict[str, Path]:
+def cards_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The cards of a study's models by name; their weights need not be there."""
     try:
-        return folders_of(folder)
+        return {name: read_card(path) for name, path in folders_of(folder).items()}
+    except CardError:
+        raise
     except ValueError:
         return {}
+
+
+def labels_of(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The networks under which they were scored. Raises `ValueError` for a card whose scores are broken."""
+    return list(dict.fromkeys(label for name, card in cards.items() for label in _kept(name, card)))
 
 
 def _kept(name: str, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +74,7 @@ def fidelity_rows(record: Record, cards: Mapping[str, Mapping[str, Any]], label:
         bits = _bits(record, name)
         about = {
             "model": name,
-            "belief": spec.belief.replace("_", " "),
+            "belief": spec.belief.replace("_", " ").removesuffix(", alpha 1"),
             "bits": bits,
             "nats": bits * features * math.log(2),
             "class": "winner" if name == "winner 1" else "baseline" if name == "baseline" else "",

@@ -83,7 +83,8 @@ def _curves(content: Content, result: Importance) -> list[str]:
                 f"axis_{axis.name.replace(' ', '_')}",
                 f"Score by {name}",
                 f"Scores of the trials by {name}, and the forest's mean prediction with all else averaged out",
-                f"Dots are trials, lower is better. Bars: the forest's mean with all else averaged out.{tried}",
+                "Dots are trials, lower is better. Bars: the forest's mean with all else averaged out. Triangles lie above "
+                f"the picture.{tried}",
             )
         )
     return charts

@@ -35,7 +35,10 @@ def _curves(content: Content) -> str:
     record = content.record
     losses = read_losses(record.folder)
     if record.complete and not losses:
-        raise ValueError("trials.journal, which keeps the losses by epoch, is not among the results.")
+        raise ValueError(
+            "trials.journal, which keeps the losses by epoch, is not among the results; autovae fidelity --beliefs leaves them "
+            "in losses.csv."
+        )
     spec = (record.summary or {}).get("winner") or {}
     likelihood = spec.get("likelihood") or min(record.complete, key=lambda row: row["score"])["likelihood"]
     rows = [
