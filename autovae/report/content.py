@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from autovae.data.datasets import Data
+from autovae.export.folders import CARD, WEIGHTS
 from autovae.report.examples import examples_of
 from autovae.report.importance import Importance, importance_of
 from autovae.report.latents import Latents, Model, load_model, look
@@ -69,7 +70,14 @@ class Content:
         if not self.record.complete:
             return found
         for title, folder in MODELS.items():
-            model = self.attempt(title, partial(load_model, self.record.folder / folder), None)
+            place = self.record.folder / folder
+            if (place / CARD).is_file() and not (place / WEIGHTS).is_file():
+                self.missing.append(
+                    f"{title}: its weights are not here, as in published results; autovae restore "
+                    f"results/{self.record.title} trains it again."
+                )
+                continue
+            model = self.attempt(title, partial(load_model, place), None)
             if model is not None and not any(_same(model, other) for other in found.values()):
                 found[title] = model
         return found
@@ -80,6 +88,8 @@ class Content:
         found: dict[str, Model] = {}
         folder = self.record.folder / "rivals"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not (path / WEIGHTS).is_file():  # said of the winner
+                continue
             model = self.attempt(f"Learned {path.name} prior", partial(load_model, path), None)
             if model is not None:
                 found[f"Learned {path.name} prior"] = model

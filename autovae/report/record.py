@@ -89,13 +89,18 @@ class Record:
 
 
 def read_record(folder: str | Path) -> Record:
-    """The record of a folder. Raises `ValueError` only where there is no study.toml, or none that can be read."""
+    """The record of a folder. Raises `ValueError` only where there is no study.toml of a search that can be read."""
     path = Path(folder)
     if not (path / "study.toml").is_file():
         raise ValueError(
             f"{path} is no results folder: it has no study.toml; expected a folder such as results/quickstart"
         )
     record = Record(path, read_toml(path / "study.toml"))
+    if record.study.get("kind") == "reproduction":
+        raise ValueError(
+            f"{path} holds a published experiment run again, whose page is its README.md; reports are of searches. "
+            f"autovae run {record.name} makes its tables and figures anew"
+        )
     record.trials = [_typed(row) for row in _table(record, "trials.csv", "no trial is finished yet")]
     record.finals = [_typed(row) for row in _table(record, "finals.csv", "the finals have not run")]
     if (path / "curves.csv").is_file():  # studies of an earlier version have none

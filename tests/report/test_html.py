@@ -188,3 +188,11 @@ def test_the_folder_gets_a_page_of_markdown_with_its_own_numbers(whole):
     assert summary["sentence"] in text
     assert "| baseline | normal\\|normal" in text
     assert "out-of-bag" in text
+
+
+def test_published_results_without_weights_name_the_command_that_brings_them(results, trials):
+    folder = results(trials.some())
+    for place in ("winners/1", "baseline"):
+        (folder / place / "model.safetensors").unlink()
+    _, words = built(folder)
+    assert words.count("autovae restore results/made trains it again") == 2

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autovae.report.importance import belief_axes, exact_importance, importance_of, importance_rows
+from autovae.report.record import read_record
+
+TABLE = Path(__file__).parents[2] / "results" / "belief_bench_digits_v1"
 
 
 def row(number, score, posterior="normal", prior="normal", likelihood="bernoulli", **more):
@@ -102,6 +106,19 @@ def test_exact_table_is_the_analysis_of_variance():
     assert found.pairs[names.index("posterior"), names.index("prior")] == pytest.approx(
         1 - (q + p) / cells.var(), abs=1e-6
     )
+
+
+@pytest.mark.skipif(not TABLE.is_dir(), reason="the published results are not at hand")
+def test_a_forest_finds_the_exact_decomposition_of_the_published_table():
+    """A part of the 408 beliefs x 5 seeds says of each axis and pair what all of them say."""
+    record = read_record(TABLE)
+    exact = exact_importance(record.complete, record.study["space"])
+    some = np.random.default_rng(0).permutation(len(record.complete))[:256]
+    found = importance_of([record.complete[place] for place in some], record.study["space"], resamples=2)
+    assert [axis.name for axis in found.axes] == [axis.name for axis in exact.axes]
+    assert found.values.diagonal() == pytest.approx(exact.main, abs=0.01)
+    above = np.triu_indices(len(exact.axes), 1)
+    assert found.values[above] == pytest.approx(exact.pairs[above], abs=0.005)
 
 
 def test_exact_table_with_numbers_is_refused():

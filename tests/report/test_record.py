@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from autovae.report.html import build_report
 from autovae.report.record import belief_of, pair_of, pairing_text, read_record
 
 
@@ -64,3 +65,11 @@ def test_beliefs_in_words():
     several = {"posterior": ("normal", "normal", "cauchy"), "prior": "cauchy"}
     assert pair_of(several) is None
     assert pairing_text(several) == "normal|cauchy ×2 + cauchy|cauchy ×1"
+
+
+def test_a_reproduction_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "study.toml").write_text('name = "made"\nkind = "reproduction"\n')
+    (tmp_path / "README.md").write_text("its own words")
+    with pytest.raises(ValueError, match="published experiment"):
+        build_report(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "its own words"

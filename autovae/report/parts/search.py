@@ -33,8 +33,10 @@ def search_part(content: Content) -> str:
 
 def _curves(content: Content) -> str:
     record = content.record
+    if not record.complete:
+        return ""
     losses = read_losses(record.folder)
-    if record.complete and not losses:
+    if not losses:
         raise ValueError(
             "trials.journal, which keeps the losses by epoch, is not among the results; autovae fidelity --beliefs leaves them "
             "in losses.csv."
