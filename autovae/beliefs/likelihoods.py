@@ -390,7 +390,7 @@ class OnTheLine(Likelihood):
 
     def _scale(self, scale: Tensor | None, params: Tensor) -> Tensor:
         if self.fixed_scale is not None:
-            return params.new_tensor(self.fixed_scale)
+            return params.new_full((), self.fixed_scale)  # filled on the device: a captured step may copy nothing
         return _given(scale, params, self.name)
 
     def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -78,7 +78,7 @@ def vr(log_weights: Tensor, alpha: float | Tensor) -> Tensor:
         return log_weights.mean(0)
     if alpha == 0:
         return iwae(log_weights)
-    return _power_mean(log_weights, log_weights.new_tensor(1 - alpha))
+    return _power_mean(log_weights, log_weights.new_full((), 1 - alpha))
 
 
 def _power_mean(log_weights: Tensor, order: Tensor) -> Tensor:

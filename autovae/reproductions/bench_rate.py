@@ -2,8 +2,9 @@ r"""How many trials an hour one device trains: the experiment of the AutoVAE sli
 
 A trial is MNIST, 60,000 training points, two hidden layers of 400, 20 latents, batches of 1000, 100 epochs of Adam; its
 weights are drawn, trained, handed back and scored as a search scores (K = 16 on 1,000 points). All trials are one call
-of `fit_population`, after a fit of one epoch that loads libraries and compiles kernels. Rows: the matched normal over seeds, with products of each type that the device has, and every finite pair
-of the seven families in turn. Fewer epochs than 100 are scaled up, and the row says so.
+of `fit_population`, after a fit of one epoch that loads libraries and compiles kernels. Rows: the matched normal over
+seeds, with products of each type that the device has, and every finite pair of the seven families in turn. Fewer epochs
+than 100 are scaled up, and the row says so.
 
 | key | means |
 |---|---|

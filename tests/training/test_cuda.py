@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import autovae
+from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.datasets import Data, load
 from autovae.model.vae import build
 from autovae.spec import VAESpec
@@ -83,6 +84,14 @@ def test_a_member_gets_the_same_in_any_company(images: Data) -> None:
     together = losses(members(specs(), images), feed)
     for spec in specs():
         assert losses(members([spec], images), feed)[spec.seed] == pytest.approx(together[spec.seed], rel=1e-9)
+
+
+@pytest.mark.parametrize("likelihood", sorted(LIKELIHOODS))
+@pytest.mark.parametrize("objective", ["density", "mass"])
+def test_every_head_is_captured(images: Data, likelihood: str, objective: str) -> None:
+    spec = VAESpec(latent_dim=2, hidden=(8,), batch_size=40, epochs=1, likelihood=likelihood, objective=objective)
+    (fit,) = autovae.fit_population([spec], images, device="cuda")
+    assert len(fit.history) == 1
 
 
 def test_an_epoch_of_replays_asks_the_host_nothing(images: Data) -> None:
