@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from autovae import __version__
 from autovae.files import write_bytes, write_text
 
 __all__ = [
@@ -47,8 +48,8 @@ class CardError(ValueError):
 
 def versions() -> dict[str, str]:
     """The versions that made a result."""
-    found = {"python": platform.python_version()}
-    for package in ("autovae", "torch", "optuna", "numpy"):
+    found = {"python": platform.python_version(), "autovae": __version__}
+    for package in ("torch", "optuna", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
