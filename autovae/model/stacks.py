@@ -18,6 +18,7 @@ Not here: which architectures there are (`networks`), what their numbers mean (`
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -285,6 +286,12 @@ class LinearStack(nn.Module):
         for p in parameters:
             p.grad = torch.zeros_like(p)
             self.sinks.append(p.grad.squeeze(0) if self.size == 1 else p.grad)
+
+    def twin(self) -> LinearStack:
+        """The same parameters, and gradients of its own: for another thread."""
+        other = copy.copy(self)
+        other.sinks, other.written = [torch.zeros_like(sink) for sink in self.sinks], False
+        return other
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = _Chain.apply(x, self, *self._parameters.values())

@@ -10,7 +10,7 @@ Reference: Kingma and Ba, Adam: a method for stochastic optimization, 2015.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,11 +47,21 @@ class StackedAdam:
         """How many steps were taken; waits for the device."""
         return int(self._steps)
 
-    @torch.no_grad()
     def step(self) -> None:
         """One step along the gradients at hand; a tensor without one stays."""
-        places = [place for place, p in enumerate(self.parameters) if p.grad is not None]
+        self.count()
+        self.move(range(len(self.parameters)))
+        self.clear()
+
+    @torch.no_grad()
+    def count(self) -> None:
+        """Begin a step: its number tells how far the moments are from their limits."""
         self._steps += 1
+
+    @torch.no_grad()
+    def move(self, which: Iterable[int]) -> None:
+        """The present step of some tensors, by their places; a tensor without a gradient stays."""
+        places = [place for place in which if self.parameters[place].grad is not None]
         if self._shared is not None:
             self._fused([self.parameters[i] for i in places], places, self._shared)
         else:
@@ -60,6 +70,9 @@ class StackedAdam:
             self._fused(moved, places, 1.0)
             for i in places:
                 self.parameters[i].addcmul_(self._scratch[i], self._rates[i])
+
+    def clear(self) -> None:
+        """End a step: gradients that backward passes add to begin anew."""
         for p in self._cleared:
             p.grad = None
 

@@ -35,6 +35,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def part(self, here: slice) -> Batch:
+        """Some of the points."""
+        targets = {kind: x[here] for kind, x in self.targets.items()}
+        lower, upper, mask = (None if t is None else t[here] for t in (self.lower, self.upper, self.mask))
+        return Batch(self.inputs[here], targets, lower, upper, mask)
+
 
 class Feed:
     """The points of one split on a device; models see them as `dtype`."""

@@ -3,7 +3,8 @@ r"""A population: members of one shape and one age, trained together by as few p
 On CUDA all members are one stack, whose step is captured as one graph. On CPUs a stack is only as wide as it takes to
 hide the cost of starting operations (`stack_sizes`), because a working set that outgrows the caches costs more than it
 saves; and stacks run side by side on *lanes*, one thread each with products of its own, so that no thread waits for
-another within an epoch. A population smaller than the number of threads shares them out: a single fit uses them all.
+another within an epoch. A population smaller than the number of threads shares them out: a single fit uses them all,
+each on a part of the minibatch (`split`).
 
 What a member gets does not depend on its companions: the minibatch order comes from (data seed, epoch), its noise from
 (its own seed, epoch).
@@ -29,6 +30,7 @@ from autovae.training.captured import CapturedStep
 from autovae.training.feed import Batch, Feed
 from autovae.training.member import Member
 from autovae.training.objective import estimator_of
+from autovae.training.split import SplitStep, can_split
 from autovae.training.trainer import Row, Trainer
 
 __all__ = ["Population", "order_key", "shape_key", "stack_sizes"]
@@ -141,6 +143,7 @@ class Population:
             sizes = [count] if self._on_cuda else stack_sizes(step_work(self.members[0]), count, self._threads)
         queue = iter(self.members)
         self.trainers = [Trainer(list(islice(queue, size)), feed, narrow) for size in sizes]
+        self._split: dict[int, SplitStep] = {}
         self._captured = [CapturedStep(trainer) for trainer in self.trainers] if self._on_cuda else []
         self._stop = threading.Event()
 
@@ -153,10 +156,16 @@ class Population:
             before = torch.get_num_threads()
             try:
                 for phase in phases(len(self.trainers), self._threads):
-                    torch.set_num_threads(phase.threads)
-                    self._run([[self.trainers[stack] for stack in lane] for lane in phase.lanes])
+                    chosen = [[self.trainers[stack] for stack in lane] for lane in phase.lanes]
+                    split = phase.threads > 1 and all(can_split(t, phase.threads) for lane in chosen for t in lane)
+                    self._split = {id(t): SplitStep(t, phase.threads) for lane in chosen for t in lane} if split else {}
+                    torch.set_num_threads(1 if split else phase.threads)
+                    self._run(chosen)
             finally:
                 torch.set_num_threads(before)
+                for step in self._split.values():
+                    step.close()
+                self._split = {}
         self.epoch += 1
         return [row for trainer in self.trainers for row in trainer.finish_epoch()]
 
@@ -184,8 +193,9 @@ class Population:
         ahead = max(1, BATCHES_AT_ONCE // (spec.batch_size * self.feed.domain.features)) if len(trainers) > 1 else 1
         for block in _blocks(batches, ahead):
             for trainer in trainers:
+                step = self._split.get(id(trainer), trainer).step
                 for batch in block:
-                    trainer.step(batch)
+                    step(batch)
             if self._stop.is_set():
                 return
 

@@ -99,14 +99,26 @@ class Trainer:
 
     def advance(self, batch: Batch, xi: Tensor) -> None:
         """One step with noise xi (P, K, B, D), on the device alone."""
-        terms = bound(self.stack, batch, xi, self._alpha, self._beta)
-        (-terms.surrogate.mean(-1).sum()).backward()
+        totals = self.differentiate(batch, xi, self.stack)
         self.adam.step()
         for chain in self._chains:
             chain.written = False
+        self.add(totals)
+
+    def differentiate(self, batch: Batch, xi: Tensor, stack: VAEStack, share: float = 1.0) -> Tensor:
+        """Gradients of the mean loss into those of `stack`, times the `share` that these points are of a minibatch.
+
+        Returns the sums over points of loss, log likelihood and divergence, (3, P).
+        """
+        terms = bound(stack, batch, xi, self._alpha, self._beta)
+        loss = -terms.surrogate.mean(-1).sum()
+        (loss if share == 1 else loss * share).backward()
         with torch.no_grad():
-            parts = torch.stack([-terms.value, terms.log_likelihood, terms.divergence])
-            self._totals += parts.sum(-1)
+            return torch.stack([-terms.value, terms.log_likelihood, terms.divergence]).sum(-1)
+
+    def add(self, totals: Tensor) -> None:
+        """Count a step's sums towards the epoch's."""
+        self._totals += totals
 
     def finish_epoch(self) -> list[Row]:
         """The mean loss, log likelihood and divergence of every member over the epoch."""
