@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,9 @@ def _grpc(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
         import grpc  # noqa: F401
     except ImportError:
         raise StorageError("grpc:// needs the packages grpcio and protobuf: pip install 'autovae[grpc]'") from None
-    proxy = optuna.storages.GrpcStorageProxy(host=found[1], port=int(found[2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        proxy = optuna.storages.GrpcStorageProxy(host=found[1], port=int(found[2]))
     try:
         proxy.wait_server_ready(timeout=CONNECT)
     except ConnectionError:
@@ -160,12 +163,15 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedSto
         import psycopg  # noqa: F401
     except ImportError:
         raise StorageError("postgresql:// needs the package psycopg: pip install 'autovae[postgres]'") from None
+    password = re.match(r"[^:]+://[^:/@\s]*:([^?\s]*)@", where)
     try:
+        if password and re.search("[@/]", password[1]):
+            raise ValueError  # a part of the password would be taken for the host, and shown
         url = make_url(re.sub(r"^[^:]+://", "postgresql+psycopg://", where))
     except (ArgumentError, ValueError):
         raise StorageError(
             f"cannot read the storage URL {masked(where)}; expected postgresql://user:password@host:port/name, with "
-            "special characters of the password in percent notation"
+            "special characters of the password in percent notation (%40 for @)"
         ) from None
     shown = masked(where)
     options = {

@@ -53,6 +53,8 @@ def test_kinds(url, kind):
         ("grpc://localhost", 2, ["grpc://host:port"]),
         ("postgresql://me:secret@127.0.0.1:1/db", 2, ["cannot reach", "127.0.0.1", "***", "refused"]),
         ("postgresql://me:secret@127.0.0.1:port/db", 2, ["cannot read", "***"]),
+        ("postgresql://me:a@secret/b@127.0.0.1:1/db", 2, ["cannot read", "me:***@127.0.0.1", "percent notation"]),
+        ("postgresql://me:a%40secret%2F@127.0.0.1:1/db", 2, ["cannot reach", "refused"]),
     ],
 )
 def test_storages_that_cannot_be_used(tmp_path, url, workers, words):
