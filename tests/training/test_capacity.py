@@ -43,7 +43,7 @@ def predicted_and_taken(count: int, settings: dict[str, Any]) -> tuple[int, int]
     """The predicted footprint of a population, and what this process takes for it at its highest."""
     data = load(np.random.default_rng(0).integers(0, 256, (1500, 28, 28)).astype(np.uint8))
     feed = Feed(data)
-    group = group_of(VAESpec(epochs=1, **settings), data, count)
+    group = group_of(VAESpec(epochs=2, **settings), data, count)  # to go on, so that moments are handed back too
     Population(group_of(VAESpec(hidden=(8,), batch_size=50), data, 1), feed).train_epoch()  # what is paid once
     predicted = footprint(group[0], feed, several_rates=False).total(count, in_a_step(group[0], count, feed.device))
     gc.collect()
