@@ -162,7 +162,7 @@ def _softplus_and_sigmoid(eta: Tensor) -> tuple[Tensor, Tensor]:
 class _CoinSum(torch.autograd.Function):
     """sum x eta - log(1 + exp eta) over the last axis: one logarithm for many factors, all within [1/2, 1]."""
 
-    FACTORS = 100  # 2^-100 is a normal number of float32
+    FACTORS = 8  # as many columns are multiplied as wholes, which is four times as fast as along rows
 
     @staticmethod
     def value(x: Tensor, eta: Tensor, size: Tensor, likelier: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class _CoinSum(torch.autograd.Function):
         whole = eta.shape[-1] // _CoinSum.FACTORS * _CoinSum.FACTORS
         value += likelier[..., whole:].prod(-1).log_()
         if whole:
-            value += likelier[..., :whole].unflatten(-1, (-1, _CoinSum.FACTORS)).prod(-1).log_().sum(-1)
+            value += likelier[..., :whole].unflatten(-1, (_CoinSum.FACTORS, -1)).prod(-2).log_().sum(-1)
         return linear + value
 
     @staticmethod
