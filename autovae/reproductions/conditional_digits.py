@@ -15,15 +15,17 @@ and 2. Not here: the methods (`digit_answers`), tables and figures (`conditional
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from autovae.export.card import load_prior, save_vae
 from autovae.export.prior import PriorModule
+from autovae.metrics.fidelity import EXTRACTORS
 from autovae.reproductions.digit_answers import (
     METHODS,
     VARIATIONAL,
@@ -34,6 +36,7 @@ from autovae.reproductions.digit_answers import (
     score_conditional,
     score_test_images,
     scorer_of,
+    thinned,
 )
 from autovae.reproductions.digit_modules import DigitModules, GANPlan
 from autovae.reproductions.notebook import Notebook, StrictModel
@@ -66,7 +69,7 @@ class Settings(StrictModel):
     conditional: GANPlan = GANPlan()
     vae: VAEPlan = VAEPlan()
     priors: tuple[str, ...] = ("wgan", "vae")
-    study: str = "mnist_pairing_v1"  # whose exported winner is the prior "winner"
+    study: str = "digit_generator_v1"  # whose exported winner is the prior "winner"
     methods: tuple[str, ...] = ("cwgan", "hmc", "mean_field", "mgvi")
     digits: tuple[int, ...] = tuple(range(10))
     power: float = Field(100.0, gt=0)
@@ -75,6 +78,7 @@ class Settings(StrictModel):
     mean_field_iterations: int = Field(1000, ge=1)
     pairs: int = Field(5, ge=1)
     mgvi_rounds: int = Field(5, ge=1)
+    inception: str = ""  # a file of Inception-v3's weights: then the FID stands beside the judge's distance
 
     @field_validator("digits")
     @classmethod
@@ -141,6 +145,20 @@ PRIORS: dict[str, Callable[[Settings, DigitModules, Notebook, torch.device], Pri
 }
 
 
+def _belief(prior: PriorModule) -> str:
+    """What a VAE believes, in a few words; nothing for a GAN."""
+    spec = prior.card.get("spec", {})
+    if not spec:
+        return ""
+    return f"{spec['posterior']} | {spec['prior']}, {spec['likelihood']}, {spec['latent_dim']} latents, {spec['epochs']} epochs"
+
+
+def inception_of(modules: DigitModules, weights: str) -> Callable[[Tensor], Tensor]:
+    """Features of Inception-v3 at images. Raises `ValueError` where the file does not hold its weights."""
+    extractor = EXTRACTORS["inception"](modules.data, weights=weights)
+    return lambda images: extractor(images.clamp(0, 1)).values
+
+
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +169,12 @@ def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: t
     modules = DigitModules.of(
         settings.data, settings.gan, data_dir, notebook.say, conditional=settings.conditional, device=device
     )
+    see = inception_of(modules, settings.inception) if settings.inception else None
     plan, scorer = settings.plan, scorer_of(modules, settings.digits, device)
+    if see is not None:
+        real = {digit: see(thinned(modules.images_of(digit), settings.samples)) for digit in settings.digits}
+        scorer = replace(scorer, inception=see, real_inception=real)
+    scorer.refuse_few(min(plan.samples, plan.hmc.chains * plan.hmc.draws))
     found = {
         ("", "test images"): notebook.once("test_images", score_test_images, modules, plan, scorer),
         ("", "cwgan"): {},
@@ -159,6 +182,7 @@ def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: t
     for name in settings.priors:
         prior = PRIORS[name](settings, modules, notebook, device)
         found[name, "hmc"] = notebook.once(f"{name}_hmc", answer_by_hmc, prior, scorer, plan, notebook.say)
+        found[name, "hmc"]["about"] = _belief(prior)
         for method in [method for method in VARIATIONAL if method in settings.methods]:
             parts = {
                 str(digit): notebook.once(

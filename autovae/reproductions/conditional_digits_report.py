@@ -67,7 +67,10 @@ def write_report(settings: Settings, found: Found, modules: DigitModules, notebo
 
 
 def _mean(one: dict[str, Any]) -> dict[str, float]:
-    return {name: float(np.mean([row[name] for row in one["rows"].values()])) for name in SCORES}
+    """Means over digits; of the FID too where every digit has one."""
+    rows = one["rows"].values()
+    names = [*SCORES, "fid"] if all("fid" in row for row in rows) else SCORES
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
 def _score_rows(prior: str, method: str, one: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
@@ -83,6 +86,8 @@ def _score_rows(prior: str, method: str, one: dict[str, Any], settings: Settings
             row[f"{'fid' if name == 'frechet' else name}_paper"] = (
                 paper[0 if digit == "all" else int(digit) + 1] if known and paper is not None else ""
             )
+        if "fid" in scores:
+            row["fid_inception"] = round(scores["fid"], 2)
         row["seconds"] = round(one["solving_seconds"], 1) if digit == "all" else ""
         rows.append(row)
     return rows
@@ -131,26 +136,38 @@ def warmup_figure(curves: dict[str, Any]) -> Figure:
     return figure
 
 
+def _belief(found: Found) -> str:
+    about = found.get(("winner", "hmc"), {}).get("about", "")
+    return f": {about}" if about else ""
+
+
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
 def _page(
     settings: Settings, found: Found, checks: list[dict[str, Any]], modules: DigitModules, sentence: str
 ) -> str:  # fmt: skip
+    inception = (
+        "The FID of Inception's features stands beside it."
+        if settings.inception
+        else "Weights of Inception-v3 were not at hand (`inception` in the study file)."
+    )
     asked, judge = modules.network("digit").card, modules.judge().card
     asked_name, judge_name = asked.get("network", "own"), judge.get("network", "own")
     asked_accuracy, judge_accuracy = (
         f"{card['accuracy']:.2%}" if "accuracy" in card else "not measured" for card in (asked, judge)
     )
-    lines = [
-        "| prior | method | accuracy, asked | paper | by the judge | paper | Frechet, judge's | FID, paper | seconds |"
-    ]
-    lines.append("|---" * 9 + "|")
+    fid = any("fid" in _mean(one) for one in found.values())
+    head = "| prior | method | accuracy, asked | paper | by the judge | paper | Frechet, judge's |"
+    lines = [f"{head}{' FID, ours |' if fid else ''} FID, paper | seconds |", "|---" * (9 + fid) + "|"]
     for (prior, method), one in found.items():
         mean, paper = _mean(one), PAPER.get(method, {})
         cells = [prior or "-", NAMES[method]]
         for name, places in zip(SCORES, (3, 3, 1), strict=True):
-            cells += [f"{mean[name]:.{places}f}", f"{paper[name][0]:g}" if paper else ""]
+            cells.append(f"{mean[name]:.{places}f}")
+            if fid and name == "frechet":
+                cells.append(f"{mean['fid']:.1f}" if "fid" in mean else "")
+            cells.append(f"{paper[name][0]:g}" if paper else "")
         lines.append("| " + " | ".join([*cells, f"{one['solving_seconds']:.0f}"]) + " |")
     plan, main = settings.hmc, settings.priors[0]
     hmc = found[main, "hmc"]
@@ -166,11 +183,14 @@ def _page(
     belief = f"{settings.vae.posterior} | {settings.vae.prior}, {settings.vae.latent_dim} latents, {settings.vae.epochs} epochs"
     asked = {
         "vae": f"the VAE ({belief}) was exported and read back as a prior module",
-        "winner": f"the winner is the one that {settings.study} exported, as it was",
+        "winner": f"the winner is the one that {settings.study} exported{_belief(found)}",
     }
     steps = settings.conditional.steps
     conditional = "the conditional one as many" if steps == settings.gan.steps else f"the conditional one {steps}"
     conditional += ", so fewer steps count against it" if steps < settings.gan.steps else ""
+    seconds = [modules.generator.card["seconds"]] if "wgan" in settings.priors else []
+    seconds += [modules.conditional.card["seconds"]] if "cwgan" in settings.methods else []
+    trained = f"; trained in {' and '.join(f'{one:.0f} s' for one in seconds)}" if seconds else ""
     named = [words for name, words in asked.items() if name in settings.priors]
     vae = "".join(f"; {words}" for words in named) if named else "; no VAE was asked in this setting"
     return f"""# Conditional digits
@@ -185,7 +205,7 @@ Table 1, means over digits {", ".join(map(str, settings.digits))}; every digit i
 
 *Frechet, judge's*: Frechet distance to the training images of the digit in the {judge_name} judge's last hidden layer. It
 is no FID (Inception's features, the paper's column) and compares the rows of this table only. Test images have fewer
-samples than the rest, which raises their distance. Asked: {asked_name}, test accuracy {asked_accuracy}; judge:
+samples than the rest, which raises their distance. {inception} Asked: {asked_name}, test accuracy {asked_accuracy}; judge:
 {judge_name}, {judge_accuracy}, trained on the other half of the images.
 
 Chains, means over digits: {plan.chains} chains of {plan.draws} draws a digit, after {plan.burn_in} iterations at each power of
@@ -201,7 +221,7 @@ in the paper 36 minutes a chain of more than 10,000. Machine: {hmc.get("machine"
 
 ![Distance during warm-up](figures/warmup_{main}.png)
 
-The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; {conditional}){vae}.
+The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; {conditional}{trained}){vae}.
 A power of {settings.power:g} asks for
 pictures of which the classifier is all but certain, and its judge agrees: scores exceed those of test images, and the
 unusual digits that are left out show in the distance.

@@ -108,23 +108,40 @@ class Scorer:
     asked: nn.Module
     judge: nn.Module
     real: dict[int, Tensor]
+    inception: Callable[[Tensor], Tensor] | None = None
+    """Features of Inception-v3 at images (n, H, W), where its weights are at hand."""
+    real_inception: dict[int, Tensor] = dataclasses.field(default_factory=dict)
 
     def cpu(self) -> Scorer:
         """The same on the processor; the networks are moved."""
-        return Scorer(self.asked.cpu(), self.judge.cpu(), self.real)
+        return dataclasses.replace(self, asked=self.asked.cpu(), judge=self.judge.cpu())
 
     def only(self, digit: int) -> Scorer:
         """The same with the training images of one digit."""
-        return Scorer(self.asked, self.judge, {digit: self.real[digit]})
+        seen = {digit: self.real_inception[digit]} if self.real_inception else {}
+        return dataclasses.replace(self, real={digit: self.real[digit]}, real_inception=seen)
+
+    def refuse_few(self, samples: int) -> None:
+        """Raise `ValueError` where so many samples of a digit are too few for a Frechet distance: before the work."""
+        for real in (self.real, self.real_inception):
+            for found in list(real.values())[:1]:
+                if samples <= found.shape[1]:
+                    raise ValueError(
+                        f"got {samples} samples of a digit for a Frechet distance of {found.shape[1]} features; expected "
+                        "more samples than features: raise samples (and the chains' draws)"
+                    )
 
     def score(self, images: Tensor, digit: int) -> dict[str, float]:
         """Accuracies and Frechet distance of images (n, H, W) that should show the digit."""
         asked, judged = (in_parts(net, images, net).argmax(1) for net in (self.asked, self.judge))
-        return {
+        scores = {
             "accuracy_model": float((asked == digit).double().mean()),
             "accuracy_judge": float((judged == digit).double().mean()),
             "frechet": frechet_distance(features(self.judge, images), self.real[digit]),
         }
+        if self.inception is not None and len(images) > self.real_inception[digit].shape[1]:
+            scores["fid"] = frechet_distance(self.inception(images.cpu()), self.real_inception[digit])
+        return scores
 
 
 def scorer_of(modules: DigitModules, digits: Sequence[int], device: torch.device | str) -> Scorer:

@@ -262,8 +262,8 @@ A run is one seed and gives one answer; {settings.seeds} of them in one tensor, 
 {main["optimizer"]}, {main["iterations_per_power"]} iterations at the powers {main["powers"]} (the paper: .5 1 3 10, a
 non-stochastic optimiser, 600 s each). {_when(one, settings.plans[0].powers)}
 Solved: at least half of {settings.draws} fresh draws read 1-3-4. The generator is a WGAN-GP trained here on {settings.data}
-({settings.gan.steps} steps of the critic); test accuracies: {networks}; judge {judge["accuracy"]:.1%} ({judge["network"]}, other
-images, other seed). Machine: {one.get("machine", machine())};
+({settings.gan.steps} steps of the critic, {modules.generator.card["seconds"]:.0f} s); test accuracies: {networks}; judge
+{judge["accuracy"]:.1%} ({judge["network"]}, other images, other seed). Machine: {one.get("machine", machine())};
 the times are those of the machine under other load.
 
 {_markdown(rows, columns)}
@@ -287,6 +287,7 @@ network that was never asked.
 
 ![Figure 5](figures/answers_{step_name(main["experiment"])}.png)
 
-Deviations: iterations instead of seconds; another optimiser, with fresh noise in every iteration; the generator and the
-classifiers are not the paper's; starts at a tenth of a prior draw. *Only* and *any* are cumulative shares of seeds.
+Deviations: iterations instead of seconds; another optimiser, with fresh noise in every iteration; powers between the
+paper's; the generator and the classifiers are not the paper's; starts at a tenth of a prior draw. *Only* and *any* are
+cumulative shares of seeds.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import pytest
 import torch
@@ -103,6 +104,21 @@ def test_too_few_samples_for_a_distance_are_refused() -> None:
     scorer = Scorer(net, net, {0: torch.rand(50, 2)})
     with pytest.raises(ValueError, match="got 2 samples for a Frechet distance of 2 features"):
         scorer.score(torch.rand(2, 2, 2), 0)
+    with pytest.raises(ValueError, match="got 2 samples of a digit for a Frechet distance of 2 features"):
+        scorer.refuse_few(2)
+    scorer.refuse_few(3)
+
+
+def test_the_fid_stands_beside_where_inception_is_at_hand(tmp_path) -> None:
+    net, x = Net(), torch.rand(50, 2, 2)
+    plain = Scorer(net, net, {0: torch.rand(50, 2)})
+    seen = dataclasses.replace(plain, inception=lambda x: x.flatten(1)[:, :3], real_inception={0: x.flatten(1)[:, :3]})
+    assert seen.score(x, 0)["fid"] == pytest.approx(0, abs=1e-6)
+    assert seen.only(0).cpu().score(x, 0)["fid"] == pytest.approx(0, abs=1e-6)
+    assert "fid" not in plain.score(x, 0)
+    assert "fid" not in seen.score(x[:3], 0)  # fewer images than features
+    with pytest.raises(ValueError, match="does not hold the weights of Inception-v3"):
+        run(Settings(data="digits", inception="nowhere.pt"), Notebook(tmp_path), None, torch.device("cpu"))
 
 
 @pytest.mark.slow
