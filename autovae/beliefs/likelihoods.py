@@ -302,7 +302,10 @@ class ContinuousBernoulli(LinearInX):
         small = params.abs() < 0.3
         safe, square = torch.where(small, 1.0, params), torch.where(small, params, 0.0).square()
         series = 0.5 + params * (1 / 12 - square / 720 + square.square() / 30240)
-        return torch.where(small, series, -1 / torch.expm1(-safe) - 1 / safe)
+        # The distance from the nearer end: past 88, exp overflows and its slope would be inf / inf.
+        a = safe.abs()
+        from_end = 1 / a - 1 / torch.expm1(a.clamp(max=60.0))
+        return torch.where(small, series, torch.where(params > 0, 1 - from_end, from_end))
 
     def sample(self, params: Tensor, scale: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         u = torch.rand(params.shape, generator=generator, dtype=params.dtype, device=params.device)

@@ -288,6 +288,21 @@ def test_mean_of_the_continuous_bernoulli_is_differentiable() -> None:
     torch.testing.assert_close(head.mean(params).detach(), head.mean(params.detach()), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mean_of_the_continuous_bernoulli_has_a_slope_everywhere(dtype: torch.dtype) -> None:
+    """Black pixels of a trained decoder have logits below -88, where exp overflows in float32."""
+    params = torch.tensor([-300, -100, -88, -20, -1, -0.3, 0, 0.3, 1, 20, 88, 100, 300], dtype=dtype).requires_grad_()
+    mean = LIKELIHOODS["continuous_bernoulli"].mean(params, None)
+    (slope,) = torch.autograd.grad(mean.sum(), params)
+    exact = params.detach().double().abs()
+    far = exact >= 20
+    torch.testing.assert_close(slope[far].double(), exact[far] ** -2, rtol=1e-4, atol=0)
+    torch.testing.assert_close(slope, slope.flip(0), rtol=1e-4, atol=0)
+    assert bool((slope > 0).all())
+    with torch.no_grad():
+        torch.testing.assert_close(mean.detach(), LIKELIHOODS["continuous_bernoulli"].mean(params.detach(), None))
+
+
 def test_beta_draws_survive_tiny_shapes() -> None:
     draws = LIKELIHOODS["beta"].sample(torch.tensor([-40.0, 40.0, 0.0]), torch.tensor(5.0))
     assert bool(((draws >= 0) & (draws <= 1)).all())

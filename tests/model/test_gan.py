@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from autovae.export.prior import PriorModule
+from autovae.model import gan
 from autovae.model.gan import Critic, GANSettings, Generator, train_gan
 from autovae.model.stored import CARD, PROGRESS
 
@@ -102,3 +103,25 @@ def test_bad_input_is_refused(tmp_path) -> None:
         generator(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="got labels 7 to 7; expected 0 to 2"):
         generator.sample(2, torch.Generator(), 7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_gpu_trains_the_same_generator_as_one_captured_graph(conditional, tmp_path, monkeypatch) -> None:
+    kept = []
+    record = gan._Captured._record
+
+    def recording(self, draws) -> None:
+        record(self, draws)
+        kept.append(self.graph)
+
+    monkeypatch.setattr("autovae.model.gan._Captured._record", recording)
+    few = GANSettings(latent_dim=4, width=4, steps=24, critic=3, batch_size=16)
+    here = trained(tmp_path / "cpu", conditional, few)
+    there = trained(tmp_path / "cuda", conditional, few, device="cuda")
+    assert kept[0] is not None
+    assert there.card["trained_on"] == "cuda"
+    for ours, theirs in zip(here.parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-2, atol=1e-2)
+    assert there.card["distance"] == pytest.approx(here.card["distance"], abs=0.05)
