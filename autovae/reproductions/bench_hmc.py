@@ -16,7 +16,8 @@ other, as it does in one process. blackjax gets jit, vmap and scan, without the 
 
 `clock` = "wall", or "processor": the seconds of the processor for this process, which neighbours on a busy machine disturb
 less; it adds up threads, so it is for `threads` = 1. As a program, `python -m autovae.reproductions.bench_hmc TABLE.csv
-THREADS` appends a row a contender: one thread by the processor's clock, more by the wall's.
+THREADS [DRAWS] [ROUNDS]` appends a row a contender: one thread by the processor's clock, more by the wall's, with the
+machine's load (processes that wanted to run, over the last minute) when it began and when it ended.
 """
 
 from __future__ import annotations
@@ -187,10 +188,11 @@ def bench_hmc(
     now = lookup(CLOCKS, clock, "clock")
     if clock == "processor" and threads != 1:
         raise ValueError(f"clock 'processor' adds up threads, so it is for threads = 1, got {threads}")
-    before = torch.get_num_threads()
+    before, load = torch.get_num_threads(), os.getloadavg()[0]
     torch.set_num_threads(threads or before)
     try:
-        return {**_bench(rounds, draws, chains, warmup, now), "clock": clock}
+        values = _bench(rounds, draws, chains, warmup, now)
+        return {**values, "clock": clock, "load": f"{load:.1f} to {os.getloadavg()[0]:.1f}"}
     finally:
         torch.set_num_threads(before)
 
@@ -288,7 +290,17 @@ def _bench_captured(rounds: int, draws: int, chains: int, device: str) -> dict[s
     }
 
 
-COLUMNS = ("threads", "clock", "contender", "leapfrogs_per_second", "ours_over_theirs", "draws", "rounds", "step_size")
+COLUMNS = (
+    "threads",
+    "clock",
+    "contender",
+    "leapfrogs_per_second",
+    "ours_over_theirs",
+    "draws",
+    "rounds",
+    "step_size",
+    "load",
+)
 
 
 def _rows(values: dict[str, Any]) -> list[str]:
@@ -299,7 +311,7 @@ def _rows(values: dict[str, Any]) -> list[str]:
         for name in ("autovae", *PEERS)
     }
     rates["autovae, 64 chains"] = (ours / values["chains64_vs_8"], values["chains64_vs_8"])
-    end = f"{values['draws']},{values['rounds']},{values['step_size']:.5f}"
+    end = f"{values['draws']},{values['rounds']},{values['step_size']:.5f},{values['load']}"
     head = f"{values['threads']},{values['clock']}"
     return [
         f'{head},"{name}",{rate:.1f},{ratio:.3f},{end}' for name, (rate, ratio) in rates.items() if rate is not None
@@ -311,8 +323,11 @@ if __name__ == "__main__":
 
     from autovae.files import write_text
 
-    path, threads = Path(sys.argv[1]), int(sys.argv[2])
+    path, (threads, draws, rounds) = (
+        Path(sys.argv[1]),
+        map(int, [*sys.argv[2:], *("1", "400", "8")[len(sys.argv) - 2 :]]),
+    )
     table = path.read_text().splitlines() if path.is_file() else [",".join(COLUMNS)]
-    table += _rows(bench_hmc(8, 400, threads=threads, clock="processor" if threads == 1 else "wall"))
+    table += _rows(bench_hmc(rounds, draws, threads=threads, clock="processor" if threads == 1 else "wall"))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "\n".join(table) + "\n")

@@ -39,11 +39,11 @@ def test_the_processors_clock_is_for_one_thread():
 
 def test_a_table_has_a_row_a_contender():
     values = {
-        "threads": 1, "clock": "wall", "draws": 8, "rounds": 2, "step_size": 0.05, "chains64_vs_8": 4.0,
+        "threads": 1, "clock": "wall", "draws": 8, "rounds": 2, "step_size": 0.05, "load": "1.0 to 2.0", "chains64_vs_8": 4.0,
         "leapfrogs_per_second_autovae": 100.0, "leapfrogs_per_second_pyro": 10.0, "vs_pyro": 9.5, "vs_blackjax": None,
     }  # fmt: skip
     assert _rows(values) == [
-        '1,wall,"autovae",100.0,1.000,8,2,0.05000',
-        '1,wall,"pyro",10.0,9.500,8,2,0.05000',
-        '1,wall,"autovae, 64 chains",25.0,4.000,8,2,0.05000',
+        '1,wall,"autovae",100.0,1.000,8,2,0.05000,1.0 to 2.0',
+        '1,wall,"pyro",10.0,9.500,8,2,0.05000,1.0 to 2.0',
+        '1,wall,"autovae, 64 chains",25.0,4.000,8,2,0.05000,1.0 to 2.0',
     ]
