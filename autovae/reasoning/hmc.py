@@ -159,7 +159,10 @@ class _Run:
             with torch.cuda.device(self.state.xi.device):
                 self.trajectory = Fixed(self.integrator, self.trajectory.gradient, self.state, as_cuda_graph)
         except RuntimeError as error:
-            return " ".join(str(error).split())[:200]
+            first: BaseException = error
+            while isinstance(first.__context__, RuntimeError):  # what stopped the recording, not that it has stopped
+                first = first.__context__
+            return " ".join(str(first).split())[:200]
         return CAPTURED
 
     def learn(self, iteration: int, warmup: int) -> None:

@@ -179,6 +179,9 @@ class Fixed(Trajectory):
             raise RuntimeError("the recorded step differs from the plain one: does the evidence draw random numbers?")
 
 
+_broken: list[torch.cuda.CUDAGraph] = []  # the allocator keeps a pointer to a recording that did not end well
+
+
 def as_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     """`work` as one CUDA graph, to be started as often as wanted; it must not ask for values nor bring new tensors in.
 
@@ -197,6 +200,7 @@ def as_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
                 with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                     work()
             except RuntimeError:
+                _broken.append(graph)
                 _end_of_a_broken_recording(side)
                 raise
     finally:
