@@ -226,10 +226,7 @@ def _when(one: dict[str, Any], powers: tuple[float, ...]) -> str:
     told = ", ".join(
         f"{one['curves'][end - 1]['accuracy']:.2f} at {power:g}" for power, end in zip(powers, ends, strict=True)
     )
-    return (
-        f"Mean accuracy at the end of each: {told}. A run chooses where this rises: a ladder that is fine there is worth "
-        "its iterations."
-    )
+    return f"Mean accuracy at the end of each: {told}. A run chooses where this rises, and needs its iterations there."
 
 
 def _page(
