@@ -191,13 +191,18 @@ def _page(
     seconds = [modules.generator.card["seconds"]] if "wgan" in settings.priors else []
     seconds += [modules.conditional.card["seconds"]] if "cwgan" in settings.methods else []
     trained = f"; trained in {' and '.join(f'{one:.0f} s' for one in seconds)}" if seconds else ""
+    no_gan = "No GAN was asked in this setting" if not seconds else ""
+    gans = (
+        no_gan
+        or f"The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; {conditional}{trained})"
+    )
     named = [words for name, words in asked.items() if name in settings.priors]
     vae = "".join(f"; {words}" for words in named) if named else "; no VAE was asked in this setting"
     return f"""# Conditional digits
 
 {sentence}.
 
-![cWGAN and the methods on {main}: means first](figures/samples_{main}.png)
+![The methods on {main}: means first](figures/samples_{main}.png)
 
 Table 1, means over digits {", ".join(map(str, settings.digits))}; every digit is in `table.csv`.
 
@@ -221,10 +226,8 @@ in the paper 36 minutes a chain of more than 10,000. Machine: {hmc.get("machine"
 
 ![Distance during warm-up](figures/warmup_{main}.png)
 
-The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; {conditional}{trained}){vae}.
-A power of {settings.power:g} asks for
-pictures of which the classifier is all but certain, and its judge agrees: scores exceed those of test images, and the
-unusual digits that are left out show in the distance.
+{gans}{vae}. A power of {settings.power:g} asks for pictures of which the classifier is all but certain;
+the unusual digits that are left out show in the distance.
 Deviations: chains go through smaller powers first, since without that some stay
 with the digit that they start from (12 of 80 in a trial); those of all digits share step size and mass; mean field takes
 {settings.mean_field_iterations} steps of ADVI instead of 600 s; MGVI is not in the paper. The paper's FID of mean field for
