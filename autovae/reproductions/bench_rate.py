@@ -17,7 +17,6 @@ Not here: ratios against peers, see `bench_training`.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 from autovae.data.datasets import Data, Split, load
 from autovae.finiteness import finiteness
 from autovae.metrics.bits import log_mass_bounds, score
+from autovae.reproductions.bench_training import write_rows
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, choose_device, fit_population
 
@@ -74,7 +74,7 @@ def bench_rate(
         rows.append({"device": name, "kind": kind, "trials": trials, "epochs": epochs, **row})
         values |= {f"{key}_{kind.replace(' ', '_')}": value for key, value in row.items()}
         if results is not None:
-            _write(Path(results) / "rate.csv", rows)
+            write_rows(Path(results) / "rate.csv", rows)
     return values
 
 
@@ -103,11 +103,3 @@ def _run(specs: list[VAESpec], data: Data, device: torch.device, products: str) 
         "diverged": float(losses.isnan().sum()),
         "peak_gigabytes": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0,
     }
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

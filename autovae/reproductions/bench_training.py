@@ -45,7 +45,7 @@ from autovae.training.member import Member
 from autovae.training.population import Population
 from autovae.training.precision import fast_products
 
-__all__ = ["bench_training"]
+__all__ = ["bench_training", "write_rows"]
 
 EPOCH = 60_000
 EPOCH_FLOP = EPOCH * 5.2e6
@@ -293,7 +293,7 @@ def bench_training(
         _clock[0] = "wall"
     values |= _ratios(seconds)
     if results is not None:
-        _write(Path(results) / f"training{'_cuda' if where.type == 'cuda' else ''}.csv", rows)
+        write_rows(Path(results) / f"training{'_cuda' if where.type == 'cuda' else ''}.csv", rows)
     return values
 
 
@@ -360,7 +360,8 @@ def _ratios(seconds: dict[tuple[int, str], list[float]]) -> dict[str, Any]:
     return values
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A table of a benchmark."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
