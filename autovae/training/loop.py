@@ -80,8 +80,11 @@ def advance(
     max_members: int | None = None,
     memory: int | None = None,
     narrow: torch.dtype | None = None,
+    moments: bool = True,
 ) -> None:
     """Train every member, in place, until it is `until` epochs old, as few populations as shapes and memory allow.
+
+    Without `moments` members come back with their weights alone, not to be trained further.
 
     Members wait their turn in the order given. A population that runs out of the device's memory is halved and goes on
     from where its members were last whole.
@@ -97,7 +100,7 @@ def advance(
         while waiting:
             part = waiting[:size]
             try:
-                _train(part, feed, last, on_epoch, narrow)
+                _train(part, feed, last, on_epoch, narrow, moments)
             except torch.OutOfMemoryError as error:
                 if len(part) == 1:
                     raise MemoryError(
@@ -112,7 +115,12 @@ def advance(
 
 
 def _train(
-    members: Sequence[Member], feed: Feed, last: int, on_epoch: OnEpoch | None, narrow: torch.dtype | None
+    members: Sequence[Member],
+    feed: Feed,
+    last: int,
+    on_epoch: OnEpoch | None,
+    narrow: torch.dtype | None,
+    moments: bool,
 ) -> None:
     population = Population(members, feed, narrow)
     while population.epoch < last:
@@ -120,7 +128,7 @@ def _train(
         rows = population.train_epoch()
         if on_epoch:
             on_epoch(population, rows, time.perf_counter() - began)
-    population.collect()
+    population.collect(moments)
 
 
 def fit_population(
@@ -183,7 +191,8 @@ def fit_population(
     narrow = torch.bfloat16 if products == "bfloat16" else None
     with fast_products(products, where):
         for stop in stops:
-            advance(alive, feed, stop, on_epoch, max_members, memory, narrow)
+            needed = checkpoint is not None or stop < stops[-1]
+            advance(alive, feed, stop, on_epoch, max_members, memory, narrow, moments=needed)
             here = [member for member in alive if member.epoch >= stop and stop in rungs]
             if here:
                 dropped = kept.decided(stop)

@@ -199,11 +199,13 @@ class Population:
             if self._stop.is_set():
                 return
 
-    def collect(self) -> list[Member]:
-        """Give every member its weights, age and history as they are now, and moments if it is to be trained further."""
-        last = max(member.spec.epochs for member in self.members)
+    def collect(self, moments: bool = True) -> list[Member]:
+        """Give every member its weights, age, history and moments as they are now; the population may go on.
+
+        Without `moments` a member can be used but not trained further.
+        """
         for trainer in self.trainers:
-            trainer.collect(moments=self.epoch < last)
+            trainer.collect(moments)
         return list(self.members)
 
 

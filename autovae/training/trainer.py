@@ -130,7 +130,7 @@ class Trainer:
         return latest
 
     def collect(self, moments: bool = True) -> list[Member]:
-        """Give every member its weights, age, history and, unless it is done, moments as they are now; training may go on."""
+        """Give every member its weights, age, history and, if asked, moments as they are now; training may go on."""
         self.stack.unstack()
         steps, named = self.adam.steps, self._named if moments else []
         for (name, _), mean, square in zip(named, self.adam.means, self.adam.squares, strict=moments):
