@@ -158,14 +158,13 @@ class Population:
                 for phase in phases(len(self.trainers), self._threads):
                     chosen = [[self.trainers[stack] for stack in lane] for lane in phase.lanes]
                     split = phase.threads > 1 and all(can_split(t, phase.threads) for lane in chosen for t in lane)
-                    self._split = {id(t): SplitStep(t, phase.threads) for lane in chosen for t in lane} if split else {}
+                    if split:
+                        for trainer in (t for lane in chosen for t in lane if id(t) not in self._split):
+                            self._split[id(trainer)] = SplitStep(trainer, phase.threads)
                     torch.set_num_threads(1 if split else phase.threads)
                     self._run(chosen)
             finally:
                 torch.set_num_threads(before)
-                for step in self._split.values():
-                    step.close()
-                self._split = {}
         self.epoch += 1
         return [row for trainer in self.trainers for row in trainer.finish_epoch()]
 

@@ -113,6 +113,3 @@ class SplitStep:
             wait(others)
         for other in others:
             other.result()
-
-    def close(self) -> None:
-        self._pool.shutdown()

@@ -77,4 +77,3 @@ def test_an_error_in_a_part_is_raised(digits: Data, monkeypatch: pytest.MonkeyPa
     trainer.start_epoch()
     with pytest.raises(MemoryError, match="no more"):
         step.step(trainer.feed.batch(slice(0, 100), trainer.kinds))
-    step.close()
