@@ -51,6 +51,8 @@ class ResultsFolder:
     def open(self, identity: Mapping[str, Any], trials: int) -> None:
         """Make the folder for a study, or check that it is this study's. Raises `ResultsError` and changes nothing."""
         stored = _plain({"format": FORMAT, **identity})
+        # Looked at before study.toml is: another worker may write it, and then all else, between the two looks.
+        strangers = self.path.is_dir() and any(not _begun(entry) for entry in self.path.iterdir())
         if self.study_file.is_file():
             before = read_toml(self.study_file)
             before.pop("trials", None)
@@ -66,7 +68,7 @@ class ResultsFolder:
                     f"{'; ...' if len(changes) > 4 else ''}); a study with results is not edited: copy the study file "
                     "under a new name, or use --results with another folder"
                 )
-        elif self.path.exists() and any(not _begun(entry) for entry in self.path.iterdir()):
+        elif strangers:
             raise ResultsError(f"{self.path} is not empty and has no study.toml; use --results with another folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
