@@ -17,6 +17,7 @@ with xi (batch, dim) and holds for the weights at that moment. The tests compare
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def _activation(layer: nn.Module) -> Activation | None:
     """The hand-written passes of an activation, None where there are none."""
     kind = type(layer)
     if kind is nn.ReLU:
-        return Activation(torch.relu_, lambda g, x, y: g.mul_(torch.sign(y)), in_place=True)
+        threshold = aten.threshold_backward.grad_input
+        return Activation(torch.relu_, lambda g, x, y: threshold(g, y, 0, grad_input=g), in_place=True)
     if kind is nn.Tanh:
         tanh = aten.tanh_backward.grad_input
         return Activation(torch.tanh_, lambda g, x, y: tanh(g, y, grad_input=g), in_place=True)
@@ -79,21 +81,57 @@ def _plain(layer: nn.LeakyReLU | nn.ELU) -> Callable[[Tensor], Tensor]:
     return lambda x: nn.functional.leaky_relu(x, layer.negative_slope)
 
 
+class Product:
+    """a -> a m (+ b) for one matrix (inputs, outputs), by the fastest way for each batch size.
+
+    Results are kept from call to call and overwritten, since fresh pages cost as much as a small product; what a call
+    returns is its caller's until the next call. Where several threads share a large product, MKL's matrix packed
+    beforehand takes a tenth less than one that is packed anew in every call, and adds the bias on the way.
+    """
+
+    def __init__(self, matrix: Tensor, transposed: Tensor, bias: Tensor | None) -> None:
+        self.matrix, self.transposed, self.bias = matrix, transposed, bias
+        self._ways: dict[int, Callable[[Tensor], Tensor]] = {}
+
+    def __call__(self, a: Tensor) -> Tensor:
+        way = self._ways.get(a.shape[0])
+        if way is None:
+            way = self._ways[a.shape[0]] = self._packed(a) if self._worth_packing(a) else self._plain(a)
+        return way(a)
+
+    def _worth_packing(self, a: Tensor) -> bool:
+        large = a.shape[0] >= PACKED_BATCH and self.matrix.numel() >= PACKED_NUMBERS and torch.get_num_threads() > 1
+        return large and _mkl_packs() and a.device.type == "cpu" and a.dtype == self.matrix.dtype == torch.float32
+
+    def _plain(self, a: Tensor) -> Callable[[Tensor], Tensor]:
+        matrix, bias, result = self.matrix, self.bias, a.new_empty(a.shape[0], self.matrix.shape[1])
+        if bias is None:
+            return lambda a: torch.mm(a, matrix, out=result)
+        return lambda a: torch.mm(a, matrix, out=result).add_(bias)
+
+    def _packed(self, a: Tensor) -> Callable[[Tensor], Tensor]:
+        batch, weight, bias = a.shape[0], self.transposed, self.bias
+        packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, batch)
+        return lambda a: torch.ops.mkl._mkl_linear(a, packed, weight, bias, batch)
+
+
+PACKED_BATCH, PACKED_NUMBERS = 48, 100_000  # from here on packing gains, measured on two threads
+
+
+@functools.cache
+def _mkl_packs() -> bool:
+    """Whether this torch has the packed products that its compiler uses."""
+    return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
+
+
 class PlainNetwork:
     """A sequence of Linear layers and activations with both passes written out.
 
-    The results of products are kept from call to call and overwritten, since fresh pages cost as much as a small product;
-    what `forward` and `backward` return is their caller's until the next call of the same.
+    What `forward` and `backward` return is their caller's until the next call of the same.
     """
 
     def __init__(self, layers: list[nn.Linear | Activation]) -> None:
-        self.layers = [
-            layer
-            if isinstance(layer, Activation)
-            else (layer.weight.detach(), layer.weight.detach().T.contiguous(), _bias(layer))
-            for layer in layers
-        ]
-        self._results: dict[tuple[int, str], list[Tensor | None]] = {}
+        self.layers = [layer if isinstance(layer, Activation) else _both_ways(layer) for layer in layers]
 
     @classmethod
     def of(cls, module: nn.Module) -> PlainNetwork | None:
@@ -105,46 +143,34 @@ class PlainNetwork:
         """The output, and the activations' inputs and outputs for `backward`."""
         kept: list[Tensor] = []
         owned = False
-        for layer, result in zip(self.layers, self._kept(h, "forward"), strict=True):
+        for layer in self.layers:
             if isinstance(layer, Activation):
                 y = layer.forward(h if owned or not layer.in_place else h.clone())
                 kept += (h, y)
                 h = y
             else:
-                _, transposed, bias = layer
-                h = torch.mm(h, transposed, out=result)
-                if bias is not None:
-                    h.add_(bias)
+                h = layer[0](h)
             owned = True
         return h, kept
 
     def backward(self, g: Tensor, kept: list[Tensor]) -> Tensor:
         """The gradient of the input from that of the output, which is overwritten."""
         left = len(kept)
-        for layer, result in zip(reversed(self.layers), reversed(self._kept(g, "backward")), strict=True):
+        for layer in reversed(self.layers):
             if isinstance(layer, Activation):
                 left -= 2
                 g = layer.backward(g, kept[left], kept[left + 1])
             else:
-                g = torch.mm(g, layer[0], out=result)
+                g = layer[1](g)
         return g
 
-    def _kept(self, a: Tensor, way: str) -> list[Tensor | None]:
-        """Where each product of this batch goes; None for activations."""
-        batch = a.shape[0]
-        found = self._results.get((batch, way))
-        if found is None:
-            side = way == "forward"  # of the weight (outputs, inputs) that the product has
-            found = [
-                None if isinstance(layer, Activation) else a.new_empty(batch, layer[0].shape[0 if side else 1])
-                for layer in self.layers
-            ]
-            self._results[batch, way] = found
-        return found
 
-
-def _bias(layer: nn.Linear) -> Tensor | None:
-    return None if layer.bias is None else layer.bias.detach()
+def _both_ways(layer: nn.Linear) -> tuple[Product, Product]:
+    """The products of the forward and the backward pass, each with its matrix row by row."""
+    weight = layer.weight.detach()
+    transposed = weight.T.contiguous()
+    bias = None if layer.bias is None else layer.bias.detach()
+    return Product(transposed, weight, bias), Product(weight, transposed, None)
 
 
 def _flatten(module: nn.Module) -> list[nn.Linear | Activation] | None:
@@ -193,7 +219,7 @@ def likelihood_gradient(posterior: LatentPosterior) -> Gradient:
 
 def _takes_flat(prior: PriorModule, network: PlainNetwork) -> bool:
     first = next((layer for layer in network.layers if not isinstance(layer, Activation)), None)
-    return first is None or first[0].shape[1] == len(prior.object_families)
+    return first is None or first[0].matrix.shape[0] == len(prior.object_families)
 
 
 def _latent_and_slope(prior: PriorModule, xi: Tensor) -> tuple[Tensor, Tensor]:

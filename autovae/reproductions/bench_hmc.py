@@ -245,8 +245,7 @@ def _bench(rounds: int, draws: int, chains: int, warmup: int, now: Callable[[], 
             a / b for a, b in zip(seconds["autovae64"], seconds["autovae"], strict=True)
         ),
         "chees_vs_plain_ess": chees / per_second["autovae"],
-        "ess_per_second": per_second["autovae"],
-        "chees_ess_per_second": chees,
+        "ess_per_second_chees": chees,
         "step_size": step,
         "threads": torch.get_num_threads(),
         "draws": part * rounds,
@@ -256,6 +255,7 @@ def _bench(rounds: int, draws: int, chains: int, warmup: int, now: Callable[[], 
         result["install"] = "; ".join(notes)
     for name, values in rates.items():
         result[f"leapfrogs_per_second_{name}"] = statistics.median(values)
+        result[f"ess_per_second_{name}"] = per_second[name]
     return result
 
 
@@ -296,6 +296,8 @@ COLUMNS = (
     "contender",
     "leapfrogs_per_second",
     "ours_over_theirs",
+    "ess_per_second",
+    "ess_ours_over_theirs",
     "draws",
     "rounds",
     "step_size",
@@ -304,17 +306,24 @@ COLUMNS = (
 
 
 def _rows(values: dict[str, Any]) -> list[str]:
-    """Lines of the table; for 64 chains, leapfrogs of all of them together."""
-    ours = values["leapfrogs_per_second_autovae"]
-    rates = {
-        name: (values.get(f"leapfrogs_per_second_{name}"), values.get(f"vs_{name}", 1.0))
+    """Lines of the table: a contender's speed and effective draws, ours over theirs, and what they were measured with.
+
+    For 64 chains leapfrogs of all of them together; the ChEES row is our default, its learning of length and mass done.
+    """
+    ours, effective = values["leapfrogs_per_second_autovae"], values["ess_per_second_autovae"]
+    cells: dict[str, tuple[float | None, ...]] = {
+        name: (values[f"leapfrogs_per_second_{name}"], values.get(f"vs_{name}", 1.0), effect, effective / effect)
         for name in ("autovae", *PEERS)
+        if (effect := values.get(f"ess_per_second_{name}")) is not None
     }
-    rates["autovae, 64 chains"] = (ours / values["chains64_vs_8"], values["chains64_vs_8"])
+    chees = values["ess_per_second_chees"]
+    cells["autovae, ChEES"] = (None, None, chees, effective / chees)
+    cells["autovae, 64 chains"] = (ours / values["chains64_vs_8"], values["chains64_vs_8"], None, None)
     end = f"{values['draws']},{values['rounds']},{values['step_size']:.5f},{values['load']}"
     head = f"{values['threads']},{values['clock']}"
     return [
-        f'{head},"{name}",{rate:.1f},{ratio:.3f},{end}' for name, (rate, ratio) in rates.items() if rate is not None
+        f'{head},"{name}",{",".join("" if cell is None else f"{cell:.4g}" for cell in row)},{end}'
+        for name, row in cells.items()
     ]
 
 

@@ -142,3 +142,24 @@ def test_no_evidence_has_no_gradient():
     value, gradient = likelihood_gradient(LatentPosterior(prior, []))(torch.randn(4, 6).double(), True)
     assert (value == 0).all()
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("chains", [8, 64])
+def test_large_products_packed_or_not(chains, threads):
+    """The same gradient where matrices are packed beforehand (many chains, several threads), call after call."""
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, 350, bias=False), nn.ReLU(), nn.Linear(350, 400))
+    prior = PriorModule.from_decoder(wide)
+    posterior = LatentPosterior(prior, Gaussian(None, torch.rand(400), 1.0))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        gradient = likelihood_gradient(posterior)
+        for _ in range(2):
+            xi = torch.randn(20, chains).T  # not contiguous
+            _, found = gradient(xi, False)
+            _, expected = posterior.likelihood_and_gradient(xi)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    finally:
+        torch.set_num_threads(before)

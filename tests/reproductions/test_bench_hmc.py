@@ -1,12 +1,13 @@
 """The HMC benchmark without peers: ratios to them are null, with how to install them."""
 
+import csv
 import json
 import sys
 
 import pytest
 import torch
 
-from autovae.reproductions.bench_hmc import _rows, bench_hmc, question
+from autovae.reproductions.bench_hmc import COLUMNS, _rows, bench_hmc, question
 
 
 @pytest.mark.slow
@@ -41,9 +42,12 @@ def test_a_table_has_a_row_a_contender():
     values = {
         "threads": 1, "clock": "wall", "draws": 8, "rounds": 2, "step_size": 0.05, "load": "1.0 to 2.0", "chains64_vs_8": 4.0,
         "leapfrogs_per_second_autovae": 100.0, "leapfrogs_per_second_pyro": 10.0, "vs_pyro": 9.5, "vs_blackjax": None,
+        "ess_per_second_autovae": 50.0, "ess_per_second_pyro": 4.0, "ess_per_second_chees": 200.0,
     }  # fmt: skip
     assert _rows(values) == [
-        '1,wall,"autovae",100.0,1.000,8,2,0.05000,1.0 to 2.0',
-        '1,wall,"pyro",10.0,9.500,8,2,0.05000,1.0 to 2.0',
-        '1,wall,"autovae, 64 chains",25.0,4.000,8,2,0.05000,1.0 to 2.0',
+        '1,wall,"autovae",100,1,50,1,8,2,0.05000,1.0 to 2.0',
+        '1,wall,"pyro",10,9.5,4,12.5,8,2,0.05000,1.0 to 2.0',
+        '1,wall,"autovae, ChEES",,,200,0.25,8,2,0.05000,1.0 to 2.0',
+        '1,wall,"autovae, 64 chains",25,4,,,8,2,0.05000,1.0 to 2.0',
     ]
+    assert all(len(next(csv.reader([row]))) == len(COLUMNS) for row in _rows(values))
