@@ -14,6 +14,9 @@ of 0 (a >= -w/2) where the law is symmetric:
 | student_t       | log of int sin^(nu - 1) over the angles cot(angle) = eps / sqrt nu, by Gauss-Legendre          |
 
 Infinite edges of end bins are put at +-FAR, where nothing is left of any of these laws in float32.
+Where no gradient is wanted, `normal_bins` takes a third of the normal's passes over memory: a bin has one argument, its
+middle or its only edge, and narrow ones take the first terms of the series below in t = w middle / 2:
+log w phi(middle) - w^2 / 24 + (1/6 - w^2 / 180) t^2 - t^4 / 180 + t^6 / 2835.
 Gradients: d log P = (p(b) db - p(a) da) / P for normal and student_t, in log space; the others differentiate as they
 stand. Reference for the narrow normal bin: the cumulants of eps^2 / 2 under the exponential tilt of the bin.
 Not here: the beta density, see `beta`; the heads that own these masses, see `likelihoods`.
@@ -35,6 +38,7 @@ __all__ = [
     "log_tilted_bin",
     "log_uniform_tilt",
     "logistic_interval",
+    "normal_bins",
     "normal_interval",
     "laplace_interval",
     "student_interval",
@@ -48,6 +52,7 @@ FAR_TAIL = 9.0  # of the normal in float32, where erfc nears its smallest number
 
 Interval = Callable[[Tensor, Tensor, Tensor], Tensor]
 Density = Callable[[Tensor], Tensor]
+Quick = Callable[[Tensor, Tensor, Tensor, Tensor], "Tensor | None"]
 
 
 def gauss_legendre(nodes: int) -> tuple[list[float], list[float]]:
@@ -133,13 +138,23 @@ class _LogInterval(torch.autograd.Function):
 
 
 def log_bin(
-    lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor, interval: Interval, log_density: Density | None = None
+    lower: Tensor,
+    upper: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    interval: Interval,
+    log_density: Density | None = None,
+    quick: Quick | None = None,
 ) -> Tensor:
     """Log mass of [lower, upper] under loc + scale eps.
 
     `interval(a, b, width)` is the standard law's; with `log_density` its gradient is taken from the densities at the
-    edges, without it by differentiation.
+    edges, without it by differentiation. `quick`, if any, is tried first where there is none to be taken.
     """
+    if quick is not None and not torch.is_grad_enabled():
+        found = quick(lower, upper, loc, scale)
+        if found is not None:
+            return found
     lower, upper = lower.to(loc.dtype).clamp_min(-FAR), upper.to(loc.dtype).clamp_max(FAR)
     a, b, width = (lower - loc) / scale, (upper - loc) / scale, (upper - lower) / scale
     if log_density is None:
@@ -152,6 +167,8 @@ def _log_upper_tail(a: Tensor) -> Tensor:
     """log Q(a) of the standard normal; in float32 by erfc, and by its asymptotic series beyond FAR_TAIL."""
     if a.dtype != torch.float32:
         return torch.special.log_ndtr(-a)
+    if a.device.type == "cpu" and a.numel() and bool(a.amax() <= FAR_TAIL):  # on a GPU asking would cost more
+        return torch.mul(a, math.sqrt(0.5)).erfc_().log_().sub_(math.log(2))
     near = a.clamp_max(FAR_TAIL).mul_(math.sqrt(0.5)).erfc_().mul_(0.5).log_()
     beyond = a.clamp_min(FAR_TAIL)
     return near.add_(_log_mills_tail(beyond)).sub_(_LOG_MILLS_TAIL_START)
@@ -193,6 +210,28 @@ def _narrow_normal(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
         .sub_(middle.square().mul_(0.5))
         .add_(width.log() - LOG_SQRT_2PI)
     )
+
+
+SERIES = 0.25  # t^2 of a narrow bin up to which `normal_bins` serves: the first neglected terms are 5e-7
+
+
+def normal_bins(lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor) -> Tensor | None:
+    """Log masses of bins under normals, without gradients; None where a bin of two finite edges is too wide for it."""
+    if loc.dtype != torch.float32 or loc.device.type != "cpu" or not loc.numel():
+        return None
+    lower, upper = lower.to(loc.dtype), upper.to(loc.dtype)
+    reaches_right, inner = torch.isfinite(lower), torch.isfinite(lower) & torch.isfinite(upper)
+    place = torch.where(inner, 0.5 * (lower + upper), torch.where(reaches_right, lower, upper))
+    u = (place - loc).mul_(torch.where(reaches_right, 1.0, -1.0) / scale)
+    width = torch.where(inner, upper - lower, 0.0) / scale
+    y = torch.mul(u, 0.5 * width).square_()
+    if not bool(width.amax() < NARROW) or not bool(y.amax() < SERIES):
+        return None
+    bend = width.square().div_(8)
+    value = y.mul(1 / 2835).sub_(1 / 180)
+    value = torch.addcmul(1 / 6 - bend * (2 / 45), value, y, out=value)
+    value = torch.addcmul(width.log() - bend / 3 - LOG_SQRT_2PI, value, y, out=value).addcmul_(u, u, value=-0.5)
+    return torch.where(inner, value, _log_upper_tail(u))
 
 
 def laplace_interval(a: Tensor, b: Tensor, width: Tensor) -> Tensor:

@@ -44,11 +44,13 @@ from autovae.beliefs.likelihood_masses import (
     LOG_SQRT_2PI,
     TINY,
     Interval,
+    Quick,
     laplace_interval,
     log_bin,
     log_tilted_bin,
     log_uniform_tilt,
     logistic_interval,
+    normal_bins,
     normal_interval,
     student_interval,
 )
@@ -384,10 +386,11 @@ class OnTheLine(Likelihood):
         interval: Interval,
         fixed_scale: float | None = None,
         edges_give_slopes: bool = False,
+        quick: Quick | None = None,
     ) -> None:
         self.name, self.formula, self.family = name, formula, FAMILIES[family]
         self.law, self.interval, self.fixed_scale = law, interval, fixed_scale
-        self.edges_give_slopes = edges_give_slopes
+        self.edges_give_slopes, self.quick = edges_give_slopes, quick
         if fixed_scale is not None:
             self.has_scale, self.trains_on = False, "levels"
 
@@ -404,7 +407,7 @@ class OnTheLine(Likelihood):
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         density = (lambda eps: self.law(eps)[0]) if self.edges_give_slopes else None
-        return log_bin(lower, upper, params, self._scale(scale, params), self.interval, density)
+        return log_bin(lower, upper, params, self._scale(scale, params), self.interval, density, self.quick)
 
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return params
@@ -460,12 +463,12 @@ def _on_the_line() -> list[Likelihood]:
     student = f"−2 log(1 + d²/{STUDENT_NU:g}) − log(s π √{STUDENT_NU:g} / 2), d = (x − η) / s"
     return [
         OnTheLine("normal", "normal", "−d²/2 − log s − log(2π)/2, d = (x − η) / s", _normal, normal_interval,
-                  edges_give_slopes=True),
+                  edges_give_slopes=True, quick=normal_bins),
         OnTheLine("laplace", "laplace", "−|d| − log 2s, d = (x − η) / s", _laplace, laplace_interval),
         OnTheLine("logistic", "logistic", "−d − 2 log(1 + exp −d) − log s, d = (x − η) / s", _logistic, logistic_interval),
         OnTheLine("student_t", "student_t3", student, _student, student_interval(STUDENT_NU), edges_give_slopes=True),
         OnTheLine("mse", "normal", "−(x − η)² − log(π)/2: normal with s = 1/√2", _normal, normal_interval,
-                  fixed_scale=math.sqrt(0.5), edges_give_slopes=True),
+                  fixed_scale=math.sqrt(0.5), edges_give_slopes=True, quick=normal_bins),
     ]  # fmt: skip
 
 

@@ -6,6 +6,10 @@ Work: 784-400-400-(20+20) / 20-400-400-784, 60,000 points, Adam, float32: 312 GF
 fraction of an epoch in each round, one after the other, so that a machine that gets slower slows all of them; ratios are
 medians over rounds. Ours includes the minibatch's gather, dequantisation and noise; the peers get ready minibatches.
 
+On a CPU everybody is measured twice: fresh, and after a thousand steps of 100 points, when moments of units that have died
+are subnormal numbers in torch's Adam and slow down its every step (see `training.adam`). Images are MNIST's where it is
+at hand, since made-up ones leave more units dead.
+
 | contender     | what                                                                                            |
 |---------------|-------------------------------------------------------------------------------------------------|
 | population    | `Population` of `members` VAEs, per member                                                      |
@@ -27,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +40,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autovae.data.batches import grey
 from autovae.data.datasets import Data, load
+from autovae.data.errors import DataError
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.tables import lookup
@@ -50,15 +57,109 @@ __all__ = ["bench_training", "write_rows"]
 EPOCH = 60_000
 EPOCH_FLOP = EPOCH * 5.2e6
 STEPS = {1000: 2, 100: 10}  # of a round: a few seconds in all
+AGED = 1000  # steps of 100 points before the second measurement on a CPU
+IMAGES = 10_000
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-Contender = Callable[[], float]  # one fraction of an epoch; seconds per epoch per VAE
+
+
+class Contender:
+    """`members` VAEs that a way of training goes on with."""
+
+    def __init__(self, members: int, device: torch.device) -> None:
+        self.members, self.device = members, device
+
+    def train(self, batch: int, steps: int) -> None:
+        """Take so many steps of so many points."""
+        raise NotImplementedError
+
+    def age(self, steps: int) -> None:
+        """Take steps of 100 points that nobody counts."""
+        self.train(100, steps)
+
+    def seconds(self, batch: int, steps: int) -> float:
+        """Seconds per epoch per VAE."""
+        _wait(self.device)
+        began = _now()
+        self.train(batch, steps)
+        _wait(self.device)
+        return (_now() - began) * EPOCH / (batch * steps) / self.members
+
+
+_clock = ["wall"]  # what a run of the bench reads
+
+
+def _now() -> float:
+    return CLOCKS[_clock[0]]()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def images(points: int) -> Data:
-    """Grey images of which `points` train; speed does not depend on what they show."""
+    """Made-up grey images of which `points` train."""
     rng = np.random.default_rng(0)
     total = -(-points * 10 // 7)
     return load((rng.integers(0, 256, (total, 28, 28)) * (rng.random((total, 28, 28)) > 0.8)).astype(np.uint8))
+
+
+def pictures() -> tuple[str, Data]:
+    """MNIST's first training images, or made-up ones where it is not at hand; which, and the images."""
+    try:
+        found = load("mnist").train.x
+    except DataError:
+        return "made up", images(IMAGES)
+    return "mnist", load(found[: -(-IMAGES * 10 // 7)].numpy())
+
+
+class Ours(Contender):
+    """`Population`, one for each number of points a step, all from the same members."""
+
+    def __init__(self, members: int, data: Data, device: torch.device, narrow: torch.dtype | None = None) -> None:
+        super().__init__(members, device)
+        self.data, self.narrow = data, narrow
+        self._members = [Member(build(VAESpec(batch_size=100, seed=seed), data.domain)) for seed in range(members)]
+        self._populations: dict[int, Population] = {}
+
+    def train(self, batch: int, steps: int) -> None:
+        if batch not in self._populations:
+            part = replace(self.data.train, x=self.data.train.x[: batch * steps])
+            members = [self._at(member, batch) for member in self._members]
+            self._populations[batch] = Population(members, Feed(self.data, part, self.device), self.narrow)
+        self._populations[batch].train_epoch()
+
+    def age(self, steps: int) -> None:
+        population = Population(self._members, Feed(self.data, device=self.device), self.narrow)
+        for _ in range(steps * 100 // IMAGES):
+            population.train_epoch()
+        self._members, self._populations = population.collect(), {}
+
+    @staticmethod
+    def _at(member: Member, batch: int) -> Member:
+        """The same member, weights and moments, with another number of points a step."""
+        vae = build(member.spec.replace(batch_size=batch), member.vae.domain)
+        vae.load_state_dict(member.vae.state_dict())
+        return replace(member, vae=vae, history=[])
+
+
+class Loop(Contender):
+    """A module's own loop: `loss` of minibatches of x (N, ...) that lie ready, and an optimizer."""
+
+    def __init__(
+        self, x: Tensor, loss: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, members: int = 1
+    ) -> None:
+        super().__init__(members, x.device)
+        self.x, self.loss, self.optimizer = x, loss, optimizer
+        self._at = 0
+
+    def train(self, batch: int, steps: int) -> None:
+        for _ in range(steps):
+            self._at = 0 if self._at + batch > len(self.x) else self._at
+            self.optimizer.zero_grad()
+            self.loss(self.x[self._at : self._at + batch]).backward()
+            self.optimizer.step()
+            self._at += batch
 
 
 class Plain(nn.Module):
@@ -80,80 +181,30 @@ class Plain(nn.Module):
         return (loss - 0.5 * (1 + log_var - loc.square() - log_var.exp()).sum()) / len(x)
 
 
-_clock = ["wall"]  # what a run of the bench reads
-
-
-def _now() -> float:
-    return CLOCKS[_clock[0]]()
-
-
-def timed(train: Callable[[], None], points: int, members: int, device: torch.device) -> Contender:
-    """Seconds per epoch per VAE of something that trains `members` VAEs on `points` points."""
-
-    def run() -> float:
-        _wait(device)
-        began = _now()
-        train()
-        _wait(device)
-        return (_now() - began) * EPOCH / points / members
-
-    return run
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def ours(members: int, batch: int, steps: int, device: torch.device, narrow: torch.dtype | None = None) -> Contender:
-    data = images(batch * steps)
-    spec = VAESpec(batch_size=batch)
-    group = [Member(build(spec.replace(seed=seed), data.domain)) for seed in range(members)]
-    feed = Feed(data, device=device)
-    population = Population(group, feed, narrow)
-
-    def train() -> None:
-        population.train_epoch()
-
-    return timed(train, feed.points, members, device)
-
-
-def example(batch: int, steps: int, device: torch.device, fused: bool) -> Contender:
+def example(x: Tensor, fused: bool) -> Loop:
     torch.manual_seed(0)
-    model = Plain(logits=fused).to(device)
+    model = Plain(logits=fused).to(x.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
-    x = torch.rand(batch, 784, device=device)
-
-    def train() -> None:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            model(x, torch.randn(batch, 20, device=device)).backward()
-            optimizer.step()
-
-    return timed(train, batch * steps, 1, device)
+    return Loop(x, lambda part: model(part, torch.randn(len(part), 20, device=x.device)), optimizer)
 
 
-def mapped(members: int, batch: int, steps: int, device: torch.device) -> Contender:
-    models = [Plain(logits=True).to(device) for _ in range(members)]
+def mapped(members: int, x: Tensor) -> Loop:
+    models = [Plain(logits=True).to(x.device) for _ in range(members)]
     parameters, buffers = torch.func.stack_module_state(models)  # type: ignore[arg-type]
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     optimizer = torch.optim.Adam(list(leaves.values()), lr=1e-3, fused=True)
-    x = torch.rand(batch, 784, device=device)
 
-    def loss(parameters: dict[str, Tensor], noise: Tensor) -> Tensor:
-        return torch.func.functional_call(models[0], (parameters, buffers and {}), (x, noise))
+    def loss(parameters: dict[str, Tensor], part: Tensor, noise: Tensor) -> Tensor:
+        return torch.func.functional_call(models[0], (parameters, buffers and {}), (part, noise))
 
-    def train() -> None:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            noise = torch.randn(members, batch, 20, device=device)
-            torch.func.vmap(loss)(leaves, noise).sum().backward()
-            optimizer.step()
+    def of_all(part: Tensor) -> Tensor:
+        noise = torch.randn(members, len(part), 20, device=x.device)
+        return torch.func.vmap(loss, (0, None, 0))(leaves, part, noise).sum()
 
-    return timed(train, batch * steps, members, device)
+    return Loop(x, of_all, optimizer, members)
 
 
-def pythae(batch: int, steps: int, device: torch.device) -> Contender | None:
+def pythae(x: Tensor) -> Loop | None:
     """pythae's own model and loss with torch's Adam; None where it is not installed."""
     try:
         from pythae.models import VAE, VAEConfig
@@ -182,18 +233,9 @@ def pythae(batch: int, steps: int, device: torch.device) -> Contender | None:
             return ModelOutput(reconstruction=self.body(z).view(-1, 1, 28, 28))
 
     config = VAEConfig(input_dim=(1, 28, 28), latent_dim=20, reconstruction_loss="bce")
-    model = VAE(config, encoder=Encoder(), decoder=Decoder()).to(device)
+    model = VAE(config, encoder=Encoder(), decoder=Decoder()).to(x.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    x = torch.rand(batch, 1, 28, 28, device=device)
-
-    def train() -> None:
-        for _ in range(steps):
-            output = model({"data": x})
-            optimizer.zero_grad()
-            output.loss.backward()
-            optimizer.step()
-
-    return timed(train, batch * steps, 1, device)
+    return Loop(x.unflatten(1, (1, 28, 28)), lambda part: model({"data": part}).loss, optimizer)
 
 
 def floor(device: torch.device) -> float:
@@ -210,25 +252,31 @@ def floor(device: torch.device) -> float:
     return EPOCH_FLOP / best
 
 
-class Processes:
+class Processes(Contender):
     """Processes that share a device and run the fused loop when told to: two with half the threads each, four on CUDA."""
 
     def __init__(self, threads: int, device: torch.device) -> None:
         count = 4 if device.type == "cuda" else 2
+        super().__init__(count, device)
         each = ["--worker", str(max(1, threads // count)), str(device)]
         command = [sys.executable, "-m", "autovae.reproductions.bench_training", *each]
         self._workers = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
         ]
 
-    def run(self, batch: int, steps: int) -> float:
-        """Seconds per epoch per VAE: those of the slowest, over how many there are."""
+    def train(self, batch: int, steps: int) -> None:
+        self._tell(batch, steps)
+
+    def seconds(self, batch: int, steps: int) -> float:
+        """Those of the slowest, over how many there are."""
+        return self._tell(batch, steps) / self.members
+
+    def _tell(self, batch: int, steps: int) -> float:
         for worker in self._workers:
             assert worker.stdin is not None  # opened above
             worker.stdin.write(f"{batch} {steps}\n")
             worker.stdin.flush()
-        slowest = max(float(worker.stdout.readline()) for worker in self._workers if worker.stdout is not None)
-        return slowest / len(self._workers)
+        return max(float(worker.stdout.readline()) for worker in self._workers if worker.stdout is not None)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -237,13 +285,15 @@ class Processes:
 
 def _work(threads: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
-    contenders: dict[tuple[int, int], Contender] = {}
+    loop = example(_ready(pictures()[1]).to(device), fused=True)
     for line in sys.stdin:
         batch, steps = (int(word) for word in line.split())
-        if (batch, steps) not in contenders:
-            contenders[batch, steps] = example(batch, steps, device, fused=True)
-            contenders[batch, steps]()
-        print(contenders[batch, steps](), flush=True)
+        print(loop.seconds(batch, steps), flush=True)
+
+
+def _ready(data: Data) -> Tensor:
+    """What the peers train on, (N, 784) in [0, 1]."""
+    return grey(data.train.x.flatten(1), data)
 
 
 def bench_training(
@@ -257,6 +307,7 @@ def bench_training(
 ) -> dict[str, Any]:
     """Ratios above 1 are times faster than the peer; `seconds_*` are medians per epoch per VAE, `fastest_*` minima.
 
+    Keys that begin with `aged_` were measured after a thousand steps; where a GPU trains, age makes no difference.
     clock = "processor" counts the processor's time for this program, which neighbours on a busy machine disturb less:
     for one thread on a CPU. `products` holds for all contenders: "fast" on a CPU, TF32 on CUDA, unless another is named.
     """
@@ -268,71 +319,78 @@ def bench_training(
     products = products or ("tf32" if where.type == "cuda" else "fast")
     before = torch.get_num_threads()
     _clock[0] = clock
-    values: dict[str, Any] = {"rounds": rounds, "device": str(where), "members": count, "clock": clock}
+    name, data = pictures()
+    values: dict[str, Any] = {"rounds": rounds, "device": str(where), "members": count, "clock": clock, "images": name}
     rows: list[dict[str, Any]] = []
     try:
         for used in [threads] if threads else sorted({1, before}) if where.type == "cpu" else [before]:
             torch.set_num_threads(used)
             with fast_products(products, where) as precision:
-                seconds = _rounds(rounds, count, where, used)
+                seconds = _rounds(rounds, count, where, used, data)
             values |= {"threads": used, "precision": precision}
+            head = {"device": str(where), "threads": used, "clock": clock, "precision": precision}
             rows += [
-                {
-                    "device": str(where),
-                    "threads": used,
-                    "clock": clock,
-                    "precision": precision,
-                    "batch": batch,
-                    "contender": name,
-                }
+                {**head, "age": age, "batch": batch, "contender": name}
                 | {"seconds_median": statistics.median(times), "seconds_min": min(times), "rounds": rounds}
-                for (batch, name), times in seconds.items()
+                for age, at_age in seconds.items()
+                for (batch, name), times in at_age.items()
             ]
     finally:
         torch.set_num_threads(before)
         _clock[0] = "wall"
-    values |= _ratios(seconds)
+    for age, at_age in seconds.items():
+        values |= {f"aged_{key}" if age else key: value for key, value in _ratios(at_age).items()}
     if results is not None:
         write_rows(Path(results) / f"training{'_cuda' if where.type == 'cuda' else ''}.csv", rows)
     return values
 
 
-def _rounds(rounds: int, members: int, device: torch.device, threads: int) -> dict[tuple[int, str], list[float]]:
-    contenders: dict[tuple[int, str], Contender] = {}
+Seconds = dict[tuple[int, str], list[float]]  # of (batch, contender), a number a round
+
+
+def _rounds(rounds: int, members: int, device: torch.device, threads: int, data: Data) -> dict[int, Seconds]:
+    """By the contenders' age in steps."""
+    x = _ready(data).to(device)
+    found: dict[str, Contender | None] = {
+        "population": Ours(members, data, device),
+        "bfloat16": Ours(members, data, device, torch.bfloat16),
+        "single": Ours(1, data, device),
+        "pythae": pythae(x),
+        "example": example(x, fused=False),
+        "fused": example(x, fused=True),
+        "vmap": mapped(members, x),
+    }
     processes = Processes(threads, device) if device.type == "cuda" or threads > 1 else None
-    for batch, steps in STEPS.items():
-        steps = steps if device.type == "cpu" else 10 * steps
-        candidates: dict[str, Contender | None] = {
-            "population": ours(members, batch, steps, device),
-            "bfloat16": ours(members, batch, steps, device, torch.bfloat16),
-            "single": ours(1, batch, steps, device),
-            "pythae": pythae(batch, steps, device),
-            "example": example(batch, steps, device, fused=False),
-            "fused": example(batch, steps, device, fused=True),
-            "vmap": mapped(members, batch, steps, device),
-        }
-        if processes:
-            candidates["processes"] = lambda batch=batch, steps=steps: processes.run(batch, steps)  # type: ignore[misc]
-        contenders |= {(batch, name): run for name, run in candidates.items() if run is not None}
-    seconds: dict[tuple[int, str], list[float]] = {key: [] for key in contenders}
+    contenders = {name: one for name, one in {**found, "processes": processes}.items() if one is not None}
+    scale = 1 if device.type == "cpu" else 10
     try:
-        for run in contenders.values():
-            run()
-            if device.type == "cuda":
-                run()  # after the capture
-        for _ in range(rounds):
-            bottom = floor(device)
-            for key, run in contenders.items():
-                seconds[key].append(run())
-            for batch in STEPS:
-                seconds.setdefault((batch, "floor"), []).append(bottom)
+        seconds = {0: _measured(rounds, contenders, device, scale)}
+        if device.type == "cpu":
+            for contender in contenders.values():
+                contender.age(AGED)
+            seconds[AGED] = _measured(rounds, contenders, device, scale)
     finally:
         if processes:
             processes.close()
     return seconds
 
 
-def _ratios(seconds: dict[tuple[int, str], list[float]]) -> dict[str, Any]:
+def _measured(rounds: int, contenders: dict[str, Contender], device: torch.device, scale: int) -> Seconds:
+    seconds: Seconds = {(batch, name): [] for batch in STEPS for name in contenders}
+    for batch, name in seconds:
+        for _ in range(2 if device.type == "cuda" else 1):  # before and after the capture
+            contenders[name].train(batch, scale * STEPS[batch])
+    for _ in range(rounds):
+        bottom = floor(device)
+        for (batch, name), times in seconds.items():
+            times.append(contenders[name].seconds(batch, scale * STEPS[batch]))
+        for batch in STEPS:
+            seconds.setdefault((batch, "floor"), [])
+            seconds[batch, "floor"].append(bottom)
+    return seconds
+
+
+def _ratios(seconds: Seconds) -> dict[str, Any]:
     def ratio(batch: int, peer: str, own: str) -> float | None:
         pairs = zip(seconds.get((batch, peer), []), seconds[batch, own], strict=False)
         each = [theirs / mine for theirs, mine in pairs]

@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from autovae.beliefs.likelihood_masses import normal_bins
 from autovae.beliefs.likelihoods import LIKELIHOODS, STUDENT_NU, check_support
 from autovae.spec import LIKELIHOOD_NAMES
 
@@ -184,6 +185,37 @@ def test_masses_are_finite_and_right_to_minus_1e4_nats_in_float32(name: str) -> 
             value.backward()
             assert params.grad is not None
             assert bool(params.grad.isfinite())
+
+
+@pytest.mark.parametrize("scale", [1 / 1024, 0.01, 0.032, 0.2, 2.0, "pixel"])
+@pytest.mark.parametrize("levels", [2, 8, 256])
+def test_normal_masses_without_gradients_are_those_with(levels: int, scale: float | str) -> None:
+    """In both the quick form and where its bins are too wide: to float32 of a reference in float64, and in their sum."""
+    generator = torch.Generator().manual_seed(0)
+    eta = torch.randn(3, 5, 1, 1, generator=generator)
+    width = torch.rand(3, 5, 1, levels, generator=generator) + 0.05 if scale == "pixel" else torch.tensor(scale)
+    lower, upper = edges(levels, torch.float32)
+    lower, upper = lower.expand(4, levels), upper.expand(4, levels)
+    for name in ("normal", "mse"):
+        head, given = LIKELIHOODS[name], width if name == "normal" else None
+        exact = head.log_mass(lower.double(), upper.double(), eta.double(), None if given is None else given.double())
+        with torch.no_grad():
+            found = head.log_mass(lower, upper, eta, given)
+            total = head.log_mass_sum(lower, upper, eta, given)
+            quick = normal_bins(lower, upper, eta, torch.tensor(math.sqrt(0.5)) if given is None else given) is not None
+        sharp = 2e-6 if quick else 1e-4 if scale == 1 / 1024 else 2e-5  # the edges' own rounding, in such units
+        torch.testing.assert_close(found.double(), exact, rtol=sharp, atol=5e-6)
+        torch.testing.assert_close(total.double(), exact.sum(-1), rtol=sharp, atol=1e-4)
+
+
+def test_the_quick_form_of_normal_masses_knows_its_limits() -> None:
+    lower, upper = edges(256, torch.float32)
+    eta = torch.full((2, 256), 0.5)
+    assert normal_bins(lower, upper, eta, torch.tensor(0.05)) is not None
+    assert normal_bins(lower, upper, eta, torch.tensor(0.03)) is None  # bins of .13
+    assert normal_bins(lower, upper, eta + 20, torch.tensor(0.05)) is None  # a bin far out in the tail is tilted
+    assert normal_bins(lower, upper, eta * math.nan, torch.tensor(0.05)) is None
+    assert normal_bins(lower.double(), upper.double(), eta.double(), torch.tensor(0.05)) is None
 
 
 def test_the_heaviest_and_sharpest_stay_finite() -> None:
