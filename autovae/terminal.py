@@ -54,6 +54,8 @@ class LiveProgress:
         if progress.phase == "finals":
             text = f"finals: {progress.total} fits over seeds, epoch {progress.epoch}/{progress.epochs}"
             return ", ".join([text, *_rate(progress.rate)])
+        if progress.phase == "scores":
+            return f"finals: {progress.done}/{progress.total} scores over seeds"
         if self._first_done is None:
             self._first_done = progress.done
         new = progress.done - self._first_done

@@ -28,6 +28,11 @@ def test_a_line_says_where_the_search_is_how_fast_and_what_is_best(capsys):
     assert second.endswith("left")
 
 
+def test_scoring_the_finals_says_how_far_it_is(capsys):
+    found = lines(capsys, Progress("scores", 0, 8), Progress("scores", 3, 8))
+    assert found == ["mine: finals: 0/8 scores over seeds", "mine: finals: 3/8 scores over seeds"]
+
+
 def test_the_finals_have_their_own_line(capsys):
     (line,) = lines(capsys, Progress("finals", 0, 30, epoch=5, epochs=20, rate=2.0))
     assert line == "mine: finals: 30 fits over seeds, epoch 5/20, 2 VAE epochs/s"

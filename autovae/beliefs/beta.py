@@ -170,18 +170,21 @@ class _BetaMass(torch.autograd.Function):
         edge = bins.edge()
         boundary = exponent(edge)
         top = torch.maximum(torch.maximum(exponent(nodes[0]), exponent(nodes[-1])), boundary)
-        total, of_x, of_rest = torch.zeros_like(top), torch.zeros_like(top), torch.zeros_like(top)
+        slopes = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        total = torch.zeros_like(top)
+        of_x, of_rest = (torch.zeros_like(top), torch.zeros_like(top)) if slopes else (total, total)
         origin += top
         for node in nodes:
             share = exponent(node).clamp_(-80, 80).exp_()  # below, products would be denormal and slow
             total.add_(share)
-            of_x.addcmul_(share, node[0])
-            of_rest.addcmul_(share, node[1])
+            if slopes:
+                of_x.addcmul_(share, node[0])
+                of_rest.addcmul_(share, node[1])
         left, right = bins.left / a, bins.right / b
         factor = bins.inner + left * (b - 1) + right * (a - 1)
         at_edge = boundary.sub_(top).exp_()
         mass = total * factor + at_edge * (left + right)
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+        if slopes:
             # times a and b, because 1 / a^2 would overflow; the factors (b - 1) / a, 1 / a ... of end bins move too
             whole = at_edge * (left + right)
             to_a = a * (of_x * factor + whole * edge[0] + right * total) - left * ((b - 1) * total + at_edge)

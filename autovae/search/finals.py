@@ -176,8 +176,12 @@ def run_finals(
     on_event: Callable[[Event], Any] | None = None,
     device: str | None = None,
     trials: int | None = None,
+    on_scored: Callable[[int, int], Any] = lambda done, total: None,
 ) -> Verdict:
-    """Train finalists and baselines over the same seeds, rank on validation, measure winner and baselines on test."""
+    """Train finalists and baselines over the same seeds, rank on validation, measure winner and baselines on test.
+
+    `on_scored(done, total)` is called before every belief that is scored on a split, and at the end.
+    """
     seeds = study.final_seeds(trials)
     rivals = [(name, {**baseline, "spec": baseline["spec"].replace(rival=name)}) for name in study.rivals_for(trials)]
     entries = [("finalist", row) for row in finalists] + [("baseline", baseline), *rivals]
@@ -185,15 +189,19 @@ def run_finals(
     fits = fit_population(specs, data, on_event=on_event, device=device)
     samples, where = study.file.score.final_samples, choose_device(device)
     finals = []
+    measured = len(entries) + 2 + len(rivals)  # on validation, then on test
     for place, (role, row) in enumerate(entries):
+        on_scored(place, measured)
         own = fits[place * len(seeds) : (place + 1) * len(seeds)]
         bits, common = _bits(own, data, "validation", samples, where), _common_bits(own, data, study, where)
         finals.append(Final(role, row["spec"], row["number"], own, bits, common_head=common))
     ranked, base, learned = finals[: len(finalists)], finals[len(finalists)], finals[len(finalists) + 1 :]
     ranked.sort(key=lambda final: final.mean)
     winner = ranked[0]
-    for final in (winner, base, *learned):
+    for place, final in enumerate((winner, base, *learned), len(entries)):
+        on_scored(place, measured)
         final.test = _bits(final.fits, data, "test", samples, where)
+    on_scored(measured, measured)
     assert winner.test is not None  # both were just measured
     assert base.test is not None
     gains = {

@@ -50,7 +50,7 @@ LOSS = 120.0  # seconds of training that a killed process may lose, where its st
 class Progress:
     """What a run tells: a phase, how far it is, the best so far."""
 
-    phase: str  # "search", "finals", "report"
+    phase: str  # "search", "finals", "scores", "report"
     done: int
     total: int
     epoch: int = 0
@@ -274,7 +274,10 @@ class Run:
                 rate = len(event.members) / event.seconds if event.seconds > 0 else math.nan
                 self.on_progress(Progress("finals", 0, total, event.epoch, epochs, rate=rate))
 
-        verdict = run_finals(self.study, self.data, finalists, baseline, on_event, self.device, self.trials)
+        def on_scored(done: int, total: int) -> None:
+            self.on_progress(Progress("scores", done, total))
+
+        verdict = run_finals(self.study, self.data, finalists, baseline, on_event, self.device, self.trials, on_scored)
         self._save(verdict)
         return verdict
 
