@@ -188,10 +188,12 @@ def _page(
     steps = settings.conditional.steps
     conditional = "the conditional one as many" if steps == settings.gan.steps else f"the conditional one {steps}"
     conditional += ", so fewer steps count against it" if steps < settings.gan.steps else ""
-    seconds = [modules.generator.card["seconds"]] if "wgan" in settings.priors else []
-    seconds += [modules.conditional.card["seconds"]] if "cwgan" in settings.methods else []
-    trained = f"; trained in {' and '.join(f'{one:.0f} s' for one in seconds)}" if seconds else ""
-    no_gan = "No GAN was asked in this setting" if not seconds else ""
+    cards = [modules.generator.card] if "wgan" in settings.priors else []
+    cards += [modules.conditional.card] if "cwgan" in settings.methods else []
+    where = {"cuda": " on a GPU", "cpu": " on a CPU"}
+    took_each = [f"{card['seconds']:.0f} s{where.get(card.get('trained_on', ''), '')}" for card in cards]
+    trained = f"; trained in {' and '.join(took_each)}" if cards else ""
+    no_gan = "No GAN was asked in this setting" if not cards else ""
     gans = (
         no_gan
         or f"The generators are WGAN-GPs trained here ({settings.gan.steps} steps of the critic; {conditional}{trained})"
@@ -229,7 +231,7 @@ in the paper 36 minutes a chain of more than 10,000. Machine: {hmc.get("machine"
 {gans}{vae}. A power of {settings.power:g} asks for pictures of which the classifier is all but certain;
 the unusual digits that are left out show in the distance.
 Deviations: chains go through smaller powers first, since without that some stay
-with the digit that they start from (12 of 80 in a trial); those of all digits share step size and mass; mean field takes
+with the digit that they start from; those of all digits share step size and mass; mean field takes
 {settings.mean_field_iterations} steps of ADVI instead of 600 s; MGVI is not in the paper. The paper's FID of mean field for
 all digits, 39.9, is not the mean of its ten digits, 35.5.
 """
