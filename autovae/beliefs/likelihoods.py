@@ -141,11 +141,12 @@ class _LinearInX(torch.autograd.Function):
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(output[1])
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # else zeros are made for the slope
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[no-untyped-def]
-        return None, grad * ctx.saved_tensors[0], None
+    def backward(ctx, grad: Tensor | None, _: Tensor | None) -> tuple[None, Tensor | None, None]:  # type: ignore[no-untyped-def]
+        return None, None if grad is None else grad * ctx.saved_tensors[0], None
 
 
 def _linear_in_x(x: Tensor, eta: Tensor, both: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
@@ -176,29 +177,40 @@ class _CoinSum(torch.autograd.Function):
             linear = eta.squeeze(-2) @ centred.T
         else:
             linear = (centred * eta).sum(-1)
+        return linear + _CoinSum.even(size, likelier)
+
+    @staticmethod
+    def even(size: Tensor, likelier: Tensor) -> Tensor:
+        """sum -|eta| / 2 + log sigmoid |eta|."""
         value = size * -0.5
-        whole = eta.shape[-1] // _CoinSum.FACTORS * _CoinSum.FACTORS
+        whole = likelier.shape[-1] // _CoinSum.FACTORS * _CoinSum.FACTORS
         value += likelier[..., whole:].prod(-1).log_()
         if whole:
             value += likelier[..., :whole].unflatten(-1, (_CoinSum.FACTORS, -1)).prod(-2).log_().sum(-1)
-        return linear + value
+        return value
 
     @staticmethod
     def forward(x: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
-        s, spare = eta.sigmoid(), eta.abs()
-        size = spare.sum(-1)
-        likelier = torch.sub(s, 0.5, out=spare).abs_().add_(0.5)
-        return _CoinSum.value(x, eta, size, likelier), torch.sub(x, s, out=s)
+        s = eta.sigmoid()
+        spare = 1 - s
+        value = _CoinSum.even(torch.linalg.vector_norm(eta, 1, dim=-1), torch.maximum(s, spare, out=spare))
+        centred = torch.sub(x.expand_as(eta), 0.5, out=spare)
+        value += centred.mul_(eta).sum(-1)
+        return value, torch.sub(x, s, out=s)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(output[1])
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # else zeros are made for the slope
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
-        return None, grad.unsqueeze(-1) * ctx.saved_tensors[0]
+    def backward(ctx, grad: Tensor | None, _: Tensor | None) -> tuple[None, Tensor | None]:  # type: ignore[no-untyped-def]
+        if grad is None:
+            return None, None
+        (slope,) = ctx.saved_tensors  # nobody else's: overwritten, which a second pass through the graph would notice
+        return None, slope.mul_(grad.unsqueeze(-1))
 
 
 class _FusedSum(torch.autograd.Function):
