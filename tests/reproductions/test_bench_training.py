@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import csv
 
+import pytest
+import torch
+
+from autovae.reproductions import bench_training as bench
 from autovae.reproductions.bench_training import _ratios, bench_training
 
 OURS = {
@@ -24,3 +28,32 @@ def test_ratios_are_medians_of_rounds_and_a_missing_peer_is_null() -> None:
 def test_the_processors_clock_is_for_one_thread() -> None:
     with pytest.raises(ValueError, match="threads = 1"):
         bench_training(clock="processor")
+
+
+@pytest.mark.slow
+def test_everybody_is_measured_fresh_and_aged(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(bench, "STEPS", {100: 1})
+    monkeypatch.setattr(bench, "AGED", 20)
+    monkeypatch.setattr(bench, "IMAGES", 1000)
+    monkeypatch.setattr(bench, "_ratios", lambda seconds: {"contenders": len(seconds)})
+    values = bench_training(rounds=2, members=2, threads=1, products="float32", results=tmp_path)
+    assert values["contenders"] == values["aged_contenders"]
+    with (tmp_path / "training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["age"] for row in rows} == {"0", "20"}
+    assert {"population", "single", "example", "fused", "vmap", "floor"} <= {row["contender"] for row in rows}
+    assert all(float(row["seconds_median"]) > 0 for row in rows)
+
+
+def test_aged_members_go_on_from_where_they_were(monkeypatch) -> None:
+    monkeypatch.setattr(bench, "IMAGES", 1000)
+    _, data = bench.pictures()
+    ours = bench.Ours(1, data, torch.device("cpu"))
+    ours.age(20)
+    (member,) = ours._members
+    assert member.steps == 20
+    ours.train(500, 2)
+    (trained,) = ours._populations[500].collect()
+    assert trained.steps == 22
+    assert trained.spec.batch_size == 500
+    assert set(trained.moments) == set(member.moments)
