@@ -42,6 +42,8 @@ __all__ = [
     "normal_interval",
     "laplace_interval",
     "student_interval",
+    "sum_of_logs",
+    "tilted_bins_sum",
 ]
 
 TINY = 1e-30  # a normal number of float32 whose reciprocal is finite: stands for 0 in a quotient
@@ -112,6 +114,43 @@ def log_tilted_bin(lower: Tensor, upper: Tensor, eta: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(lower.shape, upper.shape, eta.shape)
     result: Tensor = _TiltedBin.apply(eta.expand(shape), lower, upper)
     return result
+
+
+FACTORS = 8  # as many columns are multiplied as wholes, which is four times as fast as along rows
+SHORT = 0.5  # eta times the width of a bin up to which `tilted_bins_sum` serves: the first neglected term is 1e-7
+
+
+def sum_of_logs(values: Tensor) -> Tensor:
+    """The sum over the last axis of the logarithms of positive values, of which FACTORS make no subnormal product."""
+    whole = values.shape[-1] // FACTORS * FACTORS
+    total = values[..., whole:].prod(-1).log_()
+    if whole:
+        total += values[..., :whole].unflatten(-1, (FACTORS, -1)).prod(-2).log_().sum(-1)
+    return total
+
+
+def tilted_bins_sum(lower: Tensor, upper: Tensor, eta: Tensor) -> Tensor | None:
+    """`log_tilted_bin` summed over the last axis, without gradients, in half the passes: for bins of one width w.
+
+    A bin of middle c has eta c - log Z(eta) + log w + log(sinh(t / 2) / (t / 2)), t = w eta, whose last term is t^2 / 24 -
+    t^4 / 2880. None where bins differ in width, or are too wide for that.
+    """
+    lower, upper = lower.to(eta.dtype).clamp_min(0), upper.to(eta.dtype).clamp_max(1)
+    width = upper - lower
+    if not eta.numel() or eta.device.type != "cpu" or eta.dtype != torch.float32 or bool(width.amax() != width.amin()):
+        return None
+    w, a = float(width.flatten()[0]), eta.abs()
+    if not bool(a.amax() * w < SHORT):
+        return None
+    total = a.sum(-1).mul_(-0.5)
+    minus = a.clamp_min_(TINY).neg_()
+    spare = minus.expm1()
+    total -= sum_of_logs(spare.div_(minus))
+    square = torch.square(eta, out=minus)
+    total += square.sum(-1).mul_(w**2 / 24)
+    total -= torch.linalg.vector_norm(square, dim=-1).square_().mul_(w**4 / 2880)
+    total += torch.mul(eta, 0.5 * (lower + upper) - 0.5, out=spare).sum(-1)
+    return total.add_(eta.shape[-1] * math.log(w))
 
 
 # ------------------------------------------------------------------------------------------------ laws on the line

@@ -216,7 +216,8 @@ is no FID (Inception's features, the paper's column) and compares the rows of th
 samples than the rest, which raises their distance. {inception} Asked: {asked_name}, test accuracy {asked_accuracy}; judge:
 {judge_name}, {judge_accuracy}, trained on the other half of the images.
 
-Chains, means over digits but for the worst: {plan.chains} chains of {plan.draws} draws a digit, after {plan.burn_in} iterations at each power of
+Chains, means over digits but for the worst: {plan.chains} chains of {plan.draws} draws a digit, after {plan.burn_in}
+iterations at each power of
 {plan.ladder} and {plan.warmup} of warm-up at {settings.power:g}; {plan.steps} leapfrogs, acceptance {plan.target} asked for.
 The paper: mean R-hat {PAPER_RHAT}, N_eff {PAPER_ESS} of 80,000.
 

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from autovae.beliefs.likelihood_masses import normal_bins
+from autovae.beliefs.likelihood_masses import normal_bins, tilted_bins_sum
 from autovae.beliefs.likelihoods import LIKELIHOODS, STUDENT_NU, check_support
 from autovae.spec import LIKELIHOOD_NAMES
 
@@ -216,6 +216,21 @@ def test_the_quick_form_of_normal_masses_knows_its_limits() -> None:
     assert normal_bins(lower, upper, eta + 20, torch.tensor(0.05)) is None  # a bin far out in the tail is tilted
     assert normal_bins(lower, upper, eta * math.nan, torch.tensor(0.05)) is None
     assert normal_bins(lower.double(), upper.double(), eta.double(), torch.tensor(0.05)) is None
+
+
+@pytest.mark.parametrize("levels", [4, 8, 256])
+@pytest.mark.parametrize("size", [1e-9, 0.5, 20.0, 100.0])
+def test_tilted_masses_without_gradients_are_those_with(levels: int, size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    eta = size * torch.randn(3, 2, 5, 83, generator=generator)
+    index = torch.randint(levels, (5, 83), generator=generator)
+    lower, upper = (edge[index] for edge in edges(levels, torch.float32))
+    for name in ("continuous_bernoulli", "bernoulli"):
+        exact = LIKELIHOODS[name].log_mass(lower.double(), upper.double(), eta.double()).sum(-1)
+        with torch.no_grad():
+            found = LIKELIHOODS[name].log_mass_sum(lower, upper, eta)
+        torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=2e-6 * float(eta.abs().sum(-1).max()) + 1e-4)
+    assert (tilted_bins_sum(lower, upper, eta) is None) == (float(eta.abs().max()) / levels >= 0.5)
 
 
 def test_the_heaviest_and_sharpest_stay_finite() -> None:
