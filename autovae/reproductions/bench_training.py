@@ -397,6 +397,7 @@ def _ratios(seconds: Seconds) -> dict[str, Any]:
     values: dict[str, Any] = {
         "vs_pythae_batch1000": ratio(1000, "pythae", "population"),
         "vs_pythae_batch100": ratio(100, "pythae", "population"),
+        "single_vs_pythae_batch1000": ratio(1000, "pythae", "single"),
         "single_vs_pythae_batch100": ratio(100, "pythae", "single"),
         "bfloat16_vs_pythae_batch1000": ratio(1000, "pythae", "bfloat16"),
         "bfloat16_vs_pythae_batch100": ratio(100, "pythae", "bfloat16"),
