@@ -139,6 +139,8 @@ def tilted_bins_sum(lower: Tensor, upper: Tensor, eta: Tensor) -> Tensor | None:
     width = upper - lower
     if not eta.numel() or eta.device.type != "cpu" or eta.dtype != torch.float32 or bool(width.amax() != width.amin()):
         return None
+    if torch.broadcast_shapes(width.shape, eta.shape) != eta.shape:  # parameters common to several points
+        return None
     w, a = float(width.flatten()[0]), eta.abs()
     if not bool(a.amax() * w < SHORT):
         return None
@@ -261,7 +263,7 @@ def normal_bins(lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor) -> Ten
     lower, upper = lower.to(loc.dtype), upper.to(loc.dtype)
     reaches_right, inner = torch.isfinite(lower), torch.isfinite(lower) & torch.isfinite(upper)
     place = torch.where(inner, 0.5 * (lower + upper), torch.where(reaches_right, lower, upper))
-    u = (place - loc).mul_(torch.where(reaches_right, 1.0, -1.0) / scale)
+    u = (place - loc) * (torch.where(reaches_right, 1.0, -1.0) / scale)
     width = torch.where(inner, upper - lower, 0.0) / scale
     y = torch.mul(u, 0.5 * width).square_()
     if not bool(width.amax() < NARROW) or not bool(y.amax() < SERIES):

@@ -208,6 +208,19 @@ def test_normal_masses_without_gradients_are_those_with(levels: int, scale: floa
         torch.testing.assert_close(total.double(), exact.sum(-1), rtol=sharp, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_sums_of_masses_without_gradients_broadcast(name: str) -> None:
+    """Parameters of one point against the bins of several, scales of their own."""
+    head = LIKELIHOODS[name]
+    lower, upper = (edge.expand(4, 16) for edge in edges(16, torch.float32))
+    for shape, scales in (((16,), (1,)), ((2, 1, 16), (2, 1, 1)), ((1, 16), (3, 1, 16))):
+        eta, scale = torch.linspace(-1, 1, math.prod(shape)).view(shape), torch.full(scales, 0.7)
+        args = (eta, scale if head.has_scale else None)
+        with torch.no_grad():
+            found = head.log_mass_sum(lower, upper, *args)
+        torch.testing.assert_close(found, head.log_mass(lower, upper, *args).sum(-1), rtol=1e-5, atol=1e-4)
+
+
 def test_the_quick_form_of_normal_masses_knows_its_limits() -> None:
     lower, upper = edges(256, torch.float32)
     eta = torch.full((2, 256), 0.5)
