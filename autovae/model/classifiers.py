@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autovae.model.halving import HalvingConv, Image
 from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
 from autovae.streams import stream_seed
 from autovae.tables import lookup
@@ -65,9 +66,9 @@ def _conv(shape: Shape) -> Body:
     channels, rows, columns = _image(shape)
     flat = 32 * _half(_half(rows)) * _half(_half(columns))
     return nn.Sequential(
-        nn.Unflatten(1, (channels, rows, columns)),
-        nn.Conv2d(channels, 16, 4, 2, 1), nn.ReLU(),
-        nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+        Image(channels, rows, columns),
+        HalvingConv(channels, 16), nn.ReLU(),
+        HalvingConv(16, 32), nn.ReLU(), nn.Flatten(),
         nn.Linear(flat, 128), nn.ReLU(),
     ), 128  # fmt: skip
 
@@ -76,7 +77,7 @@ def _strided(shape: Shape) -> Body:
     channels, rows, columns = _image(shape)
     flat = 64 * math.prod(((size + 1) // 2 + 3) // 4 for size in (rows, columns))
     return nn.Sequential(
-        nn.Unflatten(1, (channels, rows, columns)),
+        Image(channels, rows, columns),
         nn.Conv2d(channels, 16, 5, 2, 2), nn.GELU(),
         nn.Conv2d(16, 32, 3, 2, 1), nn.GELU(),
         nn.Conv2d(32, 64, 3, 2, 1), nn.GELU(), nn.Flatten(),

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autovae.model.halving import DoublingConv, HalvingConv, Image
 from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
 from autovae.streams import stream_seed
 
@@ -61,9 +62,9 @@ class Generator(nn.Module):
         self.latent_dim, self.shape, self.classes = latent_dim, tuple(shape), classes
         self.body = nn.Sequential(
             nn.Linear(latent_dim + classes, hidden), nn.ReLU(),
-            nn.Linear(hidden, 2 * width * rows * columns), nn.ReLU(), nn.Unflatten(1, (2 * width, rows, columns)),
-            nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ReLU(),
-            nn.ConvTranspose2d(width, channels, 4, 2, 1), nn.Sigmoid(),
+            nn.Linear(hidden, 2 * width * rows * columns), nn.ReLU(), Image(2 * width, rows, columns),
+            DoublingConv(2 * width, width), nn.ReLU(),
+            DoublingConv(width, channels), nn.Sigmoid(),
         )  # fmt: skip
         self.card: dict[str, Any] = {}
 
@@ -102,8 +103,8 @@ class Critic(nn.Module):
         channels, rows, columns = _sizes(shape)
         self.classes, self.image = classes, (channels, 4 * rows, 4 * columns)
         self.body = nn.Sequential(
-            nn.Conv2d(channels * max(classes, 1), width, 4, 2, 1), nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(),
+            HalvingConv(channels * max(classes, 1), width), nn.LeakyReLU(0.2),
+            HalvingConv(width, 2 * width), nn.LeakyReLU(0.2), nn.Flatten(),
             nn.Linear(2 * width * rows * columns, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1),
         )  # fmt: skip
 
