@@ -7,7 +7,7 @@ rate 1 into a scratch tensor, and one more pass adds it times each member's rate
 whatever the number of rates. The count of steps lives on the device, so that the whole step can be captured.
 
 Where a gradient has become zero for good (a unit that is never active again), m shrinks by b1 a step until it is
-subnormal, and stays there: b1 times the smallest number rounds to that number. A processor takes a hundred times as long
+subnormal, and stays there: b1 times the smallest number rounds to that number. A processor takes many times as long
 over subnormal numbers, and after a thousand steps a fifth of an MNIST-size network's moments are such. Moments too small
 to move a weight are therefore set to zero from time to time, before they get there.
 Reference: Kingma and Ba, Adam: a method for stochastic optimization, 2015.
