@@ -10,7 +10,7 @@ import numpy as np
 
 from autovae.report.importance import Importance
 from autovae.report.parts.fidelity import cards_of, fidelity_rows, labels_of
-from autovae.report.record import Record
+from autovae.report.record import Record, role_words
 
 __all__ = ["readme"]
 
@@ -46,15 +46,19 @@ def _finals(rows: Sequence[dict[str, Any]], samples: int) -> str:
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[str(row.get("rank"))].append(row)
-    lines = ["| finals | belief | seeds | validation | test |", "|---|---|---|---|---|"]
+    several = len({row.get("network") or "" for row in rows}) > 1
+    belief = "belief; network" if several else "belief"
+    lines = [f"| finals | {belief} | seeds | validation | test |", "|---|---|---|---|---|"]
     for rank, group in groups.items():
         cells = [_mean([row.get(part, np.nan) for row in group]) for part in ("validation", "test")]
-        role = f"finalist {rank}" if rank.isdigit() else rank if rank == "baseline" else f"learned {rank} prior"
         belief = str(group[0].get("belief", "")).replace("|", "\\|")  # a bar would end the cell
-        lines.append(f"| {role} | {belief} | {len(group)} | {cells[0]} | {cells[1]} |")
+        if several:
+            belief += f"; {group[0]['network']}"
+        lines.append(f"| {role_words(rank)} | {belief} | {len(group)} | {cells[0]} | {cells[1]} |")
+    twins = " A twin is the matched normal with a finalist's network; the best of these on validation is the baseline."
     return "\n".join(lines) + (
         f"\n\nMean and standard deviation over seeds of the bound with K = {samples}; test is measured once, for the winner "
-        "and what it is compared with."
+        f"and what it is compared with.{twins if any(rank.startswith('twin') for rank in groups) else ''}"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from autovae.search.files import read_toml
 
-__all__ = ["Record", "belief_of", "pair_of", "read_record"]
+__all__ = ["Record", "belief_of", "pair_of", "pairing_text", "read_record", "role_words"]
 
 MEASURED = ("elbo", "nll", "inception_score", "fid", "kid", "kid_error", "precision", "recall", "points")
 """Columns of beliefs.csv that go beside the trials."""
@@ -212,3 +212,12 @@ def belief_of(row: Mapping[str, Any]) -> str:
     alpha = row.get("alpha", math.nan)
     parts += [f"α {alpha:g}"] if not math.isnan(alpha) and alpha != 1 else []
     return ", ".join(parts) or "unknown belief"
+
+
+def role_words(rank: str) -> str:
+    """What a row of finals.csv stands for: a finalist by its place, the baseline, a twin, or a learned prior."""
+    if rank.isdigit():
+        return f"finalist {rank}"
+    if rank.startswith("twin"):
+        return f"matched normal, {rank}"
+    return rank if rank == "baseline" else f"learned {rank} prior"

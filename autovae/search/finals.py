@@ -9,8 +9,13 @@ validation, and its gain over the baseline is the mean of differences paired by 
 on validation, where it was picked, and on test, measured once for winner and baseline alone. The bound's own looseness
 is the change from K to 10 K; a lead smaller than that names no winner.
 
-A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the best matched normal with its prior
-learned, trained over the same seeds for the same epochs. They are measured on test too, and the verdict says how the
+A search of beliefs alone gives every matched normal the same network. Where it chooses the network or the learning rate
+too, the best matched normal it happened to find may owe its place to a worse network; so each finalist's *twin*, the
+matched normal with that finalist's network, learning rate, likelihood and alpha, is trained beside it, and the baseline
+is the best of them on validation. What a gain is worth is then the pairing's.
+
+A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the baseline with its prior learned,
+trained over the same seeds for the same epochs. They are measured on test too, and the verdict says how the
 winner stands against each.
 
 Beside every validation score stands the one under a common logistic head (`metrics.common_head`), with the samples and
@@ -36,8 +41,19 @@ from autovae.search.study import Study
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, choose_device, fit_population
 
-__all__ = ["Final", "Gain", "Verdict", "candidates", "paired_gain", "run_finals"]
+__all__ = ["Final", "Gain", "Verdict", "candidates", "network_words", "paired_gain", "run_finals", "twins"]
 
+# What a spec says of its network and how it is trained, not of beliefs.
+NETWORK = ("network", "hidden", "activation", "latent_dim", "learning_rate", "batch_size", "epochs")
+MATCHED_NORMAL: dict[str, Any] = {
+    "posterior": "normal",
+    "prior": "normal",
+    "rival": "",
+    "posterior_flow": False,
+    "regulariser": "kl",
+    "saturate": None,
+    "estimator": None,
+}
 GAP_POINTS = 100  # points on which the change from K to 10 K is measured
 
 
@@ -59,7 +75,7 @@ class Gain:
 class Final:
     """A finalist or a baseline: its fits over the seeds, their validation bits, their test bits if measured."""
 
-    role: str  # "finalist", "baseline", or the name of a learned prior
+    role: str  # "finalist", "baseline", "twin N", or the name of a learned prior
     spec: VAESpec
     trial: int
     fits: list[Trained]
@@ -89,6 +105,7 @@ class Verdict:
     samples: int
     rivals: list[Final] = field(default_factory=list)
     rival_gains: dict[str, Gain] = field(default_factory=dict)  # of the winner over each learned prior, on test
+    twins: list[Final] = field(default_factory=list)  # the matched normals that the baseline was better than
 
     @property
     def winner(self) -> Final:
@@ -183,25 +200,41 @@ def run_finals(
     `on_scored(done, total)` is called before every belief that is scored on a split, and at the end.
     """
     seeds = study.final_seeds(trials)
-    rivals = [(name, {**baseline, "spec": baseline["spec"].replace(rival=name)}) for name in study.rivals_for(trials)]
-    entries = [("finalist", row) for row in finalists] + [("baseline", baseline), *rivals]
-    specs = [row["spec"].replace(seed=seed) for _, row in entries for seed in seeds]
-    fits = fit_population(specs, data, on_event=on_event, device=device)
     samples, where = study.file.score.final_samples, choose_device(device)
-    finals = []
-    measured = len(entries) + 2 + len(rivals)  # on validation, then on test
-    for place, (role, row) in enumerate(entries):
-        on_scored(place, measured)
-        own = fits[place * len(seeds) : (place + 1) * len(seeds)]
-        bits, common = _bits(own, data, "validation", samples, where), _common_bits(own, data, study, where)
-        finals.append(Final(role, row["spec"], row["number"], own, bits, common_head=common))
-    ranked, base, learned = finals[: len(finalists)], finals[len(finalists)], finals[len(finalists) + 1 :]
-    ranked.sort(key=lambda final: final.mean)
+    normals = [("baseline", baseline), *(("twin", row) for row in twins(finalists, baseline["spec"]))]
+    names = study.rivals_for(trials)
+    measured = len(finalists) + len(normals) + 2 + 2 * len(names)  # on validation, then on test
+    done = 0
+
+    def scored() -> None:
+        nonlocal done
+        on_scored(done, measured)
+        done += 1
+
+    def train(entries: Sequence[tuple[str, dict[str, Any]]]) -> list[Final]:
+        specs = [row["spec"].replace(seed=seed) for _, row in entries for seed in seeds]
+        fits = fit_population(specs, data, on_event=on_event, device=device)
+        finals = []
+        for place, (role, row) in enumerate(entries):
+            scored()
+            own = fits[place * len(seeds) : (place + 1) * len(seeds)]
+            bits, common = _bits(own, data, "validation", samples, where), _common_bits(own, data, study, where)
+            finals.append(Final(role, row["spec"], row["number"], own, bits, common_head=common))
+        return finals
+
+    finals = train([*(("finalist", row) for row in finalists), *normals])
+    ranked = sorted(finals[: len(finalists)], key=lambda final: final.mean)
+    base, *others = sorted(finals[len(finalists) :], key=lambda final: final.mean)
+    base.role = "baseline"
+    for place, other in enumerate(others, 1):
+        other.role = f"twin {place}"
+    row = {"spec": base.spec, "number": base.trial}
+    learned = train([(name, {**row, "spec": base.spec.replace(rival=name)}) for name in names]) if names else []
     winner = ranked[0]
-    for place, final in enumerate((winner, base, *learned), len(entries)):
-        on_scored(place, measured)
+    for final in (winner, base, *learned):
+        scored()
         final.test = _bits(final.fits, data, "test", samples, where)
-    on_scored(measured, measured)
+    scored()
     assert winner.test is not None  # both were just measured
     assert base.test is not None
     gains = {
@@ -214,9 +247,29 @@ def run_finals(
         gain_test=paired_gain(base.test, winner.test, len(ranked)),
         bound_gap=_gap(winner, data, samples, where),
         samples=samples,
+        twins=others,
         rivals=learned,
         rival_gains=gains,
     )
+
+
+def twins(finalists: Sequence[dict[str, Any]], baseline: VAESpec) -> list[dict[str, Any]]:
+    """The matched normal of each finalist whose network or training is not the baseline's, once each."""
+    found: dict[VAESpec, dict[str, Any]] = {}
+    for row in finalists:
+        spec: VAESpec = row["spec"]
+        differs = any(getattr(spec, name) != getattr(baseline, name) for name in NETWORK)
+        if differs and not spec.matched_normal:
+            twin = canonical(spec.replace(**MATCHED_NORMAL))
+            found.setdefault(twin, {**row, "spec": twin})
+    return list(found.values())
+
+
+def network_words(spec: VAESpec) -> str:
+    """The network and its training in a few words: what beliefs are compared at."""
+    hidden = "-".join(map(str, spec.hidden)) or "no hidden layer"
+    kind = "" if spec.network == "mlp" else f"{spec.network} "
+    return f"{kind}{hidden} {spec.activation}, {spec.latent_dim} latents, rate {spec.learning_rate:.2g}"
 
 
 def _bits(fits: Sequence[Trained], data: Data, part: str, samples: int, device: torch.device) -> np.ndarray:

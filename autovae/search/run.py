@@ -28,7 +28,7 @@ from autovae.search.curves import curve_rows
 from autovae.search.events import Event as SearchEvent
 from autovae.search.events import OnEvent
 from autovae.search.extras import NEEDS
-from autovae.search.finals import Final, Verdict, candidates, run_finals
+from autovae.search.finals import Final, Verdict, candidates, network_words, run_finals, twins
 from autovae.search.journal import open_journal
 from autovae.search.ledger import TIRED, Batch, Ledger
 from autovae.search.locks import FileLock
@@ -265,9 +265,9 @@ class Run:
             raise ValueError(f"all {len(reasons)} trials failed; the last reason: {reasons[-1] if reasons else '-'}")
         finalists, baseline = candidates(self.study, rows)
         epochs = max(row["spec"].epochs for row in [*finalists, baseline])
-        total = (len(finalists) + 1 + len(self.study.rivals_for(self.trials))) * len(
-            self.study.final_seeds(self.trials)
-        )
+        normals = 1 + len(twins(finalists, baseline["spec"]))
+        beliefs = len(finalists) + normals + len(self.study.rivals_for(self.trials))
+        total = beliefs * len(self.study.final_seeds(self.trials))
 
         def on_event(event: Event) -> None:
             if event.kind == "epoch":
@@ -282,7 +282,7 @@ class Run:
         return verdict
 
     def _save(self, verdict: Verdict) -> None:
-        finals = [*verdict.finalists, verdict.baseline, *verdict.rivals]
+        finals = [*verdict.finalists, verdict.baseline, *verdict.twins, *verdict.rivals]
         rows = [row for rank, final in enumerate(finals, 1) for row in self._final_rows(final, rank, verdict)]
         self.folder.write_table("finals.csv", rows)
         self.folder.write_table("curves.csv", curve_rows(verdict, self.data))
@@ -319,6 +319,7 @@ class Run:
                 "rank": rank if final.role == "finalist" else final.role,
                 "trial": final.trial,
                 "belief": final.spec.belief,
+                "network": network_words(final.spec),
                 "seed": fit.spec.seed,
                 "validation": float(final.validation[place]),
                 "test": None if final.test is None else float(final.test[place]),

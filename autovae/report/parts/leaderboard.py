@@ -10,7 +10,7 @@ import numpy as np
 
 from autovae.report.content import Content
 from autovae.report.page import Column, esc, section, table
-from autovae.report.record import Record, pair_of, pairing_text
+from autovae.report.record import Record, pair_of, pairing_text, role_words
 
 __all__ = ["leaderboard_part"]
 
@@ -99,6 +99,7 @@ def _finals(record: Record) -> str:
         line: dict[str, Any] = {
             "rank": rank,
             "belief": str(group[0].get("belief", "")).replace("_", " "),
+            "network": str(group[0].get("network") or ""),
             "seeds": len(group),
         }
         for part in ("validation", "test", "common_head"):
@@ -106,7 +107,7 @@ def _finals(record: Record) -> str:
             values = values[np.isfinite(values)]
             line[part] = float(values.mean()) if len(values) else math.nan
             line[f"{part}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-        line["rank"] = rank if rank.isdigit() or rank == "baseline" else f"learned {rank} prior"
+        line["rank"] = rank if rank.isdigit() else role_words(rank)
         line["class"] = "winner" if rank == "1" else "baseline" if rank == "baseline" else ""
         lines.append(line)
     if not lines:
@@ -116,6 +117,8 @@ def _finals(record: Record) -> str:
         Column("± sd", "validation_sd", True), Column("test", "test", True), Column("± sd", "test_sd", True),
         Column("seeds", "seeds", True),
     ]  # fmt: skip
+    if len({line["network"] for line in lines}) > 1:
+        columns.insert(2, Column("network", "network"))
     note = "Test was measured once, after picking on validation, for the winner and the baselines alone."
     if any(math.isfinite(line["common_head"]) for line in lines):
         columns.insert(4, Column("one head", "common_head", True))

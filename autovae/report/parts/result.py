@@ -11,7 +11,7 @@ import numpy as np
 from autovae.report import figures as draw
 from autovae.report.content import Content
 from autovae.report.page import esc, number, section, tiles
-from autovae.report.record import Record, pairing_text
+from autovae.report.record import Record, pairing_text, role_words
 
 __all__ = ["result_part"]
 
@@ -87,7 +87,7 @@ def gains_of(record: Record) -> dict[str, Gain]:
             if not np.isfinite(reference - own).any():
                 continue
             gain = paired_gain(reference, own, finalists if rank.isdigit() else 1)
-            words = str(group[seeds[0]].get("belief", "")).split(",")[0] if rank.isdigit() else f"learned {rank} prior"
+            words = str(group[seeds[0]].get("belief", "")).split(",")[0] if rank.isdigit() else role_words(rank)
             name = f"{words}\n{f'#{rank}, ' if rank.isdigit() else ''}{part}"
             found[name] = ([float(difference) for difference in reference - own], vars(gain))
     return found
