@@ -2,11 +2,13 @@
 r"""Triton kernels of a training step on CUDA: what batched products leave over, with each tensor read and written once.
 
 A population's step moves memory: between products of a few hundred columns, every elementwise operation passes over all
-activations of all members. Three such stretches are most of it, and each is one kernel here:
+activations of all members, and the optimizer over all weights. Such stretches are most of it, and each is one kernel:
 
     add_bias_      h <- f(h + b)                        f the identity or a rectifier
     rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
     linear_in_x    sum_j x_j eta_j - A(eta_j), and the slope x_j - A'(eta_j): heads that are linear in x
+    scale_rows_    s <- s g, a factor for each row: the chain rule of such a head
+    adam_          a step of Adam with a rate for each member, and the weights in a narrower type for the next products
 
 Arithmetic is float32; tensors may be float32 or bfloat16. Tensors are contiguous, (P, N, F) unless said otherwise.
 Importing this file needs Triton, which comes with torch's CUDA builds; `fused` decides whether it is used.
@@ -20,12 +22,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["HEADS", "add_bias_", "linear_in_x", "rectify_back"]
+__all__ = ["HEADS", "adam_", "add_bias_", "linear_in_x", "rectify_back", "scale_rows_"]
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 BLOCK = 1024  # numbers a program takes at once
 BIAS_ROWS, BIAS_COLUMNS = 16, 128  # of a tile that shares a bias: no number is divided to find its column
-ROWS, COLUMNS = 64, 64  # of a tile whose columns are summed
+ROWS, COLUMNS, WARPS = 64, 64, 4  # of a tile whose columns are summed
+STACKED, FEATURES = 8, 128  # members that meet one point in a tile, and how many of its features
 
 
 @triton.jit
@@ -71,7 +74,8 @@ def rectify_back(g: Tensor, h: Tensor) -> Tensor:
     """Sets g to 0 where h is not positive, both (P, N, F), and gives its sum over rows, (P, 1, F), float32."""
     members, rows, features = g.shape
     sums = torch.empty(members, 1, features, dtype=torch.float32, device=g.device)
-    _rectify_back[(members, triton.cdiv(features, COLUMNS))](g, h, sums, rows, features, ROWS=ROWS, COLUMNS=COLUMNS)
+    grid = (members, triton.cdiv(features, COLUMNS))
+    _rectify_back[grid](g, h, sums, rows, features, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS)
     return sums
 
 
@@ -96,18 +100,23 @@ def _log_partition(eta, HEAD: tl.constexpr):
 
 
 @triton.jit
-def _linear_in_x(x, eta, value, slope, points, features, HEAD: tl.constexpr, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    held = tl.zeros((BLOCK,), dtype=tl.float32)
-    for first in range(0, features, BLOCK):
-        column = first + tl.arange(0, BLOCK)
-        here = column < features
-        logit = tl.load(eta + row * features + column, mask=here, other=0.0).to(tl.float32)
-        point = tl.load(x + (row % points) * features + column, mask=here, other=0.0).to(tl.float32)
+def _linear_in_x(
+    x, eta, value, slope, rows, points, features,
+    HEAD: tl.constexpr, STACKED: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    point = tl.program_id(0)
+    row = (tl.program_id(1) * STACKED + tl.arange(0, STACKED)).to(tl.int64) * points + point
+    held = tl.zeros((STACKED, FEATURES), dtype=tl.float32)
+    for first in range(0, features, FEATURES):
+        column = first + tl.arange(0, FEATURES)
+        here = (row < rows)[:, None] & (column < features)[None, :]
+        place = row[:, None] * features + column[None, :]
+        logit = tl.load(eta + place, mask=here, other=0.0).to(tl.float32)
+        pixel = tl.load(x + point * features + column, mask=column < features, other=0.0).to(tl.float32)[None, :]
         normaliser, mean = _log_partition(logit, HEAD)
-        held += tl.where(here, point * logit - normaliser, 0.0)
-        tl.store(slope + row * features + column, (point - mean).to(slope.dtype.element_ty), mask=here)
-    tl.store(value + row, tl.sum(held, 0))
+        held += tl.where(here, pixel * logit - normaliser, 0.0)
+        tl.store(slope + place, (pixel - mean).to(slope.dtype.element_ty), mask=here)
+    tl.store(value + row, tl.sum(held, 1), mask=row < rows)
 
 
 def linear_in_x(x: Tensor, eta: Tensor, head: str) -> tuple[Tensor, Tensor]:
@@ -115,6 +124,75 @@ def linear_in_x(x: Tensor, eta: Tensor, head: str) -> tuple[Tensor, Tensor]:
     value = torch.empty(eta.shape[:-1], dtype=torch.float32, device=eta.device)
     slope = torch.empty_like(eta)
     points, features = x.shape
-    block = min(BLOCK, triton.next_power_of_2(features))
-    _linear_in_x[(value.numel(),)](x, eta, value, slope, points, features, HEAD=HEADS[head], BLOCK=block)
+    rows = value.numel()
+    stacked = min(STACKED, triton.next_power_of_2(rows // points))
+    grid = (points, triton.cdiv(rows // points, stacked))
+    _linear_in_x[grid](
+        x, eta, value, slope, rows, points, features, HEAD=HEADS[head], STACKED=stacked, FEATURES=FEATURES
+    )
     return value, slope
+
+
+@triton.jit
+def _scale_rows(values, factor, rows, features, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    by = tl.load(factor + row, mask=row < rows, other=0.0).to(tl.float32)[:, None]
+    for first in range(0, features, COLUMNS):
+        column = first + tl.arange(0, COLUMNS)
+        here = (row < rows)[:, None] & (column < features)[None, :]
+        place = row[:, None] * features + column[None, :]
+        value = tl.load(values + place, mask=here, other=0.0).to(tl.float32) * by
+        tl.store(values + place, value.to(values.dtype.element_ty), mask=here)
+
+
+def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:
+    """values (..., F) times factor (...), in place."""
+    rows, features = factor.numel(), values.shape[-1]
+    grid = (triton.cdiv(rows, BIAS_ROWS),)
+    _scale_rows[grid](values, factor, rows, features, ROWS=BIAS_ROWS, COLUMNS=BIAS_COLUMNS)
+    return values
+
+
+@triton.jit
+def _adam(
+    values, gradient, means, squares, narrow, rates, corrections, size,
+    BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, NARROW: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    member = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = place < size
+    place = member * size + place
+    rate = tl.load(rates + member) / tl.load(corrections)
+    shrink = tl.sqrt(tl.load(corrections + 1))
+    g = tl.load(gradient + place, mask=here, other=0.0)
+    mean = BETA1 * tl.load(means + place, mask=here, other=0.0) + (1 - BETA1) * g
+    square = BETA2 * tl.load(squares + place, mask=here, other=0.0) + (1 - BETA2) * g * g
+    value = tl.load(values + place, mask=here, other=0.0) - rate * mean / (tl.sqrt(square) / shrink + EPSILON)
+    tl.store(means + place, mean, mask=here)
+    tl.store(squares + place, square, mask=here)
+    tl.store(values + place, value, mask=here)
+    if NARROW:
+        tl.store(narrow + place, value.to(narrow.dtype.element_ty), mask=here)
+
+
+def adam_(
+    values: Tensor,
+    gradient: Tensor,
+    means: Tensor,
+    squares: Tensor,
+    narrow: Tensor | None,
+    rates: Tensor,
+    corrections: Tensor,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> None:
+    """A step of Adam on values (P, ...), float32, in place; `narrow` becomes the new values in its own type.
+
+    rates (P,); corrections (2,) holds 1 - beta^t for both betas, t the number of this step.
+    """
+    members, size = len(values), values[0].numel()
+    block = min(BLOCK, triton.next_power_of_2(size))
+    _adam[(triton.cdiv(size, block), members)](
+        values, gradient, means, squares, values if narrow is None else narrow, rates, corrections, size,
+        BETA1=betas[0], BETA2=betas[1], EPSILON=epsilon, NARROW=narrow is not None, BLOCK=block,
+    )  # fmt: skip

@@ -66,6 +66,43 @@ def test_heads_and_their_slopes(dtype, head, features):
 
 
 @gpu
+@pytest.mark.parametrize("dtype", WIDTHS)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 70), (1, 1, 33, 200)])
+def test_rows_are_scaled(dtype, shape):
+    from autovae import kernels
+
+    values, factor = randn(*shape).to(dtype), randn(*shape[:-1], seed=1)
+    expected = (values.float() * factor.unsqueeze(-1)).to(dtype)
+    near = 8e-3 if dtype == torch.bfloat16 else 0  # how the last bit is rounded is the device's
+    torch.testing.assert_close(kernels.scale_rows_(values, factor), expected, rtol=near, atol=0)
+
+
+@gpu
+@pytest.mark.parametrize("rates", [(1e-2,) * 3, (1e-2, 3e-3, 1e-3)], ids=["one rate", "rates"])
+def test_steps_of_adam_are_those_of_torch(monkeypatch, rates):
+    """Also where it goes on from a step; the copies in the products' type are what the weights are."""
+    from autovae import kernels
+    from autovae.training import adam
+
+    shapes = [(3, 40, 50), (3, 1, 50), (3,)]
+    own, other = ([randn(*shape).requires_grad_() for shape in shapes] for _ in range(2))
+    copies = [p.detach().to(torch.bfloat16) for p in own[:2]] + [None]
+    found = {}
+    for served, parameters in ((kernels, own), (None, other)):
+        monkeypatch.setattr(adam, "kernels_for", lambda values, served=served: served)
+        found[served] = adam.StackedAdam(parameters, rates, 7, copies if served else None)
+        for step in range(20):
+            for place, p in enumerate(parameters):
+                p.grad = randn(*p.shape, seed=100 * step + place)
+            found[served].step()
+    torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+    for name in ("means", "squares"):
+        torch.testing.assert_close(getattr(found[kernels], name), getattr(found[None], name), rtol=1e-5, atol=1e-6)
+    for copy, p in zip(copies[:2], own, strict=False):
+        torch.testing.assert_close(copy.float(), p.detach(), rtol=8e-3, atol=0)
+
+
+@gpu
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
 @pytest.mark.parametrize("members", [1, 3])
 def test_a_step_by_kernels_is_the_step_by_torch(monkeypatch, likelihood, members):
@@ -79,7 +116,7 @@ def test_a_step_by_kernels_is_the_step_by_torch(monkeypatch, likelihood, members
     from autovae.training.trainer import Trainer
 
     if interpreted:
-        for module in ("autovae.beliefs.likelihoods", "autovae.model.stacks"):
+        for module in ("autovae.beliefs.likelihoods", "autovae.model.stacks", "autovae.training.adam"):
             monkeypatch.setattr(
                 f"{module}.kernels_for", lambda values: kernels if values.dtype == torch.float32 else None
             )
@@ -101,7 +138,7 @@ def test_a_step_by_kernels_is_the_step_by_torch(monkeypatch, likelihood, members
 
 @pytest.mark.skipif(interpreted, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize("width", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["_add_bias", "_rectify_back", "_linear_in_x"])
+@pytest.mark.parametrize("name", ["_adam", "_add_bias", "_linear_in_x", "_rectify_back", "_scale_rows"])
 def test_kernels_compile_without_a_device(name, width):
     """For a chip of compute capability 9.0: what the interpreter lets pass and the compiler does not."""
     from triton.backends.compiler import GPUTarget
@@ -112,7 +149,9 @@ def test_kernels_compile_without_a_device(name, width):
     arguments = {
         "_add_bias": ("h bias", "rows features", {"RECTIFY": True, "ROWS": 16, "COLUMNS": 128}),
         "_rectify_back": ("g h", "rows features", {"ROWS": 64, "COLUMNS": 64}),
-        "_linear_in_x": ("eta slope", "points features", {"HEAD": 1, "BLOCK": 1024}),
+        "_linear_in_x": ("eta slope", "rows points features", {"HEAD": 1, "STACKED": 8, "FEATURES": 128}),
+        "_scale_rows": ("values", "rows features", {"ROWS": 16, "COLUMNS": 128}),
+        "_adam": ("narrow", "size", {"BETA1": 0.9, "BETA2": 0.999, "EPSILON": 1e-8, "NARROW": True, "BLOCK": 1024}),
     }
     tensors, numbers, constants = arguments[name]
     kernel = getattr(kernels, name)

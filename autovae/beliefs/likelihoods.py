@@ -215,13 +215,14 @@ class _FusedSum(torch.autograd.Function):
     def forward(ctx, x, eta, head, kernels):  # type: ignore[no-untyped-def]
         value, slope = kernels.linear_in_x(x.contiguous(), eta.contiguous(), head)
         ctx.save_for_backward(slope)
+        ctx.kernels = kernels
         return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (slope,) = ctx.saved_tensors
-        return None, slope.mul_(grad.unsqueeze(-1)), None, None
+        (slope,) = ctx.saved_tensors  # nobody else's: overwritten
+        return None, ctx.kernels.scale_rows_(slope, grad.contiguous()), None, None
 
 
 class LinearInX(Likelihood):

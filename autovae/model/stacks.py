@@ -257,6 +257,7 @@ class LinearStack(nn.Module):
         self.activations = [_runs(layers) for layers in zip(*between, strict=True)]
         self.narrow: torch.dtype | None = None
         self.narrow_outputs = False  # whether what comes out stays in that type
+        self.copies: list[Tensor] = []  # of the parameters, in the narrow type: kept equal to them by the optimizer
         self.sinks: list[Tensor] = []
         self.written = False  # whether the sinks hold gradients of this step
         self._views: list[tuple[Tensor, Tensor]] = []
@@ -264,14 +265,15 @@ class LinearStack(nn.Module):
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """(weight, bias) of every layer, without the member axis where there is one member, in the products' type."""
         if not self._views:
-            values = [p.detach().squeeze(0) if self.size == 1 else p.detach() for p in self.parameters()]
+            held = self.copies or list(self.parameters())
+            values = [p.detach().squeeze(0) if self.size == 1 else p.detach() for p in held]
             self._views = list(zip(values[::2], values[1::2], strict=True))
-        if self.narrow is None:
+        if self.narrow is None or self.copies:
             return self._views
         return [(w.to(self.narrow), b.to(self.narrow)) for w, b in self._views]
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        self._views, self.sinks = [], []  # the module moves to another device or type
+        self._views, self.sinks, self.copies = [], [], []  # the module moves to another device or type
         return super()._apply(fn, recurse)
 
     def own_gradients(self) -> None:
@@ -286,6 +288,15 @@ class LinearStack(nn.Module):
         for p in parameters:
             p.grad = torch.zeros_like(p)
             self.sinks.append(p.grad.squeeze(0) if self.size == 1 else p.grad)
+
+    def own_copies(self) -> None:
+        """From now on products take copies of the weights in the narrow type, for whoever changes weights to keep up.
+
+        Only where the optimizer has a kernel that does so on its way.
+        """
+        parameters = list(self.parameters())
+        if self.narrow is not None and kernels_for(parameters[0]) is not None:
+            self._views, self.copies = [], [p.detach().to(self.narrow) for p in parameters]
 
     def twin(self) -> LinearStack:
         """The same parameters, and gradients of its own: for another thread."""
@@ -381,4 +392,5 @@ def prepare(module: nn.Module, narrow: torch.dtype | None = None) -> list[Linear
     for part in found:
         part.narrow = narrow
         part.own_gradients()
+        part.own_copies()
     return found

@@ -283,8 +283,10 @@ class VAEStack(nn.Module):
         """
         heads: list[tuple[_Run, Tensor, Tensor | None]] = []
         floor = self.domain.scale_floor
-        for run in self._runs:
-            params, scale = outputs[run.start : run.stop], None
+        # Not slices: each would give back a gradient of the whole, zeros but for its own part.
+        parts = outputs.split([run.stop - run.start for run in self._runs]) if len(self._runs) > 1 else (outputs,)
+        for run, params in zip(self._runs, parts, strict=True):
+            scale = None
             if not (sums and run.likelihood.sums_in_one_pass(params)):
                 params = params.to(self.raw_scale.dtype)
             if run.source == "pixel":

@@ -24,6 +24,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autovae.fused import kernels_for
 from autovae.model.stacks import is_linear
 from autovae.training.feed import Feed
 from autovae.training.member import Member
@@ -38,6 +39,10 @@ USABLE = 0.85  # of the memory that is free: the rest is for fragmentation and t
 
 class _Peak(TorchDispatchMode):
     """Counts the bytes of tensors made while it is active, and the most that were alive at once."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, some seconds, to keep it off what nobody compiles
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +93,7 @@ def footprint(member: Member, feed: Feed, several_rates: bool = True) -> Footpri
     batch = min(spec.batch_size, feed.points)
     width = torch.tensor([], dtype=feed.dtype).element_size()
     learned = sum(p.numel() for p in member.vae.parameters() if p.requires_grad)
-    copies = 4 + several_rates
+    copies = 4 + (several_rates and kernels_for(torch.empty(0, dtype=feed.dtype, device=feed.device)) is None)
     back = 2 * width * learned if feed.device.type == "cpu" else 0
     draws = spec.draws * spec.latent_dim * batch
     state = width * (learned * copies + max(1, NOISE_AT_ONCE // draws) * draws)

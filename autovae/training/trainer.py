@@ -53,7 +53,9 @@ class Trainer:
         self._alpha = self._column([spec.alpha for spec in self.specs])
         self._named = [(name, p) for name, p in self.stack.named_parameters() if p.requires_grad]
         rates = [spec.learning_rate for spec in self.specs]
-        self.adam = StackedAdam([p for _, p in self._named], rates, self.members[0].steps)
+        copies = {p: copy for chain in self._chains for p, copy in zip(chain.parameters(), chain.copies, strict=False)}
+        parameters = [p for _, p in self._named]
+        self.adam = StackedAdam(parameters, rates, self.members[0].steps, [copies.get(p) for p in parameters])
         self._take_moments()
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
