@@ -26,9 +26,19 @@ __all__ = ["HEADS", "adam_", "add_bias_", "linear_in_x", "rectify_back", "scale_
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 BLOCK = 1024  # numbers a program takes at once
-BIAS_ROWS, BIAS_COLUMNS = 16, 128  # of a tile that shares a bias: no number is divided to find its column
-ROWS, COLUMNS, WARPS = 64, 64, 4  # of a tile whose columns are summed
-STACKED, FEATURES = 8, 128  # members that meet one point in a tile, and how many of its features
+# Tiles, by measurement on an H200: rows and columns that share a bias or a factor; whose columns are summed; members
+# that meet one point, and how many of its features.
+WIDE = (4, 1024)
+SUMMED, SUMMED_WARPS = (16, 256), 8
+MET = (8, 64)
+FACTORS = 64  # numbers of [1, 2] whose product is kept before its logarithm is taken
+
+
+def _tile(tile: tuple[int, int], features: int) -> tuple[int, int]:
+    """A tile of as many numbers, no wider than it need be."""
+    rows, columns = tile
+    narrow = min(columns, max(16, triton.next_power_of_2(features)))
+    return rows * columns // narrow, narrow
 
 
 @triton.jit
@@ -49,8 +59,8 @@ def _add_bias(h, bias, rows, features, RECTIFY: tl.constexpr, ROWS: tl.constexpr
 def add_bias_(h: Tensor, bias: Tensor, rectify: bool) -> Tensor:
     """h (P, N, F) + bias (P, 1, F), rectified or not, in place."""
     members, rows, features = h.shape
-    grid = (triton.cdiv(rows, BIAS_ROWS), members)
-    _add_bias[grid](h, bias, rows, features, RECTIFY=rectify, ROWS=BIAS_ROWS, COLUMNS=BIAS_COLUMNS)
+    tile, columns = _tile(WIDE, features)
+    _add_bias[(triton.cdiv(rows, tile), members)](h, bias, rows, features, RECTIFY=rectify, ROWS=tile, COLUMNS=columns)
     return h
 
 
@@ -74,48 +84,59 @@ def rectify_back(g: Tensor, h: Tensor) -> Tensor:
     """Sets g to 0 where h is not positive, both (P, N, F), and gives its sum over rows, (P, 1, F), float32."""
     members, rows, features = g.shape
     sums = torch.empty(members, 1, features, dtype=torch.float32, device=g.device)
-    grid = (members, triton.cdiv(features, COLUMNS))
-    _rectify_back[grid](g, h, sums, rows, features, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS)
+    tile, columns = _tile(SUMMED, features)
+    grid = (members, triton.cdiv(features, columns))
+    _rectify_back[grid](g, h, sums, rows, features, ROWS=tile, COLUMNS=columns, num_warps=SUMMED_WARPS)
     return sums
 
 
 @triton.jit
-def _log_partition(eta, HEAD: tl.constexpr):
-    """A(eta) and A'(eta): log(1 + exp eta), or log of the integral of exp(x eta) over [0, 1]."""
-    a = tl.abs(eta)
-    e = tl.exp(-a)
-    if HEAD == 0:
-        value = tl.where(eta > 0, eta, 0.0) + tl.log(1 + e)
-        mean = tl.where(eta >= 0, 1.0, e) / (1 + e)
-    else:  # direct forms cancel near 0; both series reach float32's accuracy at 1
-        square = a * a
-        rest = tl.where(a < 1, 0.5, 1 - e)
-        far = tl.where(a < 1, 1.0, a)
-        near = a * (-1 / 2 + a * (1 / 24 + square * (-1 / 2880 + square * (1 / 181440 - square / 9676800))))
-        value = tl.where(eta > 0, eta, 0.0) + tl.where(a < 1, near, tl.log(rest) - tl.log(far))
-        near = a * (1 / 12 + square * (-1 / 720 + square * (1 / 30240 + square * (-1 / 1209600 + square / 47900160))))
-        beyond = tl.where(a < 1, near, 1 / rest - 1 / far - 0.5)
-        mean = 0.5 + tl.where(eta < 0, -beyond, beyond)
-    return value, mean
+def _continuous(eta, a, e):
+    """log of the integral of exp(x eta) over [0, 1], less max(eta, 0), and its derivative; a = |eta|, e = exp(-a).
+
+    Direct forms cancel near 0; both series reach float32's accuracy at 1.
+    """
+    square = a * a
+    rest = tl.where(a < 1, 0.5, 1 - e)
+    far = tl.where(a < 1, 1.0, a)
+    near = a * (-1 / 2 + a * (1 / 24 + square * (-1 / 2880 + square * (1 / 181440 - square / 9676800))))
+    value = tl.where(a < 1, near, tl.log(rest / far))
+    near = a * (1 / 12 + square * (-1 / 720 + square * (1 / 30240 + square * (-1 / 1209600 + square / 47900160))))
+    beyond = tl.where(a < 1, near, 1 / rest - 1 / far - 0.5)
+    return value, 0.5 + tl.where(eta < 0, -beyond, beyond)
 
 
 @triton.jit
 def _linear_in_x(
     x, eta, value, slope, rows, points, features,
-    HEAD: tl.constexpr, STACKED: tl.constexpr, FEATURES: tl.constexpr,
+    HEAD: tl.constexpr, STACKED: tl.constexpr, FEATURES: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
     point = tl.program_id(0)
     row = (tl.program_id(1) * STACKED + tl.arange(0, STACKED)).to(tl.int64) * points + point
     held = tl.zeros((STACKED, FEATURES), dtype=tl.float32)
+    factors = held + 1
     for first in range(0, features, FEATURES):
         column = first + tl.arange(0, FEATURES)
         here = (row < rows)[:, None] & (column < features)[None, :]
         place = row[:, None] * features + column[None, :]
         logit = tl.load(eta + place, mask=here, other=0.0).to(tl.float32)
         pixel = tl.load(x + point * features + column, mask=column < features, other=0.0).to(tl.float32)[None, :]
-        normaliser, mean = _log_partition(logit, HEAD)
-        held += tl.where(here, pixel * logit - normaliser, 0.0)
+        a = tl.abs(logit)
+        e = tl.exp(-a)
+        part = pixel * logit - tl.where(logit > 0, logit, 0.0)
+        if HEAD == 0:  # log(1 + e), by one logarithm for many factors
+            factors *= tl.where(here, 1 + e, 1.0)
+            mean = tl.where(logit >= 0, 1.0, e) / (1 + e)
+            if first // FEATURES % FACTORS == FACTORS - 1:
+                held -= tl.log(factors)
+                factors = tl.zeros((STACKED, FEATURES), dtype=tl.float32) + 1
+        else:
+            more, mean = _continuous(logit, a, e)
+            part -= more
+        held += tl.where(here, part, 0.0)
         tl.store(slope + place, (pixel - mean).to(slope.dtype.element_ty), mask=here)
+    if HEAD == 0:
+        held -= tl.log(factors)
     tl.store(value + row, tl.sum(held, 1), mask=row < rows)
 
 
@@ -124,12 +145,13 @@ def linear_in_x(x: Tensor, eta: Tensor, head: str) -> tuple[Tensor, Tensor]:
     value = torch.empty(eta.shape[:-1], dtype=torch.float32, device=eta.device)
     slope = torch.empty_like(eta)
     points, features = x.shape
-    rows = value.numel()
-    stacked = min(STACKED, triton.next_power_of_2(rows // points))
+    rows, (most, wide) = value.numel(), MET
+    stacked = min(most, triton.next_power_of_2(rows // points))
     grid = (points, triton.cdiv(rows // points, stacked))
     _linear_in_x[grid](
-        x, eta, value, slope, rows, points, features, HEAD=HEADS[head], STACKED=stacked, FEATURES=FEATURES
-    )
+        x, eta, value, slope, rows, points, features,
+        HEAD=HEADS[head], STACKED=stacked, FEATURES=wide, FACTORS=FACTORS,
+    )  # fmt: skip
     return value, slope
 
 
@@ -148,20 +170,20 @@ def _scale_rows(values, factor, rows, features, ROWS: tl.constexpr, COLUMNS: tl.
 def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:
     """values (..., F) times factor (...), in place."""
     rows, features = factor.numel(), values.shape[-1]
-    grid = (triton.cdiv(rows, BIAS_ROWS),)
-    _scale_rows[grid](values, factor, rows, features, ROWS=BIAS_ROWS, COLUMNS=BIAS_COLUMNS)
+    tile, columns = _tile(WIDE, features)
+    _scale_rows[(triton.cdiv(rows, tile),)](values, factor, rows, features, ROWS=tile, COLUMNS=columns)
     return values
 
 
 @triton.jit
 def _adam(
-    values, gradient, means, squares, narrow, rates, corrections, size,
+    values, gradient, means, squares, narrow, rates, corrections, size, apart,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, NARROW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     member = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    here = place < size
-    place = member * size + place
+    within = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = within < size
+    place = member * size + within
     rate = tl.load(rates + member) / tl.load(corrections)
     shrink = tl.sqrt(tl.load(corrections + 1))
     g = tl.load(gradient + place, mask=here, other=0.0)
@@ -172,7 +194,7 @@ def _adam(
     tl.store(squares + place, square, mask=here)
     tl.store(values + place, value, mask=here)
     if NARROW:
-        tl.store(narrow + place, value.to(narrow.dtype.element_ty), mask=here)
+        tl.store(narrow + member * apart + within, value.to(narrow.dtype.element_ty), mask=here)
 
 
 def adam_(
@@ -188,11 +210,13 @@ def adam_(
 ) -> None:
     """A step of Adam on values (P, ...), float32, in place; `narrow` becomes the new values in its own type.
 
+    Members of `narrow` may lie apart from each other, each is contiguous.
     rates (P,); corrections (2,) holds 1 - beta^t for both betas, t the number of this step.
     """
     members, size = len(values), values[0].numel()
     block = min(BLOCK, triton.next_power_of_2(size))
     _adam[(triton.cdiv(size, block), members)](
         values, gradient, means, squares, values if narrow is None else narrow, rates, corrections, size,
+        size if narrow is None else narrow.stride(0),
         BETA1=betas[0], BETA2=betas[1], EPSILON=epsilon, NARROW=narrow is not None, BLOCK=block,
     )  # fmt: skip

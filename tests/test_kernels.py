@@ -50,7 +50,7 @@ def test_a_gradient_passes_where_the_unit_was_awake(dtype):
 @gpu
 @pytest.mark.parametrize("dtype", WIDTHS)
 @pytest.mark.parametrize("head", ["bernoulli", "continuous_bernoulli"])
-@pytest.mark.parametrize("features", [3, 784, 2000])
+@pytest.mark.parametrize("features", [3, 784, 9000])
 def test_heads_and_their_slopes(dtype, head, features):
     from autovae import kernels
 
@@ -86,7 +86,8 @@ def test_steps_of_adam_are_those_of_torch(monkeypatch, rates):
 
     shapes = [(3, 40, 50), (3, 1, 50), (3,)]
     own, other = ([randn(*shape).requires_grad_() for shape in shapes] for _ in range(2))
-    copies = [p.detach().to(torch.bfloat16) for p in own[:2]] + [None]
+    apart = torch.zeros(3, 48, 50, dtype=torch.bfloat16, device=DEVICE)
+    copies = [apart[:, :40], own[1].detach().to(torch.bfloat16), None]
     found = {}
     for served, parameters in ((kernels, own), (None, other)):
         monkeypatch.setattr(adam, "kernels_for", lambda values, served=served: served)
@@ -100,6 +101,39 @@ def test_steps_of_adam_are_those_of_torch(monkeypatch, rates):
         torch.testing.assert_close(getattr(found[kernels], name), getattr(found[None], name), rtol=1e-5, atol=1e-6)
     for copy, p in zip(copies[:2], own, strict=False):
         torch.testing.assert_close(copy.float(), p.detach(), rtol=8e-3, atol=0)
+    assert not bool(apart[:, 40:].any())
+
+
+def use(monkeypatch, kernels):
+    """Let every part of a step that can take these kernels, or none."""
+    for module in ("autovae.beliefs.likelihoods", "autovae.model.stacks", "autovae.training.adam"):
+        monkeypatch.setattr(
+            f"{module}.kernels_for", lambda values: kernels if kernels and values.dtype in WIDTHS else None
+        )
+
+
+def rows_of_steps(spec, members, dtype, narrow=None):
+    """The means over ten steps on 20 pixels of random levels."""
+    from autovae.data.datasets import load
+    from autovae.model.vae import build
+    from autovae.training.feed import Feed
+    from autovae.training.member import Member
+    from autovae.training.trainer import Trainer
+
+    data = load(torch.randint(0, 16, (120, 4, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy())
+    feed = Feed(data, device=DEVICE, dtype=dtype)
+    group = [Member(build(spec.replace(seed=seed), data.domain).to(dtype)) for seed in range(members)]
+    trainer = Trainer(group, feed, narrow)
+    xi = randn(members, 1, 40, spec.latent_dim, seed=3).to(dtype)
+    for _ in range(10):
+        trainer.advance(feed.batch(slice(0, 40), trainer.kinds, generator=feed.dequantiser().manual_seed(1)), xi)
+    return trainer.finish_epoch(), trainer
+
+
+def spec_of(likelihood, latents):
+    from autovae.spec import VAESpec
+
+    return VAESpec(latent_dim=latents, hidden=(16, 12), batch_size=40, learning_rate=1e-2, likelihood=likelihood)
 
 
 @gpu
@@ -108,32 +142,34 @@ def test_steps_of_adam_are_those_of_torch(monkeypatch, rates):
 def test_a_step_by_kernels_is_the_step_by_torch(monkeypatch, likelihood, members):
     """Losses over some steps; one member is another shape of product. In double precision there are no kernels."""
     from autovae import fused, kernels
-    from autovae.data.datasets import load
-    from autovae.model.vae import build
-    from autovae.spec import VAESpec
-    from autovae.training.feed import Feed
-    from autovae.training.member import Member
-    from autovae.training.trainer import Trainer
 
     if interpreted:
-        for module in ("autovae.beliefs.likelihoods", "autovae.model.stacks", "autovae.training.adam"):
-            monkeypatch.setattr(
-                f"{module}.kernels_for", lambda values: kernels if values.dtype == torch.float32 else None
-            )
+        use(monkeypatch, kernels)
     assert interpreted or fused.kernels_for(randn(2)) is kernels
-    data = load(torch.randint(0, 16, (120, 4, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy())
-    spec = VAESpec(latent_dim=2, hidden=(16, 12), batch_size=40, learning_rate=1e-2, likelihood=likelihood)
-    rows = {}
-    for dtype in (torch.float32, torch.float64):
-        feed = Feed(data, device=DEVICE, dtype=dtype)
-        group = [Member(build(spec.replace(seed=seed), data.domain).to(dtype)) for seed in range(members)]
-        trainer = Trainer(group, feed)
-        xi = randn(members, 1, 40, 2, seed=3).to(dtype)
-        for _ in range(10):
-            trainer.advance(feed.batch(slice(0, 40), trainer.kinds, generator=feed.dequantiser().manual_seed(1)), xi)
-        rows[dtype] = trainer.finish_epoch()
+    spec = spec_of(likelihood, 2)
+    rows = {dtype: rows_of_steps(spec, members, dtype)[0] for dtype in (torch.float32, torch.float64)}
     for narrow, wide in zip(rows[torch.float32], rows[torch.float64], strict=True):
         assert narrow["loss"] == pytest.approx(wide["loss"], rel=1e-4)
+
+
+@gpu
+@pytest.mark.parametrize("latents", [5, 8])
+@pytest.mark.parametrize("members", [1, 3])
+def test_products_in_a_narrow_type_take_the_copies_that_adam_keeps(monkeypatch, latents, members):
+    """Five latents are filled up with zeros, eight are not."""
+    from autovae import kernels
+
+    spec = spec_of("bernoulli", latents)
+    found = {}
+    for served in (kernels, None):
+        use(monkeypatch, served)
+        found[served], trainer = rows_of_steps(spec, members, torch.float32, torch.bfloat16)
+        for chain in trainer._chains if served else []:
+            for copy, p in zip(chain.copies, chain.parameters(), strict=True):
+                torch.testing.assert_close(copy.float(), p.detach(), rtol=8e-3, atol=0)
+            assert chain.layers()[0][0].shape[-2] % 8 == 0
+    for by_kernel, by_torch in zip(found[kernels], found[None], strict=True):
+        assert by_kernel["loss"] == pytest.approx(by_torch["loss"], rel=2e-3)
 
 
 @pytest.mark.skipif(interpreted, reason="the interpreter compiles nothing")
@@ -149,9 +185,13 @@ def test_kernels_compile_without_a_device(name, width):
     arguments = {
         "_add_bias": ("h bias", "rows features", {"RECTIFY": True, "ROWS": 16, "COLUMNS": 128}),
         "_rectify_back": ("g h", "rows features", {"ROWS": 64, "COLUMNS": 64}),
-        "_linear_in_x": ("eta slope", "rows points features", {"HEAD": 1, "STACKED": 8, "FEATURES": 128}),
+        "_linear_in_x": ("eta slope", "rows points features", {"HEAD": 0, "STACKED": 8, "FEATURES": 64, "FACTORS": 64}),
         "_scale_rows": ("values", "rows features", {"ROWS": 16, "COLUMNS": 128}),
-        "_adam": ("narrow", "size", {"BETA1": 0.9, "BETA2": 0.999, "EPSILON": 1e-8, "NARROW": True, "BLOCK": 1024}),
+        "_adam": (
+            "narrow",
+            "size apart",
+            {"BETA1": 0.9, "BETA2": 0.999, "EPSILON": 1e-8, "NARROW": True, "BLOCK": 1024},
+        ),
     }
     tensors, numbers, constants = arguments[name]
     kernel = getattr(kernels, name)
