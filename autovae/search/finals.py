@@ -14,9 +14,9 @@ too, the best matched normal it happened to find may owe its place to a worse ne
 matched normal with that finalist's network, learning rate, likelihood and alpha, is trained beside it, and the baseline
 is the best of them on validation. What a gain is worth is then the pairing's.
 
-A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the baseline with its prior learned,
-trained over the same seeds for the same epochs. They are measured on test too, and the verdict says how the
-winner stands against each.
+A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the matched normal with its prior
+learned, on each of these networks, trained over the same seeds for the same epochs; the best of a kind on validation
+stands. They are measured on test too, and the verdict says how the winner stands against each.
 
 Beside every validation score stands the one under a common logistic head (`metrics.common_head`), with the samples and
 points of the search: it shows how much of a difference is the shape of a likelihood. It picks nothing.
@@ -86,6 +86,11 @@ class Final:
     @property
     def mean(self) -> float:
         return float(self.validation.mean())
+
+    @property
+    def order(self) -> float:
+        """What finals are sorted by: the mean, and last where a seed failed."""
+        return self.mean if math.isfinite(self.mean) else math.inf
 
     @property
     def best(self) -> int:
@@ -203,7 +208,8 @@ def run_finals(
     samples, where = study.file.score.final_samples, choose_device(device)
     normals = [("baseline", baseline), *(("twin", row) for row in twins(finalists, baseline["spec"]))]
     names = study.rivals_for(trials)
-    measured = len(finalists) + len(normals) + 2 + 2 * len(names)  # on validation, then on test
+    networks = len({_network(row["spec"]) for _, row in normals})
+    measured = len(finalists) + len(normals) + len(names) * networks + 2 + len(names)  # on validation, then on test
     done = 0
 
     def scored() -> None:
@@ -223,13 +229,14 @@ def run_finals(
         return finals
 
     finals = train([*(("finalist", row) for row in finalists), *normals])
-    ranked = sorted(finals[: len(finalists)], key=lambda final: final.mean)
-    base, *others = sorted(finals[len(finalists) :], key=lambda final: final.mean)
+    ranked = sorted(finals[: len(finalists)], key=lambda final: final.order)
+    base, *others = sorted(finals[len(finalists) :], key=lambda final: final.order)
     base.role = "baseline"
     for place, other in enumerate(others, 1):
         other.role = f"twin {place}"
-    row = {"spec": base.spec, "number": base.trial}
-    learned = train([(name, {**row, "spec": base.spec.replace(rival=name)}) for name in names]) if names else []
+    tried = [(name, row) for name in names for row in _with_prior(name, [base, *others])]
+    priors = train(tried) if tried else []
+    learned = [min((p for p in priors if p.role == name), key=lambda final: final.order) for name in names]
     winner = ranked[0]
     for final in (winner, base, *learned):
         scored()
@@ -258,11 +265,22 @@ def twins(finalists: Sequence[dict[str, Any]], baseline: VAESpec) -> list[dict[s
     found: dict[VAESpec, dict[str, Any]] = {}
     for row in finalists:
         spec: VAESpec = row["spec"]
-        differs = any(getattr(spec, name) != getattr(baseline, name) for name in NETWORK)
-        if differs and not spec.matched_normal:
+        if _network(spec) != _network(baseline) and not spec.matched_normal:
             twin = canonical(spec.replace(**MATCHED_NORMAL))
             found.setdefault(twin, {**row, "spec": twin})
     return list(found.values())
+
+
+def _with_prior(name: str, normals: Sequence[Final]) -> list[dict[str, Any]]:
+    """The best matched normal of each network, with a learned prior; the normals are given best first."""
+    hosts: dict[tuple[Any, ...], Final] = {}
+    for final in normals:
+        hosts.setdefault(_network(final.spec), final)
+    return [{"spec": host.spec.replace(rival=name), "number": host.trial} for host in hosts.values()]
+
+
+def _network(spec: VAESpec) -> tuple[Any, ...]:
+    return tuple(getattr(spec, name) for name in NETWORK)
 
 
 def network_words(spec: VAESpec) -> str:

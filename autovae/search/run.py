@@ -265,8 +265,7 @@ class Run:
             raise ValueError(f"all {len(reasons)} trials failed; the last reason: {reasons[-1] if reasons else '-'}")
         finalists, baseline = candidates(self.study, rows)
         epochs = max(row["spec"].epochs for row in [*finalists, baseline])
-        normals = 1 + len(twins(finalists, baseline["spec"]))
-        beliefs = len(finalists) + normals + len(self.study.rivals_for(self.trials))
+        beliefs = len(finalists) + 1 + len(twins(finalists, baseline["spec"]))
         total = beliefs * len(self.study.final_seeds(self.trials))
 
         def on_event(event: Event) -> None:

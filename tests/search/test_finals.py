@@ -63,7 +63,7 @@ def row(number, spec):
 
 def test_a_better_network_is_no_gain_of_a_belief(tmp_path):
     """The search found a matched normal with a poor network only: the finalist's network carries the baseline."""
-    study = load_study(tiny.write(tmp_path))
+    study = load_study(tiny.write(tmp_path, tiny.study(more='baselines = ["normal", "mixture"]')))
     finalist = LARGE.replace(posterior="logistic", prior="logistic")
     verdict = run_finals(study, load("digits"), [row(7, finalist)], row(3, SMALL))
     assert verdict.baseline.spec == LARGE.replace(posterior=["normal"] * 4, prior=["normal"] * 4)
@@ -72,6 +72,8 @@ def test_a_better_network_is_no_gain_of_a_belief(tmp_path):
     assert verdict.twins[0].mean > verdict.baseline.mean + 0.1
     assert verdict.twins[0].test is None
     assert verdict.gain_validation.mean < 0.1
+    (mixture,) = verdict.rivals
+    assert mixture.spec.hidden == LARGE.hidden  # the better of both networks
 
 
 def test_twins_differ_from_the_baseline_in_their_network():
