@@ -39,6 +39,7 @@ LIKELIHOOD_NAMES = (
     "logistic",
     "student_t",
 )
+WITHOUT_SCALE = ("bernoulli", "continuous_bernoulli", "mse")
 SUPPORTS = ("binary", "unit", "real")
 ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky_relu")
 OBJECTIVES = ("density", "mass")
@@ -382,11 +383,17 @@ class VAESpec:
 
     @property
     def belief(self) -> str:
-        """The belief in words: ``normal|normal, bernoulli, alpha 1``, ``normal|normal + flow prior, ...``."""
+        """The belief in words: ``normal|normal, bernoulli, alpha 1``, ``normal|normal + flow prior, ...``.
+
+        The kind of a likelihood's scale is named where it is not the default, one learned number.
+        """
         learned = [" + posterior flow"] * self.posterior_flow + [f" + {self.rival} prior"] * bool(self.rival)
         order = f" {self.regulariser_order:g}" if self.regulariser == "renyi" else ""
         other = "" if self.regulariser == "kl" else f", {self.regulariser}{order} regulariser"
-        return f"{self.pair_text}{''.join(learned)}, {self.likelihood}, alpha {self.alpha:g}{other}"
+        scale = ""
+        if self.scale != "global" and self.likelihood not in WITHOUT_SCALE:
+            scale = " (pixel scale)" if self.scale == "pixel" else f" (scale {self.scale:g})"
+        return f"{self.pair_text}{''.join(learned)}, {self.likelihood}{scale}, alpha {self.alpha:g}{other}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives the same spec back."""

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.finiteness import TAILS, finite_priors, finiteness
 from autovae.spec import VAESpec, largest_remainder
 
@@ -108,3 +109,11 @@ def test_learned_beliefs_are_named_and_come_back():
     assert not spec.closed_form
     assert not spec.matched_normal
     assert VAESpec().matched_normal
+
+
+def test_a_belief_names_the_kind_of_its_scale_where_it_has_one():
+    assert VAESpec(likelihood="beta", scale="pixel").belief == "normal|normal, beta (pixel scale), alpha 1"
+    assert VAESpec(likelihood="normal", scale=0.25).belief == "normal|normal, normal (scale 0.25), alpha 1"
+    assert VAESpec(likelihood="normal").belief == "normal|normal, normal, alpha 1"
+    for name, likelihood in LIKELIHOODS.items():
+        assert ("scale)" in VAESpec(likelihood=name, scale="pixel").belief) == likelihood.has_scale

@@ -109,4 +109,13 @@ def _importance(found: Importance) -> str:
         lines.append(f"| {name} | {values[a, b]:.3f} | {found.low[a, b]:.3f} to {found.high[a, b]:.3f} |")
     words = f"fANOVA over {found.trials} trials; the forest's out-of-bag R² is {found.decomposition.r2:.2f}"
     doubt = "" if found.trusted else ": it predicts nothing, so these shares mean nothing"
-    return "\n".join(lines) + f"\n\n{words}{doubt}."
+    others = [f"{words}{doubt}."]
+    for name, branch in found.branches.items():
+        if branch.decomposition is not None and name in (places := [axis.name for axis in branch.axes]):
+            at = places.index(name)
+            share, low, high = branch.values[at, at], branch.low[at, at], branch.high[at, at]
+            others.append(
+                f"Of the {branch.trials} trials that have one, {name} explains {share:.3f} ({low:.3f} to {high:.3f}; "
+                f"out-of-bag R² {branch.decomposition.r2:.2f})."
+            )
+    return "\n".join(lines) + "\n\n" + " ".join(others)

@@ -208,7 +208,8 @@ def pairing_text(row: Mapping[str, Any]) -> str:
 def belief_of(row: Mapping[str, Any]) -> str:
     """The belief of a trial in words."""
     parts = [pairing_text(row)] if row.get("posterior") else []
-    parts += [str(row["likelihood"])] if row.get("likelihood") else []
+    scale = f" ({row['scale']} scale)" if row.get("scale") not in (None, "", "global") else ""
+    parts += [f"{row['likelihood']}{scale}"] if row.get("likelihood") else []
     alpha = row.get("alpha", math.nan)
     parts += [f"α {alpha:g}"] if not math.isnan(alpha) and alpha != 1 else []
     return ", ".join(parts) or "unknown belief"

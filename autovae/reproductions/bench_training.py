@@ -127,7 +127,12 @@ class Ours(Contender):
             part = replace(self.data.train, x=self.data.train.x[: batch * steps])
             members = [self._at(member, batch) for member in self._members]
             self._populations[batch] = Population(members, Feed(self.data, part, self.device), self.narrow)
-        self._populations[batch].train_epoch()
+        population = self._populations[batch]
+        epochs, left = divmod(batch * steps, population.feed.points)
+        if left:  # what is counted must be what is trained
+            raise ValueError(f"{steps} steps of {batch} points are no whole epochs of {population.feed.points} points")
+        for _ in range(epochs):
+            population.train_epoch()
 
     def age(self, steps: int) -> None:
         population = Population(self._members, Feed(self.data, device=self.device), self.narrow)

@@ -9,7 +9,7 @@ another one is asked. Not here: training and scoring (`objective`), finals and f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from autovae.search.samplers import EXHAUSTIVE
 from autovae.search.space import canonical
 from autovae.search.stopping import outlook
 from autovae.search.study import Study
-from autovae.spec import VAESpec
+from autovae.spec import WITHOUT_SCALE, VAESpec
 
 __all__ = ["TIRED", "Batch", "Ledger", "counted", "trial_rows"]
 
@@ -249,6 +249,23 @@ def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state.is_finished() and DUPLICATE not in trial.user_attrs]
 
 
+# Of a trial's spec, always in trials.csv; whatever else differs between trials comes after them.
+SETTINGS = ("posterior", "prior", "likelihood", "alpha", "latent_dim", "hidden", "epochs", "learning_rate", "rival")
+UNTOLD = ("seed", "data_seed", "saturate", "estimator")  # follow from the trial's number or its belief
+
+
+def _setting(spec: Mapping[str, Any], name: str) -> Any:
+    if name == "scale" and spec.get("likelihood") in WITHOUT_SCALE:
+        return None  # asked for, and not used
+    return spec.get(name)
+
+
+def _varied(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings beside SETTINGS that are not the same in all trials."""
+    names = dict.fromkeys(name for spec in specs for name in spec if name not in (*SETTINGS, *UNTOLD))
+    return [name for name in names if len({str(_setting(spec, name)) for spec in specs if spec} - {"None"}) > 1]
+
+
 def trial_rows(trials: Sequence[FrozenTrial], also: Sequence[str] = ()) -> list[dict[str, Any]]:
     """A row a finished trial: number, state, score with error, belief, settings, seed, seconds, reason.
 
@@ -256,29 +273,19 @@ def trial_rows(trials: Sequence[FrozenTrial], also: Sequence[str] = ()) -> list[
     """
     rows = []
     repeated = any(DUPLICATE in trial.user_attrs for trial in trials)
+    names = [*SETTINGS, *_varied([trial.user_attrs.get("spec", {}) for trial in trials])]
     for trial in trials:
         if not trial.state.is_finished():
             continue
         spec = trial.user_attrs.get("spec", {})
-        names = (
-            "posterior",
-            "prior",
-            "likelihood",
-            "alpha",
-            "latent_dim",
-            "hidden",
-            "epochs",
-            "learning_rate",
-            "rival",
-            "seed",
-        )
         rows.append(
             {
                 "number": trial.number,
                 "state": trial.state.name,
                 "score": trial.values[0] if trial.values else None,
                 "score_se": trial.user_attrs.get("standard_error"),
-                **{name: spec.get(name) for name in names},
+                **{name: _setting(spec, name) for name in names},
+                "seed": spec.get("seed"),
                 "seconds": trial.user_attrs.get("seconds"),
                 "reason": trial.user_attrs.get("reason", ""),
                 **dict(zip(also, (trial.values or ())[1:], strict=False)),

@@ -57,3 +57,15 @@ def test_aged_members_go_on_from_where_they_were(monkeypatch) -> None:
     assert trained.steps == 22
     assert trained.spec.batch_size == 500
     assert set(trained.moments) == set(member.moments)
+
+
+def test_as_many_steps_are_taken_as_are_counted(monkeypatch) -> None:
+    """Also where they are more than the images: some epochs of these, or an error."""
+    monkeypatch.setattr(bench, "IMAGES", 1000)
+    _, data = bench.pictures()
+    ours = bench.Ours(1, data, torch.device("cpu"))
+    ours.train(500, 6)
+    (trained,) = ours._populations[500].collect()
+    assert trained.steps == 6
+    with pytest.raises(ValueError, match="no whole epochs"):
+        bench.Ours(1, data, torch.device("cpu")).train(500, 5)

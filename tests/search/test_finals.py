@@ -96,6 +96,7 @@ def test_a_study_of_networks_says_which_network_each_finalist_has(tmp_path):
     assert ranks[3] == "twin 1"
     assert len({r["network"] for r in rows}) > 1
     record = read_record(job.folder.path)
+    assert len({r["learning_rate"] for r in record.trials}) > 1
     words = readme(record, importance_of(record.complete))
     assert "| matched normal, twin 1 | normal\\|normal" in words
     assert "8 relu, 2 latents, rate" in words

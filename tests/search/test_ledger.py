@@ -58,8 +58,8 @@ def formula(study, asked, earlier):
     return outcomes
 
 
-def make(folder, monkeypatch, trials=40, sampler="tpe", repeats=1, rule="halving"):
-    (folder / "space.toml").write_text(SPACE)
+def make(folder, monkeypatch, trials=40, sampler="tpe", repeats=1, rule="halving", space=SPACE):
+    (folder / "space.toml").write_text(space)
     (folder / "formula.toml").write_text(STUDY.format(trials=trials, sampler=sampler, repeats=repeats, rule=rule))
     trained = []
 
@@ -131,3 +131,14 @@ def test_a_grid_asks_everything_once_a_round_and_the_search_ends_when_the_space_
     assert len(set(beliefs[:18])) == len(set(beliefs[18:])) == 18
     assert "search ended" in job.notes[-1]
     assert [n for batch in trained for n in batch] == list(range(36))
+
+
+def test_what_was_searched_is_in_the_rows(tmp_path, monkeypatch):
+    """Not only beliefs: activation and the kind of a scale, which is blank where the likelihood has none."""
+    more = '[parameters.scale]\nchoices = ["global", "pixel"]\n[parameters.activation]\nchoices = ["relu", "tanh"]\n'
+    study, _ = make(tmp_path, monkeypatch, trials=12, sampler="random", rule="none", space=SPACE + more)
+    found = search(Run(study, tmp_path / "results")).ledger.rows()
+    assert {row["activation"] for row in found} == {"relu", "tanh"}
+    assert {row["scale"] for row in found if row["likelihood"] == "normal"} == {"global", "pixel"}
+    assert {row["scale"] for row in found if row["likelihood"] == "bernoulli"} == {None}
+    assert not {"saturate", "batch_size", "data_seed"} & set(found[0])

@@ -64,7 +64,8 @@ def _same(row: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
 def _columns(content: Content, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """Fixed columns, then every other axis on which trials differ, then measures that were taken beside the score."""
     shown = {"posterior", "prior", "likelihood"}
-    extra = [axis.name for axis in content.importance.axes if axis.name in rows[0] and axis.name not in shown]
+    names = [*(axis.name for axis in content.importance.axes), *content.importance.branches]
+    extra = [name for name in names if name in rows[0] and name not in shown]
     measures = [name for name in MEASURES if name in rows[0]]
     return [
         Column("#", "place", True), Column("bits/dim", "score", True), Column("± se", "score_se", True),
