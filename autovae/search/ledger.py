@@ -103,8 +103,11 @@ class Ledger:
                     at.setdefault(int(epoch), []).append(tuple(values))
         return at
 
-    def nothing_to_gain(self) -> str:
-        """Why the study's stop rule ends the search here; empty where it goes on."""
+    def over(self) -> str:
+        """Why the search ends here, before its count; empty where it goes on."""
+        latest = self.optuna.get_trials(deepcopy=False)[-TIRED:]
+        if len(latest) == TIRED and all(DUPLICATE in trial.user_attrs for trial in latest):
+            return f"the search ended: {TIRED} questions in a row brought no belief that was not trained"
         stop = self.study.file.stop
         complete = [t for t in self.finished() if t.state == TrialState.COMPLETE]
         if stop is None or len(self.finished()) < stop.after:

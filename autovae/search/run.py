@@ -30,7 +30,7 @@ from autovae.search.events import OnEvent
 from autovae.search.extras import NEEDS
 from autovae.search.finals import Final, Verdict, candidates, network_words, run_finals, twins
 from autovae.search.journal import open_journal
-from autovae.search.ledger import TIRED, Batch, Ledger
+from autovae.search.ledger import Batch, Ledger
 from autovae.search.locks import FileLock
 from autovae.search.objective import Asked, Outcome, run_batch, run_in_parts
 from autovae.search.parameters import Choices
@@ -164,11 +164,11 @@ class Run:
     def _search(self) -> None:
         self.report_search()
         while (done := len(self.ledger.finished())) < self.trials or self.ledger.unfinished:
-            batch = self.ledger.ask(min(self.study.file.batch, self.trials - done))
-            self.tell(batch, self.train(batch))
-            if reason := self.ended(batch):
+            if not self.ledger.unfinished and (reason := self.ledger.over()):
                 self.notes.append(reason)
                 break
+            batch = self.ledger.ask(min(self.study.file.batch, self.trials - done))
+            self.tell(batch, self.train(batch))
 
     def train(self, batch: Batch) -> list[Outcome]:
         """Train and score a batch; one that was cut off goes on from its last rung or checkpoint."""
@@ -222,12 +222,6 @@ class Run:
 
     def _folder(self, batch: Batch) -> Path:
         return self.folder.path / "checkpoints" / f"batch-{batch.first}"
-
-    def ended(self, batch: Batch) -> str:
-        """Why the search is over before its count; empty where it goes on."""
-        if not batch.asked:
-            return f"the search ended: {TIRED} questions in a row brought no belief that was not trained"
-        return self.ledger.nothing_to_gain()
 
     def _on_epoch(self, event: Event) -> None:
         """Tell of an epoch, with what was known when the batch began: training does not wait for the storage."""

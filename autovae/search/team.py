@@ -59,7 +59,7 @@ class _Shared:
         self.run.tell(self._batch, self._outcomes, numbers)
 
     def ended(self) -> str:
-        return self.run.ended(self._batch)
+        return self.run.ledger.over()
 
 
 @contextlib.contextmanager

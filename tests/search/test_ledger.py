@@ -6,10 +6,12 @@ import math
 import optuna
 import pytest
 
+from autovae.search import ledger as ledger_module
 from autovae.search import run as run_module
 from autovae.search.ledger import Ledger
 from autovae.search.objective import Outcome
 from autovae.search.run import Run
+from autovae.search.stopping import Outlook
 from autovae.search.study import load_study
 
 SPACE = """
@@ -58,9 +60,11 @@ def formula(study, asked, earlier):
     return outcomes
 
 
-def make(folder, monkeypatch, trials=40, sampler="tpe", repeats=1, rule="halving", space=SPACE):
+def make(folder, monkeypatch, trials=40, sampler="tpe", repeats=1, rule="halving", space=SPACE, more=""):
     (folder / "space.toml").write_text(space)
-    (folder / "formula.toml").write_text(STUDY.format(trials=trials, sampler=sampler, repeats=repeats, rule=rule))
+    (folder / "formula.toml").write_text(
+        STUDY.format(trials=trials, sampler=sampler, repeats=repeats, rule=rule) + more
+    )
     trained = []
 
     def run_batch(study, data, asked, on_event, device, earlier, *checkpoints):
@@ -131,6 +135,19 @@ def test_a_grid_asks_everything_once_a_round_and_the_search_ends_when_the_space_
     assert len(set(beliefs[:18])) == len(set(beliefs[18:])) == 18
     assert "search ended" in job.notes[-1]
     assert [n for batch in trained for n in batch] == list(range(36))
+    again = search(Run(study, tmp_path / "results"))
+    assert rows(again) == rows(job)
+    assert again.notes == job.notes
+
+
+def test_a_search_that_the_stop_rule_ended_stays_ended(tmp_path, monkeypatch):
+    study, trained = make(tmp_path, monkeypatch, trials=40, more="[stop]\nafter = 8\nruns = 3\n")
+    monkeypatch.setattr(ledger_module, "outlook", lambda *_: Outlook(0.1, 0.2))
+    job = search(Run(study, tmp_path / "results"))
+    assert sum(map(len, trained)) == len(job.ledger.finished()) == 8
+    again = search(Run(study, tmp_path / "results"))
+    assert rows(again) == rows(job)
+    assert again.notes == job.notes == ["the search ended after 8 trials: " + str(Outlook(0.1, 0.2))]
 
 
 def test_what_was_searched_is_in_the_rows(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from autovae.data.datasets import Data
 from autovae.model.vae import build
 from autovae.spec import VAESpec
+from autovae.training import split
 from autovae.training.feed import Feed
 from autovae.training.member import Member
 from autovae.training.population import Population
@@ -24,6 +25,12 @@ SPECS = {
     "masses": SPEC.replace(likelihood="continuous_bernoulli", objective="mass"),
     "a last batch that is small": SPEC.replace(batch_size=90),
 }
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be taken whole for speed is split here."""
+    monkeypatch.setattr(split, "FEWEST", 25)
 
 
 def trained(spec: VAESpec, data: Data, threads: int, members: int = 1) -> list[Member]:
