@@ -7,6 +7,7 @@ float32 accuracy, on chips with bfloat16 products three digits worse. So a produ
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -16,6 +17,7 @@ from autovae.tables import lookup
 __all__ = ["ERROR_LIMIT", "PRODUCTS", "fast_products", "product_error"]
 
 ERROR_LIMIT = 1e-5
+_measuring, _exact = threading.Lock(), dict[torch.device, bool]()  # what was found, by device
 PRODUCTS: dict[str, str] = {
     "fast": "float32, by the fastest kernels whose relative error stays below 1e-5",
     "float32": "torch's own setting, untouched",
@@ -33,6 +35,19 @@ def product_error(size: int = 192, device: torch.device | str = "cpu") -> float:
     return float((found - exact).norm() / exact.norm())
 
 
+def _medium_is_exact(device: torch.device) -> bool:
+    """Whether the faster kernels keep float32's accuracy on this device: measured once, one thread at a time."""
+    with _measuring:
+        if device not in _exact:
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("medium")
+            try:
+                _exact[device] = product_error(device=device) <= ERROR_LIMIT
+            finally:
+                torch.set_float32_matmul_precision(before)
+        return _exact[device]
+
+
 @contextlib.contextmanager
 def fast_products(products: str = "fast", device: torch.device | str = "cpu") -> Iterator[str]:
     """A setting of PRODUCTS, restored on leaving; yields the name of torch's setting that came of it.
@@ -40,6 +55,7 @@ def fast_products(products: str = "fast", device: torch.device | str = "cpu") ->
     "fast" means "medium" where that is exact on this device, else "highest". On CUDA "high" means TF32.
     """
     lookup(PRODUCTS, products, "setting of products")
+    _medium_is_exact(torch.device(device))  # measured before the present setting is read: other threads come here too
     on_cuda = torch.device(device).type == "cuda"
     if products == "tf32" and not on_cuda:
         raise ValueError("products 'tf32' are CUDA's; on a CPU choose 'fast', 'float32' or 'bfloat16'")
@@ -48,9 +64,7 @@ def fast_products(products: str = "fast", device: torch.device | str = "cpu") ->
         if products == "tf32":
             torch.set_float32_matmul_precision("high")
         elif products == "fast":
-            torch.set_float32_matmul_precision("medium")
-            if product_error(device=device) > ERROR_LIMIT:
-                torch.set_float32_matmul_precision("highest")
+            torch.set_float32_matmul_precision("medium" if _medium_is_exact(torch.device(device)) else "highest")
         yield torch.get_float32_matmul_precision()
     finally:
         torch.set_float32_matmul_precision(before)
