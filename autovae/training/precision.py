@@ -55,16 +55,17 @@ def fast_products(products: str = "fast", device: torch.device | str = "cpu") ->
     "fast" means "medium" where that is exact on this device, else "highest". On CUDA "high" means TF32.
     """
     lookup(PRODUCTS, products, "setting of products")
-    _medium_is_exact(torch.device(device))  # measured before the present setting is read: other threads come here too
     on_cuda = torch.device(device).type == "cuda"
     if products == "tf32" and not on_cuda:
         raise ValueError("products 'tf32' are CUDA's; on a CPU choose 'fast', 'float32' or 'bfloat16'")
-    before = torch.get_float32_matmul_precision()
+    quick = products == "fast" and _medium_is_exact(torch.device(device))
+    with _measuring:  # not while another thread tries a setting
+        before = torch.get_float32_matmul_precision()
     try:
         if products == "tf32":
             torch.set_float32_matmul_precision("high")
         elif products == "fast":
-            torch.set_float32_matmul_precision("medium" if _medium_is_exact(torch.device(device)) else "highest")
+            torch.set_float32_matmul_precision("medium" if quick else "highest")
         yield torch.get_float32_matmul_precision()
     finally:
         torch.set_float32_matmul_precision(before)
