@@ -1,4 +1,8 @@
-"""Whether the fused kernels of a training step serve a tensor: on CUDA, where Triton is, in float32 or bfloat16."""
+"""Whether the fused kernels of a training step serve a tensor, and which.
+
+CUDA       float32 and bfloat16, where Triton is: `autovae.kernels`
+processor  float32, where the machine has a C compiler: `autovae.native`
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,32 @@ import importlib
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 __all__ = ["kernels_for"]
 
 
 @functools.cache
-def _kernels() -> ModuleType | None:
+def _triton() -> ModuleType | None:
     try:
         return importlib.import_module("autovae.kernels")
     except ImportError:
         return None
 
 
+@functools.cache
+def _native() -> ModuleType | None:
+    native = importlib.import_module("autovae.native")
+    return native if native.serves() else None
+
+
 def kernels_for(values: Tensor) -> ModuleType | None:
-    """`autovae.kernels`, or None where torch's own operations have to do."""
-    if not values.is_cuda or values.dtype not in (torch.float32, torch.bfloat16):
+    """The module of kernels, or None where torch's own operations have to do."""
+    if values.is_cuda:
+        return _triton() if values.dtype in (torch.float32, torch.bfloat16) else None
+    if values.device.type != "cpu" or values.dtype != torch.float32:
         return None
-    return _kernels()
+    # C wants numbers in memory: not those of a trace, of torch.func, or of a tensor's stand-in.
+    plain = type(values) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(values)
+    return None if torch.compiler.is_compiling() or not plain else _native()

@@ -209,19 +209,22 @@ class _CoinSum(torch.autograd.Function):
 
 
 class _FusedSum(torch.autograd.Function):
-    """sum x eta - A(eta) over the last axis by one kernel, for x (B, X) and eta (..., B, X), see `kernels`."""
+    """sum x eta - A(eta) over the last axis by one kernel, for x (B, X) and eta (..., B, X), see `fused`."""
 
     @staticmethod
     def forward(ctx, x, eta, head, kernels):  # type: ignore[no-untyped-def]
         value, slope = kernels.linear_in_x(x.contiguous(), eta.contiguous(), head)
         ctx.save_for_backward(slope)
-        ctx.kernels = kernels
+        ctx.kernels, ctx.spent = kernels, False
         return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (slope,) = ctx.saved_tensors  # nobody else's: overwritten
+        if ctx.spent:
+            raise RuntimeError("this log likelihood was differentiated before, which overwrote its slope")
+        ctx.spent = True
+        (slope,) = ctx.saved_tensors  # nobody else's
         return None, ctx.kernels.scale_rows_(slope, grad.contiguous()), None, None
 
 
@@ -236,8 +239,11 @@ class LinearInX(Likelihood):
         kernels = kernels_for(params)
         if kernels is None or x.dim() != 2 or params.shape[-2:] != x.shape:
             return None
-        result: Tensor = _FusedSum.apply(x, params, self.name, kernels)
-        return result
+        if params.requires_grad and torch.is_grad_enabled():
+            result: Tensor = _FusedSum.apply(x, params, self.name, kernels)
+            return result
+        value: Tensor = kernels.linear_in_x(x.contiguous(), params.contiguous(), self.name)[0]
+        return value
 
 
 class Bernoulli(LinearInX):

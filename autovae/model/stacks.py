@@ -21,13 +21,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from autovae.fused import kernels_for
+from autovae.model.products import affine, product, rectified
 
 __all__ = ["LinearStack", "ModuleStack", "is_linear", "prepare", "stack"]
 
@@ -166,7 +166,7 @@ class _Chain(torch.autograd.Function):
         for depth, (weight, bias) in enumerate(layers):
             runs = stack.activations[depth] if depth < len(stack.activations) else []
             fused = ctx.kernels is not None and _rectifies(runs)
-            h = _affine(h, weight, bias, fused, ctx.kernels)
+            h = affine(h, weight, bias, fused, ctx.kernels, stack.split)
             if runs:
                 h, a = (h, h) if fused else _activate(runs, h, one)
                 kept += [h, a]
@@ -177,46 +177,39 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        stack, layers, kept = ctx.stack, ctx.layers, ctx.saved_tensors
+        stack, layers, kept, split = ctx.stack, ctx.layers, ctx.saved_tensors, ctx.stack.split
         one, wide = stack.size == 1, ctx.wide
-        product = torch.mm if one else torch.bmm
         g = gradient.squeeze(0) if one else gradient
         g = (g if stack.narrow is None else g.to(stack.narrow)).contiguous()
         slopes: list[Tensor | None] = [None] * (2 * len(layers))
         sums: Tensor | None = None  # of g over points, where they were found on the way
         for depth in reversed(range(len(layers))):
             below = kept[2 * depth - 1] if depth else kept[0][..., : kept[0].shape[-1] - ctx.spare]
-            weight, bias = 2 * depth, 2 * depth + 1
-            if sums is None and (stack.sinks or ctx.needs_input_grad[2 + bias]):
-                out = stack.sinks[bias] if stack.sinks and not stack.written else None
-                sums = torch.sum(g, -2, keepdim=True, dtype=wide, out=out)
-            elif stack.sinks and not stack.written:
-                stack.sinks[bias].copy_(sums)
-            if stack.sinks and not stack.written:
-                _product_into(stack.sinks[weight], product, below.mT, g)
-            elif stack.sinks:
-                stack.sinks[weight] += product(below.mT, g)
-                stack.sinks[bias] += sums
-            else:
-                if ctx.needs_input_grad[2 + weight]:
-                    slopes[weight] = product(below.mT, g).to(wide)
-                slopes[bias] = sums
+            here, sums_here, weight = g, sums, layers[depth][0]
             sums = None
             if depth:
-                g, runs = product(g, layers[depth][0].mT), stack.activations[depth - 1]
+                runs = stack.activations[depth - 1]
                 if ctx.kernels is not None and _rectifies(runs):
-                    shape = (stack.size, *g.shape[-2:])
-                    sums = ctx.kernels.rectify_back(g.view(shape), below.view(shape))
-                    sums = sums.squeeze(0) if one else sums
+                    g, sums = rectified(here, weight, below, ctx.kernels, split)
                 else:
+                    g = product(here, weight.mT, split)
                     _pull(runs, g, kept[2 * depth - 1], kept[2 * depth], one)
+            elif ctx.needs_input_grad[0]:
+                g = product(here, weight.mT, split)
+            if stack.sinks:
+                _into_sinks(stack, depth, below, here, sums_here)
+            else:
+                if ctx.needs_input_grad[2 + 2 * depth]:
+                    slopes[2 * depth] = product(below.mT, here, split).to(wide)
+                if ctx.needs_input_grad[3 + 2 * depth]:
+                    sums_here = torch.sum(here, -2, keepdim=True, dtype=wide) if sums_here is None else sums_here
+                    slopes[2 * depth + 1] = sums_here
         stack.written = True
         if one:
             slopes = [slope if slope is None else slope.unsqueeze(0) for slope in slopes]
         to_x = None
         if ctx.needs_input_grad[0]:
-            to_x = product(g, layers[0][0].mT)
-            to_x = to_x[..., : to_x.shape[-1] - ctx.spare].to(wide)
+            to_x = g[..., : g.shape[-1] - ctx.spare].to(wide)
             if ctx.shared and not one:
                 to_x = to_x.sum(0)
             elif one and not ctx.shared:
@@ -224,22 +217,21 @@ class _Chain(torch.autograd.Function):
         return to_x, None, *slopes
 
 
-def _affine(h: Tensor, weight: Tensor, bias: Tensor, rectify: bool, kernels: ModuleType | None) -> Tensor:
-    """h W + b, by torch in one call, or where there are kernels rectified too."""
-    if kernels is None:
-        return (torch.addmm if h.dim() == 2 else torch.baddbmm)(bias, h, weight)
-    h = (torch.mm if h.dim() == 2 else torch.bmm)(h, weight)
-    members = weight.shape[0] if weight.dim() == 3 else 1
-    kernels.add_bias_(h.view(members, -1, h.shape[-1]), bias, rectify)
-    return h
+def _into_sinks(stack: LinearStack, depth: int, below: Tensor, g: Tensor, sums: Tensor | None) -> None:
+    """The gradients of a layer's weight and bias into their tensors, or added to what this step has brought there.
 
-
-def _product_into(sink: Tensor, product: Callable[..., Tensor], a: Tensor, b: Tensor) -> None:
-    """The product of two tensors, which may be of a narrower type, in the type of `sink`."""
-    if a.dtype == sink.dtype:
-        product(a, b, out=sink)
+    `sums` of g over points where they were found on the way.
+    """
+    weight, bias = stack.sinks[2 * depth : 2 * depth + 2]
+    if stack.written:
+        weight += product(below.mT, g, stack.split)
+        bias += torch.sum(g, -2, keepdim=True, dtype=bias.dtype) if sums is None else sums
+        return
+    product(below.mT, g, stack.split, out=weight)
+    if sums is None:
+        torch.sum(g, -2, keepdim=True, dtype=bias.dtype, out=bias)
     else:
-        product(a, b, sink.dtype, out=sink)
+        bias.copy_(sums)
 
 
 class LinearStack(nn.Module):
@@ -261,6 +253,7 @@ class LinearStack(nn.Module):
         between = [[layer for layer in member if not isinstance(layer, nn.Linear)] for member in members]
         self.activations = [_runs(layers) for layers in zip(*between, strict=True)]
         self.narrow: torch.dtype | None = None
+        self.split = False  # whether products are `native.product`'s
         self.narrow_outputs = False  # whether what comes out stays in that type
         self.copies: list[Tensor] = []  # of the parameters, in the narrow type: kept equal to them by the optimizer
         self.spare = 0  # rows of zeros below the first weight's copy
@@ -406,11 +399,12 @@ def stack(members: Sequence[nn.Module], device: torch.device | str = "cpu") -> L
     return ModuleStack(members).to(device)
 
 
-def prepare(module: nn.Module, narrow: torch.dtype | None = None) -> list[LinearStack]:
-    """The linear stacks in `module`, made ready for training: products in type `narrow`, gradients of their own."""
+def prepare(module: nn.Module, narrow: torch.dtype | None = None, split: bool = False) -> list[LinearStack]:
+    """The linear stacks in `module`, made ready for training: products in type `narrow` or of split factors, gradients
+    of their own."""
     found = [part for part in module.modules() if isinstance(part, LinearStack)]
     for part in found:
-        part.narrow = narrow
+        part.narrow, part.split = narrow, split
         part.own_gradients()
         part.own_copies()
     return found

@@ -208,11 +208,12 @@ class VAEStack(nn.Module):
         self.pairing.to(device)
         return self.to(device)
 
-    def prepare(self, narrow: torch.dtype | None = None) -> list[LinearStack]:
-        """Make ready for training with products in type `narrow`; the linear stacks, see `stacks.prepare`."""
+    def prepare(self, narrow: torch.dtype | None = None, split: bool = False) -> list[LinearStack]:
+        """Make ready for training, products in type `narrow` or of split factors: the linear stacks, see
+        `stacks.prepare`."""
         if isinstance(self.decoder, LinearStack):
             self.decoder.narrow_outputs = narrow is not None and self.raw_scale.is_cuda
-        return prepare(self, narrow)
+        return prepare(self, narrow, split)
 
     def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """loc and scale of q(z|x), each (P, B, D)."""

@@ -13,6 +13,7 @@ at hand, since made-up ones leave more units dead.
 | contender     | what                                                                                            |
 |---------------|-------------------------------------------------------------------------------------------------|
 | population    | `Population` of `members` VAEs, per member                                                      |
+| float32       | the same population with torch's own products, where "fast" ones are others (CPU)               |
 | bfloat16      | the same population with products of bfloat16 factors, weights in float32 (the peers' stay)      |
 | single        | the same code with one member                                                                   |
 | pythae        | pythae's VAE and torch's Adam, its training step without its DataLoader                         |
@@ -56,7 +57,7 @@ __all__ = ["bench_training", "write_rows"]
 
 EPOCH = 60_000
 EPOCH_FLOP = EPOCH * 5.2e6
-STEPS = {1000: 2, 100: 10}  # of a round: a few seconds in all
+STEPS = {1000: 5, 100: 50}  # of a round: some ten seconds in all
 AGED = 1000  # steps of 100 points before the second measurement on a CPU
 IMAGES = 10_000
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
@@ -116,9 +117,16 @@ def pictures() -> tuple[str, Data]:
 class Ours(Contender):
     """`Population`, one for each number of points a step, all from the same members."""
 
-    def __init__(self, members: int, data: Data, device: torch.device, narrow: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        members: int,
+        data: Data,
+        device: torch.device,
+        narrow: torch.dtype | None = None,
+        products: str | None = None,
+    ) -> None:
         super().__init__(members, device)
-        self.data, self.narrow = data, narrow
+        self.data, self.narrow, self.products = data, narrow, products
         self._members = [Member(build(VAESpec(batch_size=100, seed=seed), data.domain)) for seed in range(members)]
         self._populations: dict[int, Population] = {}
 
@@ -126,7 +134,7 @@ class Ours(Contender):
         if batch not in self._populations:
             part = replace(self.data.train, x=self.data.train.x[: batch * steps])
             members = [self._at(member, batch) for member in self._members]
-            self._populations[batch] = Population(members, Feed(self.data, part, self.device), self.narrow)
+            self._populations[batch] = self._population(members, Feed(self.data, part, self.device))
         population = self._populations[batch]
         epochs, left = divmod(batch * steps, population.feed.points)
         if left:  # what is counted must be what is trained
@@ -135,10 +143,17 @@ class Ours(Contender):
             population.train_epoch()
 
     def age(self, steps: int) -> None:
-        population = Population(self._members, Feed(self.data, device=self.device), self.narrow)
+        population = self._population(self._members, Feed(self.data, device=self.device))
         for _ in range(steps * 100 // IMAGES):
             population.train_epoch()
         self._members, self._populations = population.collect(), {}
+
+    def _population(self, members: list[Member], feed: Feed) -> Population:
+        """With this contender's kind of products, or that of the whole run."""
+        if self.products is None:
+            return Population(members, feed, self.narrow)
+        with fast_products(self.products, self.device):
+            return Population(members, feed, self.narrow)
 
     @staticmethod
     def _at(member: Member, batch: int) -> Member:
@@ -358,6 +373,7 @@ def _rounds(rounds: int, members: int, device: torch.device, threads: int, data:
     x = _ready(data).to(device)
     found: dict[str, Contender | None] = {
         "population": Ours(members, data, device),
+        "float32": Ours(members, data, device, products="float32") if device.type == "cpu" else None,
         "bfloat16": Ours(members, data, device, torch.bfloat16),
         "single": Ours(1, data, device),
         "pythae": pythae(x),
@@ -395,7 +411,7 @@ def _measured(rounds: int, contenders: dict[str, Contender], device: torch.devic
 
 def _ratios(seconds: Seconds) -> dict[str, Any]:
     def ratio(batch: int, peer: str, own: str) -> float | None:
-        pairs = zip(seconds.get((batch, peer), []), seconds[batch, own], strict=False)
+        pairs = zip(seconds.get((batch, peer), []), seconds.get((batch, own), []), strict=False)
         each = [theirs / mine for theirs, mine in pairs]
         return statistics.median(each) if each else None
 
@@ -404,9 +420,12 @@ def _ratios(seconds: Seconds) -> dict[str, Any]:
         "vs_pythae_batch100": ratio(100, "pythae", "population"),
         "single_vs_pythae_batch1000": ratio(1000, "pythae", "single"),
         "single_vs_pythae_batch100": ratio(100, "pythae", "single"),
+        "float32_vs_pythae_batch1000": ratio(1000, "pythae", "float32"),
+        "float32_vs_pythae_batch100": ratio(100, "pythae", "float32"),
         "bfloat16_vs_pythae_batch1000": ratio(1000, "pythae", "bfloat16"),
         "bfloat16_vs_pythae_batch100": ratio(100, "pythae", "bfloat16"),
         "peak_fraction_batch1000": ratio(1000, "floor", "population"),
+        "peak_fraction_float32_batch1000": ratio(1000, "floor", "float32"),
         "peak_fraction_batch100": ratio(100, "floor", "population"),
     }
     for peer in ("example", "fused", "vmap", "processes"):

@@ -4,13 +4,15 @@ r"""Adam over stacked tensors, with a learning rate for every member.
 
 One fused pass over all tensors where the members share a rate. Where they do not, the fused pass writes the step of
 rate 1 into a scratch tensor, and one more pass adds it times each member's rate: half as much memory traffic again,
-whatever the number of rates. On CUDA a kernel of ours does without that pass, and writes the weights in the narrower
-type of the next products as well. The count of steps lives on the device, so that the whole step can be captured.
+whatever the number of rates. A kernel of ours, where there is one (see `fused`), does without that pass, and writes the
+weights in the narrower type of the next products as well. The count of steps lives on the device, so that the whole step
+can be captured.
 
 Where a gradient has become zero for good (a unit that is never active again), m shrinks by b1 a step until it is
 subnormal, and stays there: b1 times the smallest number rounds to that number. A processor takes many times as long
 over subnormal numbers, and after a thousand steps a fifth of an MNIST-size network's moments are such. Moments too small
-to move a weight are therefore set to zero from time to time, before they get there.
+to move a weight are therefore set to zero from time to time, before they get there; our kernel takes subnormal numbers
+for zero at every step.
 Reference: Kingma and Ba, Adam: a method for stochastic optimization, 2015.
 """
 
@@ -88,6 +90,8 @@ class StackedAdam:
     def move(self, which: Iterable[int]) -> None:
         """The present step of some tensors, by their places; a tensor without a gradient stays."""
         places = [place for place in which if self.parameters[place].grad is not None]
+        if not places:
+            return
         if self._kernels is not None:
             self._by_kernel(places)
             return
@@ -108,7 +112,7 @@ class StackedAdam:
         """End a step: gradients that backward passes add to begin anew."""
         for p in self._cleared:
             p.grad = None
-        if self._steps.device.type == "cpu" and self.steps % SWEEP == 0:
+        if self._kernels is None and self._steps.device.type == "cpu" and self.steps % SWEEP == 0:
             self._sweep()
 
     @torch.no_grad()

@@ -26,6 +26,7 @@ from autovae.training.adam import StackedAdam
 from autovae.training.feed import Batch, Feed
 from autovae.training.member import Member
 from autovae.training.objective import bound
+from autovae.training.precision import splits_products
 
 __all__ = ["Row", "Trainer"]
 
@@ -44,7 +45,7 @@ class Trainer:
         self.feed = feed
         self.stack = VAEStack([member.vae for member in self.members], feed.device).to(feed.dtype)
         self.stack.train()
-        self._chains = self.stack.prepare(narrow)
+        self._chains = self.stack.prepare(narrow, splits_products(feed.device))
         self.specs = self.stack.specs
         self.kinds = self.stack.target_kinds
         self.edges = self.specs[0].objective == "mass"

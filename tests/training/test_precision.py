@@ -7,8 +7,16 @@ import threading
 import pytest
 import torch
 
+from autovae import native
 from autovae.training import precision
-from autovae.training.precision import ERROR_LIMIT, PRODUCTS, fast_products, product_error
+from autovae.training.precision import (
+    ERROR_LIMIT,
+    PRODUCTS,
+    SPLIT,
+    fast_products,
+    product_error,
+    splits_products,
+)
 
 
 @pytest.mark.parametrize("products", [name for name in PRODUCTS if name != "tf32"])
@@ -22,6 +30,20 @@ def test_the_setting_comes_back(products: str) -> None:
 def test_fast_is_exact() -> None:
     with fast_products("fast"):
         assert product_error() < ERROR_LIMIT
+
+
+@pytest.mark.skipif(not native.multiplies(), reason="this processor has no matrix unit, or there is no C compiler")
+def test_where_the_fast_setting_rounds_training_splits_its_factors() -> None:
+    """For what is trained on a processor, and only as long as the setting holds."""
+    with fast_products("fast") as chosen:
+        split = chosen == SPLIT
+        assert splits_products("cpu") == split
+        assert not splits_products("cuda")
+        with fast_products("float32"):
+            assert not splits_products("cpu")
+        assert splits_products("cpu") == split
+    assert not splits_products("cpu")
+    assert product_error(product=native.product) < ERROR_LIMIT
 
 
 def test_a_kernel_that_rounds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +71,7 @@ def test_a_measurement_is_never_taken_for_the_setting_that_was(monkeypatch: pyte
 
     monkeypatch.setattr(precision, "_exact", {})
     monkeypatch.setattr(precision, "product_error", slow)
+    monkeypatch.setattr(native, "multiplies", lambda: False)
     with fast_products("fast") as chosen:
         assert chosen == "highest"
         second.join()

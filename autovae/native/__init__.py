@@ -1,0 +1,169 @@
+r"""Kernels of a training step on a processor, in C: what torch does in several passes in one, and faster products.
+
+    linear_in_x    sum_j x_j eta_j - A(eta_j), and the slope x_j - A'(eta_j): heads that are linear in x
+    scale_rows_    s <- s g, a factor for each row: the chain rule of such a head
+    rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
+    adam_          a step of Adam with a rate for each member, and the weights in a narrower type for the next products
+    product        A B from factors that are sums of two bfloat16 numbers, where the processor has a matrix unit
+
+Tensors are contiguous, (P, N, F) and float32 unless said otherwise. The first four are the same functions as
+`autovae.kernels` has for CUDA; `fused` decides whether they are used. Another type or layout is refused.
+Not here: gradients as autograd wants them (`model.stacks`, `beliefs.likelihoods`), which have the same steps in torch;
+whether products are exact enough to be used (`training.precision`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+import torch
+from torch import Tensor
+
+from autovae.native.library import load_library
+
+__all__ = ["HEADS", "adam_", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
+
+HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
+
+_whole, _at = ctypes.c_long, ctypes.c_void_p
+
+
+@functools.cache
+def _functions() -> ctypes.CDLL | None:
+    found = load_library()
+    return None if found is None else _declared(found)
+
+
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, its functions with the types that they take."""
+    found.linear_in_x.argtypes = [_whole] * 4 + [_at] * 4 + [_whole]
+    found.scale_rows.argtypes = [_whole, _whole, _at, _at, _whole]
+    found.rectify_back.argtypes = [_whole] * 3 + [_at] * 3 + [_whole]
+    found.adam.argtypes = [_whole, _whole, *[_at] * 5, _whole, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
+    for function in (found.linear_in_x, found.scale_rows, found.rectify_back, found.adam):
+        function.restype = None
+    if found.products_ready():
+        flag, factor = ctypes.c_int, (_at, _whole, _whole, ctypes.c_int)
+        found.products.argtypes = [*[_whole] * 4, *factor, *factor, _at, _whole, _at, flag, _at, _at, _whole]
+    return found
+
+
+def serves() -> bool:
+    """Whether there is a compiled library."""
+    return _functions() is not None
+
+
+@functools.cache
+def multiplies() -> bool:
+    """Whether `product` can be had: a library, and a matrix unit that the system lends."""
+    found = _functions()
+    return found is not None and bool(found.products_ready())
+
+
+def _library() -> ctypes.CDLL:
+    found = _functions()
+    if found is None:
+        raise RuntimeError("there is no compiled library here (no C compiler, or AUTOVAE_NATIVE=0): ask serves() first")
+    return found
+
+
+def _address(values: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
+    """Where numbers lie that C may read or write: of the right type, one after the other."""
+    if values is None:
+        return None
+    if values.dtype != dtype or not values.is_contiguous():
+        form = "contiguous" if values.is_contiguous() else "not contiguous"
+        raise ValueError(f"got a tensor of {values.dtype}, {form}, expected {dtype}, contiguous")
+    return values.data_ptr()
+
+
+def linear_in_x(x: Tensor, eta: Tensor, head: str, slopes: bool = True) -> tuple[Tensor, Tensor]:
+    """For x (B, F) and eta (..., B, F): the sums (..., B), and the slopes, like eta (empty unless asked for)."""
+    value = torch.empty(eta.shape[:-1])
+    slope = torch.empty_like(eta) if slopes else torch.empty(0)
+    points, features = x.shape
+    x = x.to(eta.dtype)  # named: what has no name is gone before C reads it
+    _library().linear_in_x(
+        HEADS[head], value.numel(), points, features, _address(x), _address(eta), _address(value),
+        _address(slope) if slopes else None, torch.get_num_threads(),
+    )  # fmt: skip
+    return value, slope
+
+
+def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:
+    """values (..., F) times factor (...), in place."""
+    threads = torch.get_num_threads()
+    _library().scale_rows(factor.numel(), values.shape[-1], _address(values), _address(factor), threads)
+    return values
+
+
+def rectify_back(g: Tensor, h: Tensor) -> Tensor:
+    """Sets g to 0 where h is not positive, both (P, N, F), and gives its sum over rows, (P, 1, F)."""
+    members, rows, features = g.shape
+    sums = torch.empty(members, 1, features)
+    threads = torch.get_num_threads()
+    _library().rectify_back(members, rows, features, _address(g), _address(h), _address(sums), threads)
+    return sums
+
+
+def adam_(
+    values: Tensor,
+    gradient: Tensor,
+    means: Tensor,
+    squares: Tensor,
+    narrow: Tensor | None,
+    rates: Tensor,
+    corrections: Tensor,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> None:
+    """A step of Adam on values (P, ...) in place; `narrow` becomes the new values in its own type, bfloat16.
+
+    Members of `narrow` may lie apart from each other, each is contiguous.
+    rates (P,); corrections (2,) holds 1 - beta^t for both betas, t the number of this step.
+    """
+    first, second = corrections.tolist()
+    _library().adam(
+        len(values), values[0].numel(), _address(values), _address(gradient), _address(means), _address(squares),
+        None if narrow is None else narrow.data_ptr(), 0 if narrow is None else narrow.stride(0), _address(rates),
+        1 / first, *betas, second**0.5, epsilon, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def product(
+    a: Tensor,
+    b: Tensor,
+    out: Tensor | None = None,
+    bias: Tensor | None = None,
+    rectify: bool = False,
+    kept: Tensor | None = None,
+    sums: Tensor | None = None,
+) -> Tensor:
+    """a b, (M, N) of a (M, K) and b (K, N), or of each member of (P, M, K) and (P, K, N); relative error some 4e-6.
+
+    Rows or columns of a factor lie side by side; members that share a factor may share its memory. Then, in this order:
+    `bias` (N) is added, negative results become 0 where `rectify`, those are 0 where `kept` (M, N) is not positive, and
+    `sums` (N) becomes their sums over rows. All of these may have members too; out, kept and sums are contiguous.
+    """
+    members = len(a) if a.dim() == 3 else 1
+    m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+    out = torch.empty(*a.shape[:-1], n) if out is None else out
+    failed = _library().products(
+        members, m, n, k, *_factor(a), *_factor(b), _address(out), m * n, _address(bias), rectify, _address(kept),
+        _address(sums), torch.get_num_threads(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"no room for the tiles of a product of {k} columns and {n} columns")
+    return out
+
+
+def _factor(values: Tensor) -> tuple[int, int, int, bool]:
+    """Where it lies, numbers from member to member and from row to row in memory, whether those rows are columns."""
+    *outer, rows, columns = values.stride()
+    turned = columns != 1
+    if values.dtype != torch.float32 or (turned and rows != 1):
+        raise ValueError(
+            f"got a factor of {values.dtype}, strides {values.stride()}, expected float32, rows or columns side by side"
+        )
+    return values.data_ptr(), outer[0] if outer else 0, columns if turned else rows, turned

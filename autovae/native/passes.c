@@ -1,0 +1,139 @@
+/* What products leave over of a training step, each tensor read and written once. Tensors are contiguous float32.
+
+   linear_in_x    sum_j x_j eta_j - A(eta_j), and the slope x_j - A'(eta_j): heads that are linear in x
+   scale_rows     s <- s g, a factor for each row: the chain rule of such a head
+   rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
+   adam           a step of Adam with a rate for each member
+
+   Loops are shared by `threads` threads where the compiler knows OpenMP and the work is worth it. */
+
+#include <math.h>
+
+#include "vectors.h"
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+#define SHARED 32768 /* numbers below which threads would rather wait for each other than work */
+
+/* log of the integral of exp(x eta) over [0, 1], less max(eta, 0), and its derivative; a = |eta|, e = exp(-a).
+   Direct forms cancel near 0; both series reach float32's accuracy at 1. */
+static inline numbers continuous(numbers eta, numbers a, numbers e, numbers *mean) {
+    bits near = a < 1.0f;
+    numbers square = a * a, rest = pick(near, all(0.5f), 1.0f - e), far = pick(near, all(1.0f), a);
+    numbers p = all(1.0f / 181440) - square * (1.0f / 9676800);
+    p = square * p - 1.0f / 2880;
+    p = a * (-0.5f + a * (1.0f / 24 + square * p));
+    numbers value = pick(near, p, log_of(rest / far));
+    p = square * (1.0f / 47900160) - 1.0f / 1209600;
+    p = square * p + 1.0f / 30240;
+    p = square * p - 1.0f / 720;
+    p = a * (1.0f / 12 + square * p);
+    numbers beyond = pick(near, p, 1.0f / rest - 1.0f / far - 0.5f);
+    *mean = 0.5f + pick(eta < 0.0f, -beyond, beyond);
+    return value;
+}
+
+/* Row r of eta meets row r % points of x. The slope may be missing. */
+EXPORT void linear_in_x(long head, long rows, long points, long features, const float *x, const float *eta,
+                        float *value, float *slope, long threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * features > SHARED)
+    for (long row = 0; row < rows; row++) {
+        const float *at = eta + row * features, *met = x + row % points * features;
+        numbers held = all(0), factors = all(1);
+        long kept = 0; /* factors of [1, 2] in each lane */
+        for (long j = 0; j < features; j += LANES) {
+            long left = features - j;
+            numbers logit = left < LANES ? load_some(at + j, left, 0) : load(at + j);
+            numbers pixel = left < LANES ? load_some(met + j, left, 0) : load(met + j);
+            numbers a = size_of(logit), e = exp_minus(a), mean;
+            numbers part = pixel * logit - pick(logit > 0.0f, logit, all(0));
+            if (head == 0) { /* log(1 + e), by one logarithm for many factors */
+                numbers sum = 1.0f + e;
+                mean = pick(logit >= 0.0f, all(1), e) / sum;
+                factors *= left < LANES ? load_some((const float *)&sum, left, 1) : sum;
+                if (++kept == 64) {
+                    held -= log_of(factors);
+                    factors = all(1);
+                    kept = 0;
+                }
+            } else {
+                part -= continuous(logit, a, e, &mean); /* 0 where the logit is 0, so beyond the last feature too */
+            }
+            held += part;
+            if (!slope) continue;
+            if (left < LANES) store_some(slope + row * features + j, pixel - mean, left);
+            else store(slope + row * features + j, pixel - mean);
+        }
+        if (head == 0) held -= log_of(factors);
+        value[row] = sum_of(held);
+    }
+}
+
+EXPORT void scale_rows(long rows, long features, float *values, const float *factor, long threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * features > SHARED)
+    for (long row = 0; row < rows; row++)
+        for (long j = 0; j < features; j++) values[row * features + j] *= factor[row];
+}
+
+EXPORT void rectify_back(long members, long rows, long features, float *g, const float *h, float *sums, long threads) {
+    long strips = (features + 4 * LANES - 1) / (4 * LANES);
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * features > SHARED)
+    for (long part = 0; part < members * strips; part++) {
+        long member = part / strips, first = part % strips * 4 * LANES;
+        long count = features - first < 4 * LANES ? features - first : 4 * LANES;
+        float held[4 * LANES] = {0};
+        for (long row = 0; row < rows; row++) {
+            float *at = g + (member * rows + row) * features + first;
+            const float *above = h + (member * rows + row) * features + first;
+            for (long j = 0; j < count; j++) {
+                float v = above[j] > 0 ? at[j] : 0;
+                at[j] = v;
+                held[j] += v;
+            }
+        }
+        memcpy(sums + member * features + first, held, 4 * count);
+    }
+}
+
+/* As bfloat16, rounded to the nearest, to even where two are. */
+static inline uint16_t narrowed(float x) {
+    uint32_t raw;
+    memcpy(&raw, &x, 4);
+    return x == x ? (raw + 0x7fff + (raw >> 16 & 1)) >> 16 : 0x7fc0;
+}
+
+/* A rate for each of `members` parts of `size` numbers; grow is 1 / (1 - beta1^t), shrink sqrt(1 - beta2^t). Parts of
+   `narrow`, which may be missing, begin `apart` numbers from each other. */
+EXPORT void adam(long members, long size, float *values, const float *gradient, float *means, float *squares,
+                 uint16_t *narrow, long apart, const float *rates, double grow, double beta1, double beta2, double shrink,
+                 float epsilon, long threads) {
+    /* rounded last: 1 - beta2 of a rounded beta2 is wrong in the fifth digit */
+    const float keep1 = beta1, keep2 = beta2, more1 = 1 - beta1, more2 = 1 - beta2, inverse = 1 / shrink;
+    long block = 1 << 14, blocks = (size + block - 1) / block;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && members * size > SHARED)
+    for (long part = 0; part < members * blocks; part++) {
+        long member = part / blocks, first = part % blocks * block;
+        long count = size - first < block ? size - first : block, at = member * size + first;
+        float *restrict p = values + at, *restrict m = means + at, *restrict s = squares + at;
+        const float *restrict g = gradient + at;
+        const float rate = rates[member] * grow;
+#if defined(__SSE__) /* numbers too small to be normal become 0, and cost no more than others */
+        unsigned before = _mm_getcsr();
+        _mm_setcsr(before | 0x8040);
+#endif
+        for (long i = 0; i < count; i++) {
+            float mean = keep1 * m[i] + more1 * g[i], square = keep2 * s[i] + more2 * g[i] * g[i];
+            m[i] = mean;
+            s[i] = square;
+            p[i] -= rate * mean / (sqrtf(square) * inverse + epsilon);
+        }
+#if defined(__SSE__)
+        _mm_setcsr(before);
+#endif
+        if (narrow)
+            for (long i = 0; i < count; i++) narrow[member * apart + first + i] = narrowed(p[i]);
+    }
+}

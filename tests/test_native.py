@@ -1,0 +1,311 @@
+"""The compiled kernels are the operations that they stand for; products keep float32's accuracy but for one digit.
+
+Without a C compiler there are none, and torch's operations do the work: these tests are skipped, all others stay.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from autovae import fused, native
+from autovae.beliefs.likelihoods import LIKELIHOODS
+from autovae.data.datasets import load
+from autovae.native import library as made
+from autovae.spec import VAESpec
+from autovae.training.adam import StackedAdam
+from autovae.training.loop import fit_population
+from autovae.training.precision import ERROR_LIMIT
+
+compiled = pytest.mark.skipif(not native.serves(), reason="there is no C compiler here")
+unit = pytest.mark.skipif(not native.multiplies(), reason="this processor has no matrix unit, or there is no compiler")
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm().clamp_min(1e-30))
+
+
+@unit
+@pytest.mark.parametrize("members", [None, 3])
+@pytest.mark.parametrize(
+    ("rows", "terms", "columns"), [(100, 784, 400), (64, 65, 66), (33, 7, 130), (1, 1, 1), (5, 300, 3)]
+)
+def test_products_are_exact_whatever_lies_side_by_side(threads, members, rows, terms, columns):
+    def factor(height: int, width: int, turned: bool, seed: int) -> torch.Tensor:
+        outer = [members] if members else []
+        values = randn(*outer, *((width, height) if turned else (height, width)), seed=seed)
+        return values.mT if turned else values
+
+    for left in (False, True):
+        for right in (False, True):
+            a, b = factor(rows, terms, left, 0), factor(terms, columns, right, 1)
+            assert error(native.product(a, b), a.double() @ b.double()) < ERROR_LIMIT
+
+
+@unit
+def test_products_take_a_factor_that_members_share():
+    x, w = randn(100, 80), randn(3, 80, 90)
+    out = torch.empty(3, 100, 90)
+    assert native.product(x.expand(3, -1, -1), w, out=out) is out
+    assert error(out, x.double() @ w.double()) < ERROR_LIMIT
+
+
+@unit
+@pytest.mark.parametrize(("rows", "columns"), [(96, 64), (45, 71)])
+def test_what_follows_a_product_is_done_in_order(threads, rows, columns):
+    a, b, bias, kept = (
+        randn(2, rows, 300),
+        randn(2, 300, columns, seed=1),
+        randn(2, 1, columns),
+        randn(2, rows, columns),
+    )
+    plain, sums = a.double() @ b.double(), torch.empty(2, 1, columns)
+    assert error(native.product(a, b, bias=bias, rectify=True), (plain + bias).relu()) < ERROR_LIMIT
+    masked = native.product(a, b, kept=kept, sums=sums)
+    assert error(masked, torch.where(kept > 0, plain, 0.0)) < ERROR_LIMIT
+    torch.testing.assert_close(sums, masked.sum(-2, keepdim=True), rtol=1e-5, atol=1e-4)
+
+
+@unit
+def test_products_keep_what_is_no_number_in_its_row():
+    a, b = randn(70, 80), randn(80, 90)
+    a[3, 5], a[7, 0] = float("nan"), float("inf")
+    found = native.product(a, b, bias=torch.zeros(90), rectify=True)
+    assert found[3].isnan().all()
+    assert not found[7].isfinite().any() or found[7].isnan().any()
+    assert found[[i for i in range(70) if i not in (3, 7)]].isfinite().all()
+
+
+@unit
+def test_a_factor_that_lies_apart_both_ways_is_refused():
+    with pytest.raises(ValueError, match="side by side"):
+        native.product(randn(8, 8)[::2, ::2], randn(4, 8))
+
+
+@unit
+def test_threads_multiply_at_the_same_time():
+    """Each with room of its own, of other sizes by turns."""
+    found: list[float] = []
+
+    def work(seed: int) -> None:
+        torch.set_num_threads(1)
+        for size in (200, 90, 333):
+            a, b = randn(size, 150, seed=seed), randn(150, size, seed=seed + 1)
+            found.append(error(native.product(a, b), a.double() @ b.double()))
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 12
+    assert max(found) < ERROR_LIMIT
+
+
+@compiled
+@pytest.mark.parametrize("head", ["bernoulli", "continuous_bernoulli"])
+@pytest.mark.parametrize("features", [3, 784, 9000])
+def test_heads_and_their_slopes(threads, head, features):
+    size = torch.logspace(-6, 2, features, dtype=torch.float64).float()
+    eta, x = randn(2, 3, 5, features).sign() * size, randn(5, features, seed=1).sigmoid()
+    value, slope = native.linear_in_x(x, eta, head)
+    exact = eta.double().requires_grad_()
+    terms = LIKELIHOODS[head].log_prob(x.double(), exact)
+    terms.sum().backward()
+    torch.testing.assert_close(value.double(), terms.sum(-1).detach(), rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(slope.double(), exact.grad, rtol=0, atol=1e-6)
+    torch.testing.assert_close(native.linear_in_x(x, eta, head, slopes=False)[0], value, rtol=0, atol=0)
+
+
+@compiled
+def test_heads_read_bits_as_numbers_and_refuse_what_they_cannot_read():
+    eta, bits = randn(4, 33), randn(4, 33, seed=1) > 0
+    value = native.linear_in_x(bits, eta, "bernoulli")[0]
+    torch.testing.assert_close(value, native.linear_in_x(bits.float(), eta, "bernoulli")[0], rtol=0, atol=0)
+    for wrong in (eta.double(), eta.bfloat16(), eta.mT.contiguous().mT):
+        with pytest.raises(ValueError, match="float32, contiguous"):
+            native.linear_in_x(bits, wrong, "bernoulli")
+
+
+@compiled
+def test_heads_keep_what_is_no_number():
+    eta = randn(4, 33)
+    eta[2, 7] = float("nan")
+    for head in native.HEADS:
+        value, slope = native.linear_in_x(torch.full((4, 33), 0.5), eta, head)
+        assert value.isnan().tolist() == [False, False, True, False]
+        assert slope.isnan().sum() == 1
+
+
+@compiled
+@pytest.mark.parametrize("features", [5, 70, 400])
+def test_a_gradient_passes_where_the_unit_was_awake(threads, features):
+    g, h = randn(3, 150, features), randn(3, 150, features, seed=1).relu()
+    expected = torch.where(h > 0, g, 0.0)
+    sums = native.rectify_back(g, h)
+    torch.testing.assert_close(g, expected, rtol=0, atol=0)
+    torch.testing.assert_close(sums, expected.sum(-2, keepdim=True), rtol=1e-5, atol=1e-5)
+
+
+@compiled
+def test_rows_are_scaled(threads):
+    values, factor = randn(2, 3, 50, 700), randn(2, 3, 50, seed=1)
+    expected = values * factor.unsqueeze(-1)
+    torch.testing.assert_close(native.scale_rows_(values, factor), expected, rtol=0, atol=0)
+
+
+@compiled
+@pytest.mark.parametrize("rates", [(1e-2,) * 3, (1e-2, 3e-3, 1e-3)], ids=["one rate", "rates"])
+def test_steps_of_adam_are_those_of_torch(monkeypatch, threads, rates):
+    """Also where it goes on from a step; the copies in the products' type are what the weights are."""
+    shapes = [(3, 140, 150), (3, 1, 50), (3,)]
+    own, other = ([randn(*shape).requires_grad_() for shape in shapes] for _ in range(2))
+    apart = torch.zeros(3, 148, 150, dtype=torch.bfloat16)
+    copies = [apart[:, :140], own[1].detach().to(torch.bfloat16), None]
+    by_kernel = StackedAdam(own, rates, 7, copies)
+    monkeypatch.setattr("autovae.training.adam.kernels_for", lambda values: None)
+    by_torch = StackedAdam(other, rates, 7)
+    for step in range(20):
+        for adam, parameters in ((by_kernel, own), (by_torch, other)):
+            for place, p in enumerate(parameters):
+                p.grad = randn(*p.shape, seed=100 * step + place)
+            adam.step()
+    torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+    for name in ("means", "squares"):
+        torch.testing.assert_close(getattr(by_kernel, name), getattr(by_torch, name), rtol=1e-5, atol=1e-6)
+    for copy, p in zip(copies[:2], own, strict=False):
+        torch.testing.assert_close(copy, p.detach().to(torch.bfloat16), rtol=0, atol=0)
+    assert not bool(apart[:, 140:].any())
+
+
+@compiled
+def test_moments_too_small_to_be_normal_become_zero():
+    weight = torch.zeros(1, 64).requires_grad_()
+    adam = StackedAdam([weight], [1e-3])
+    adam.means[0].fill_(1.2e-38)
+    weight.grad = torch.zeros(1, 64)
+    adam.step()
+    assert not adam.means[0].any()
+
+
+@compiled
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("products", ["fast", "float32"])
+def test_a_training_by_kernels_is_the_training_by_torch(monkeypatch, likelihood, members, products):
+    levels = randn(300, 10, 10).mul(3).add(8).clamp(0, 15).to(torch.uint8)
+    digits = load(levels.numpy())
+    specs = [
+        VAESpec(
+            hidden=(96, 80),
+            latent_dim=5,
+            batch_size=100,
+            learning_rate=1e-2,
+            likelihood=likelihood,
+            epochs=2,
+            seed=seed,
+        )
+        for seed in range(members)
+    ]
+    own = fit_population(specs, digits, products=products)
+    for module in ("autovae.beliefs.likelihoods", "autovae.model.stacks", "autovae.training.adam"):
+        monkeypatch.setattr(f"{module}.kernels_for", lambda values: None)
+    theirs = fit_population(specs, digits, products="float32")
+    for one, other in zip(own, theirs, strict=True):
+        assert [row["loss"] for row in one.history] == pytest.approx([row["loss"] for row in other.history], rel=1e-4)
+
+
+@compiled
+def test_a_graph_that_was_used_is_not_used_again():
+    eta = randn(4, 33).requires_grad_()
+    value = LIKELIHOODS["bernoulli"].log_prob_sum(torch.full((4, 33), 0.5), eta).sum()
+    value.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated before"):
+        value.backward()
+
+
+@compiled
+def test_kernels_serve_numbers_in_memory_alone():
+    assert fused.kernels_for(randn(2)) is native
+    assert fused.kernels_for(randn(2).double()) is None
+    assert fused.kernels_for(randn(2).to("meta")) is None
+    seen = []
+    torch.func.vmap(lambda values: seen.append(fused.kernels_for(values)) or values)(randn(2, 3))
+    assert seen == [None]
+
+
+def run(code: str, **environment: str) -> str:
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=True)
+    return result.stdout.strip()
+
+
+def test_without_a_compiler_torch_does_the_work(tmp_path: Path):
+    code = (
+        "import torch; from autovae import fused, native; "
+        "print(native.serves(), native.multiplies(), fused.kernels_for(torch.zeros(2)))"
+    )
+    assert run(code, AUTOVAE_NATIVE="0") == "False False None"
+    assert run(code, PATH=str(tmp_path), CC="") == "False False None"
+
+
+@compiled
+def test_the_library_is_made_once_and_only_trusted_where_nobody_else_can_write(tmp_path: Path):
+    code = "from autovae.native import library as l, serves; print(serves(), l._path(l._compiler()))"
+    first, path = run(code, XDG_CACHE_HOME=str(tmp_path)).split()
+    kept = Path(path)
+    assert first == "True"
+    assert kept.is_relative_to(tmp_path)
+    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
+    before = kept.stat().st_mtime_ns
+    assert run(code, XDG_CACHE_HOME=str(tmp_path)).split() == ["True", path]
+    assert kept.stat().st_mtime_ns == before
+    kept.write_bytes(b"not a library")
+    assert run(code, XDG_CACHE_HOME=str(tmp_path)).split() == ["True", path]  # made anew
+    kept.chmod(0o777)
+    kept.write_bytes(b"somebody else's")
+    assert run(code, XDG_CACHE_HOME=str(tmp_path)).split() == ["True", path]
+
+
+@compiled
+@pytest.mark.parametrize("choice", [(), ("-fopenmp",), ("-march=native",)])
+def test_kernels_are_right_however_they_were_compiled(monkeypatch, tmp_path: Path, choice: tuple[str, ...]):
+    """Vectors of sixteen become what a plain processor has, without OpenMP threads are one."""
+    compiler = made._compiler()
+    assert compiler is not None
+    if not made._compile(compiler, choice, tmp_path, tmp_path / "native.so"):
+        pytest.skip(f"{compiler} does not know {choice}")
+    other = ctypes.CDLL(str(tmp_path / "native.so"))
+    eta, x = randn(40, 700), randn(40, 700, seed=1).sigmoid()
+    expected = native.linear_in_x(x, eta, "continuous_bernoulli")
+    monkeypatch.setattr(native, "_functions", functools.cache(lambda: native._declared(other)))
+    for found, right in zip(native.linear_in_x(x, eta, "continuous_bernoulli"), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-6)
+
+
+@compiled
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(monkeypatch, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(made, "_path", lambda compiler: tmp_path / "file" / "native.so")
+    assert made._made(made._compiler()) is not None
