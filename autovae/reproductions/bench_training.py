@@ -57,7 +57,7 @@ __all__ = ["bench_training", "write_rows"]
 
 EPOCH = 60_000
 EPOCH_FLOP = EPOCH * 5.2e6
-STEPS = {1000: 5, 100: 50}  # of a round: some ten seconds in all
+STEPS = {1000: 4, 100: 40}  # of a round: some ten seconds in all
 AGED = 1000  # steps of 100 points before the second measurement on a CPU
 IMAGES = 10_000
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
