@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-__all__ = ["kernels_for"]
+__all__ = ["in_memory", "kernels_for"]
 
 
 @functools.cache
@@ -31,12 +31,17 @@ def _native() -> ModuleType | None:
     return native if native.serves() else None
 
 
+def in_memory(values: Tensor) -> bool:
+    """Whether there are numbers in memory behind this tensor: not in a trace, in torch.func, in a stand-in."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return type(values) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(values)
+
+
 def kernels_for(values: Tensor) -> ModuleType | None:
     """The module of kernels, or None where torch's own operations have to do."""
     if values.is_cuda:
         return _triton() if values.dtype in (torch.float32, torch.bfloat16) else None
-    if values.device.type != "cpu" or values.dtype != torch.float32:
+    if values.device.type != "cpu" or values.dtype != torch.float32 or not in_memory(values):
         return None
-    # C wants numbers in memory: not those of a trace, of torch.func, or of a tensor's stand-in.
-    plain = type(values) in (Tensor, nn.Parameter) and not is_functorch_wrapped_tensor(values)
-    return None if torch.compiler.is_compiling() or not plain else _native()
+    return _native()

@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["HEADS", "adam_", "add_bias_", "linear_in_x", "rectify_back", "scale_rows_"]
+__all__ = ["HEADS", "adam_", "add_bias_", "flushes", "linear_in_x", "rectify_back", "scale_rows_"]
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 BLOCK = 1024  # numbers a program takes at once
@@ -140,8 +140,8 @@ def _linear_in_x(
     tl.store(value + row, tl.sum(held, 1), mask=row < rows)
 
 
-def linear_in_x(x: Tensor, eta: Tensor, head: str) -> tuple[Tensor, Tensor]:
-    """For x (B, F) and eta (..., B, F): the sums (..., B), float32, and the slopes, like eta."""
+def linear_in_x(x: Tensor, eta: Tensor, head: str, slopes: bool = True) -> tuple[Tensor, Tensor]:
+    """For x (B, F) and eta (..., B, F): the sums (..., B), float32, and the slopes, like eta, asked for or not."""
     value = torch.empty(eta.shape[:-1], dtype=torch.float32, device=eta.device)
     slope = torch.empty_like(eta)
     points, features = x.shape
@@ -173,6 +173,11 @@ def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:
     tile, columns = _tile(WIDE, features)
     _scale_rows[(triton.cdiv(rows, tile),)](values, factor, rows, features, ROWS=tile, COLUMNS=columns)
     return values
+
+
+def flushes() -> bool:
+    """Whether subnormal numbers cost no more than others: a GPU does not mind them."""
+    return True
 
 
 @triton.jit

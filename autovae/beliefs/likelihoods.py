@@ -56,7 +56,7 @@ from autovae.beliefs.likelihood_masses import (
     sum_of_logs,
     tilted_bins_sum,
 )
-from autovae.fused import kernels_for
+from autovae.fused import in_memory, kernels_for
 from autovae.tables import lookup, unknown
 
 __all__ = ["LIKELIHOODS", "Likelihood", "check_support"]
@@ -237,12 +237,12 @@ class LinearInX(Likelihood):
     def _fused_sum(self, x: Tensor, params: Tensor) -> Tensor | None:
         """`log_prob_sum` by one kernel, or None where there is none."""
         kernels = kernels_for(params)
-        if kernels is None or x.dim() != 2 or params.shape[-2:] != x.shape:
+        if kernels is None or x.dim() != 2 or params.shape[-2:] != x.shape or x.requires_grad or not in_memory(x):
             return None
         if params.requires_grad and torch.is_grad_enabled():
             result: Tensor = _FusedSum.apply(x, params, self.name, kernels)
             return result
-        value: Tensor = kernels.linear_in_x(x.contiguous(), params.contiguous(), self.name)[0]
+        value: Tensor = kernels.linear_in_x(x.contiguous(), params.contiguous(), self.name, slopes=False)[0]
         return value
 
 

@@ -29,7 +29,7 @@ NEUTRAL = {"binary": 0.5, "unit": 0.5, "real": 0.0}  # what a network sees in pl
 def network_input(x: Tensor, data: Data, mask: Tensor | None = None) -> Tensor:
     """float32 input of the encoder. Unobserved entries (mask False) are 1/2, or 0 (the mean) for real data."""
     if data.support == "unit":
-        values = (x.to(torch.float32) + 0.5) / data.levels
+        values = x.to(torch.float32, copy=True).add_(0.5).div_(data.levels)
     else:
         values = x.to(torch.float32)
     return values if mask is None else torch.where(mask, values, NEUTRAL[data.support])

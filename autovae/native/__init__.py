@@ -22,7 +22,7 @@ from torch import Tensor
 
 from autovae.native.library import load_library
 
-__all__ = ["HEADS", "adam_", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
+__all__ = ["HEADS", "adam_", "flushes", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 
@@ -43,7 +43,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.adam.argtypes = [_whole, _whole, *[_at] * 5, _whole, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
     for function in (found.linear_in_x, found.scale_rows, found.rectify_back, found.adam):
         function.restype = None
-    if found.products_ready():
+    if hasattr(found, "products"):
         flag, factor = ctypes.c_int, (_at, _whole, _whole, ctypes.c_int)
         found.products.argtypes = [*[_whole] * 4, *factor, *factor, _at, _whole, _at, flag, _at, _at, _whole]
     return found
@@ -61,6 +61,11 @@ def multiplies() -> bool:
     return found is not None and bool(found.products_ready())
 
 
+def flushes() -> bool:
+    """Whether `adam_` takes subnormal numbers for zero."""
+    return bool(_library().flushes())
+
+
 def _library() -> ctypes.CDLL:
     found = _functions()
     if found is None:
@@ -68,42 +73,51 @@ def _library() -> ctypes.CDLL:
     return found
 
 
-def _address(values: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
-    """Where numbers lie that C may read or write: of the right type, one after the other."""
+def _address(values: Tensor | None, numbers: int, dtype: torch.dtype = torch.float32) -> int | None:
+    """Where numbers lie that C may read or write: in memory, so many, of the right type, one after the other."""
     if values is None:
         return None
-    if values.dtype != dtype or not values.is_contiguous():
+    if values.dtype != dtype or not values.is_contiguous() or values.device.type != "cpu" or values.numel() != numbers:
         form = "contiguous" if values.is_contiguous() else "not contiguous"
-        raise ValueError(f"got a tensor of {values.dtype}, {form}, expected {dtype}, contiguous")
+        raise ValueError(
+            f"got {values.numel()} numbers of {values.dtype} on {values.device}, {form}, "
+            f"expected {numbers} of {dtype}, contiguous, on a CPU"
+        )
     return values.data_ptr()
 
 
 def linear_in_x(x: Tensor, eta: Tensor, head: str, slopes: bool = True) -> tuple[Tensor, Tensor]:
     """For x (B, F) and eta (..., B, F): the sums (..., B), and the slopes, like eta (empty unless asked for)."""
-    value = torch.empty(eta.shape[:-1])
-    slope = torch.empty_like(eta) if slopes else torch.empty(0)
-    points, features = x.shape
+    value = eta.new_empty(eta.shape[:-1])
+    slope = torch.empty_like(eta) if slopes else eta.new_empty(0)
+    rows, (points, features) = value.numel(), x.shape
+    if eta.shape[-2:] != x.shape:
+        raise ValueError(
+            f"got x of shape {tuple(x.shape)} for logits of shape {tuple(eta.shape)}, expected (..., B, F)"
+        )
     x = x.to(eta.dtype)  # named: what has no name is gone before C reads it
     _library().linear_in_x(
-        HEADS[head], value.numel(), points, features, _address(x), _address(eta), _address(value),
-        _address(slope) if slopes else None, torch.get_num_threads(),
+        HEADS[head], rows, points, features, _address(x, points * features), _address(eta, rows * features),
+        _address(value, rows), _address(slope, rows * features) if slopes else None, torch.get_num_threads(),
     )  # fmt: skip
     return value, slope
 
 
 def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:
     """values (..., F) times factor (...), in place."""
-    threads = torch.get_num_threads()
-    _library().scale_rows(factor.numel(), values.shape[-1], _address(values), _address(factor), threads)
+    rows, features, threads = factor.numel(), values.shape[-1], torch.get_num_threads()
+    _library().scale_rows(rows, features, _address(values, rows * features), _address(factor, rows), threads)
     return values
 
 
 def rectify_back(g: Tensor, h: Tensor) -> Tensor:
     """Sets g to 0 where h is not positive, both (P, N, F), and gives its sum over rows, (P, 1, F)."""
     members, rows, features = g.shape
-    sums = torch.empty(members, 1, features)
-    threads = torch.get_num_threads()
-    _library().rectify_back(members, rows, features, _address(g), _address(h), _address(sums), threads)
+    sums, size = g.new_empty(members, 1, features), g.numel()
+    _library().rectify_back(
+        members, rows, features, _address(g, size), _address(h, size), _address(sums, members * features),
+        torch.get_num_threads(),
+    )  # fmt: skip
     return sums
 
 
@@ -123,12 +137,16 @@ def adam_(
     Members of `narrow` may lie apart from each other, each is contiguous.
     rates (P,); corrections (2,) holds 1 - beta^t for both betas, t the number of this step.
     """
-    first, second = corrections.tolist()
+    (first, second), members, size = corrections.tolist(), len(values), values.numel()
+    if narrow is not None and (narrow.dtype != torch.bfloat16 or not narrow[0].is_contiguous()):
+        raise ValueError(f"got copies of {narrow.dtype}, strides {narrow.stride()}, expected bfloat16, each contiguous")
     _library().adam(
-        len(values), values[0].numel(), _address(values), _address(gradient), _address(means), _address(squares),
-        None if narrow is None else narrow.data_ptr(), 0 if narrow is None else narrow.stride(0), _address(rates),
+        members, size // members, _address(values, size), _address(gradient, size), _address(means, size),
+        _address(squares, size), None if narrow is None else narrow.data_ptr(),
+        0 if narrow is None else narrow.stride(0), _address(rates, members),
         1 / first, *betas, second**0.5, epsilon, torch.get_num_threads(),
     )  # fmt: skip
+    torch.autograd.graph.increment_version(values)  # a graph that saved them is stale now
 
 
 def product(
@@ -143,15 +161,23 @@ def product(
     """a b, (M, N) of a (M, K) and b (K, N), or of each member of (P, M, K) and (P, K, N); relative error some 4e-6.
 
     Rows or columns of a factor lie side by side; members that share a factor may share its memory. Then, in this order:
-    `bias` (N) is added, negative results become 0 where `rectify`, those are 0 where `kept` (M, N) is not positive, and
-    `sums` (N) becomes their sums over rows. All of these may have members too; out, kept and sums are contiguous.
+    `bias` (1, N) is added, negative results become 0 where `rectify`, those are 0 where `kept` (M, N) is not positive,
+    and `sums` (1, N) becomes their sums over rows; each for every member, contiguous like `out`. What is infinite in a
+    factor becomes nan, since its low half does.
     """
-    members = len(a) if a.dim() == 3 else 1
+    if not multiplies():
+        raise RuntimeError("this processor has no matrix unit, or there is no compiled library: ask multiplies() first")
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
-    out = torch.empty(*a.shape[:-1], n) if out is None else out
+    if a.dim() not in (2, 3) or a.shape[:-2] != b.shape[:-2] or k != b.shape[-2] or not k:
+        raise ValueError(
+            f"got factors of shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (M, K), (K, N) with K > 0"
+        )
+    members = len(a) if a.dim() == 3 else 1
+    out = a.new_empty(*a.shape[:-1], n) if out is None else out
+    whole, wide = members * m * n, members * n
     failed = _library().products(
-        members, m, n, k, *_factor(a), *_factor(b), _address(out), m * n, _address(bias), rectify, _address(kept),
-        _address(sums), torch.get_num_threads(),
+        members, m, n, k, *_factor(a), *_factor(b), _address(out, whole), m * n, _address(bias, wide), rectify,
+        _address(kept, whole), _address(sums, wide), torch.get_num_threads(),
     )  # fmt: skip
     if failed:
         raise MemoryError(f"no room for the tiles of a product of {k} columns and {n} columns")
@@ -162,8 +188,9 @@ def _factor(values: Tensor) -> tuple[int, int, int, bool]:
     """Where it lies, numbers from member to member and from row to row in memory, whether those rows are columns."""
     *outer, rows, columns = values.stride()
     turned = columns != 1
-    if values.dtype != torch.float32 or (turned and rows != 1):
+    if values.dtype != torch.float32 or values.device.type != "cpu" or (turned and rows != 1):
         raise ValueError(
-            f"got a factor of {values.dtype}, strides {values.stride()}, expected float32, rows or columns side by side"
+            f"got a factor of {values.dtype} on {values.device}, strides {values.stride()}, expected float32 on a CPU, rows "
+            "or columns side by side"
         )
     return values.data_ptr(), outer[0] if outer else 0, columns if turned else rows, turned

@@ -16,6 +16,15 @@
 #endif
 
 #define EXPORT __attribute__((visibility("default")))
+/* Whether `adam` takes subnormal numbers for zero. */
+EXPORT int flushes(void) {
+#if defined(__SSE__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 #define SHARED 32768 /* numbers below which threads would rather wait for each other than work */
 
 /* log of the integral of exp(x eta) over [0, 1], less max(eta, 0), and its derivative; a = |eta|, e = exp(-a).
@@ -89,7 +98,7 @@ EXPORT void rectify_back(long members, long rows, long features, float *g, const
             float *at = g + (member * rows + row) * features + first;
             const float *above = h + (member * rows + row) * features + first;
             for (long j = 0; j < count; j++) {
-                float v = above[j] > 0 ? at[j] : 0;
+                float v = above[j] <= 0 ? 0 : at[j];
                 at[j] = v;
                 held[j] += v;
             }
@@ -108,8 +117,8 @@ static inline uint16_t narrowed(float x) {
 /* A rate for each of `members` parts of `size` numbers; grow is 1 / (1 - beta1^t), shrink sqrt(1 - beta2^t). Parts of
    `narrow`, which may be missing, begin `apart` numbers from each other. */
 EXPORT void adam(long members, long size, float *values, const float *gradient, float *means, float *squares,
-                 uint16_t *narrow, long apart, const float *rates, double grow, double beta1, double beta2, double shrink,
-                 float epsilon, long threads) {
+                 uint16_t *narrow, long apart, const float *rates, double grow, double beta1, double beta2,
+                 double shrink, float epsilon, long threads) {
     /* rounded last: 1 - beta2 of a rounded beta2 is wrong in the fifth digit */
     const float keep1 = beta1, keep2 = beta2, more1 = 1 - beta1, more2 = 1 - beta2, inverse = 1 / shrink;
     long block = 1 << 14, blocks = (size + block - 1) / block;

@@ -127,6 +127,9 @@ static void pack(const float *s, long apart, long rows, long columns, int pairs,
     }
 }
 
+/* Compilers are not told that the unit reads memory: what was written before is to be there. */
+#define WRITTEN __asm__ volatile("" ::: "memory")
+
 /* Registers 0 to 3 hold sums, 4 and 5 tiles of A, 6 and 7 of B. */
 #define LOAD(tile, from) _tile_loadd(tile, from, 64)
 #define MULTIPLY                                   \
@@ -137,6 +140,7 @@ static void pack(const float *s, long apart, long rows, long columns, int pairs,
 
 static inline __attribute__((always_inline)) void multiply(const char *a, const char *b, long steps, int two_a,
                                                            int two_b) {
+    WRITTEN;
     for (long k = 0; k < steps; k++, a += STEP, b += STEP) {
         LOAD(4, a);
         if (two_a) LOAD(5, a + TILE);
@@ -160,9 +164,11 @@ static void leave(void *room) {
     free(((Room *)room)->at);
     free(room);
 }
-static void make_key(void) { pthread_key_create(&room_key, leave); }
+static int have_key;
+static void make_key(void) { have_key = !pthread_key_create(&room_key, leave); }
 static char *room_for(size_t size) {
     pthread_once(&once, make_key);
+    if (!have_key) return NULL;
     Room *room = pthread_getspecific(room_key);
     if (!room) {
         room = calloc(1, sizeof *room);
@@ -216,7 +222,7 @@ static void finish(const Product *p, long m, long n, const float *box, float *su
             if (p->rectify) v = _mm512_max_ps(zero, v); /* nan stays */
             if (p->kept) {
                 __m512 above = _mm512_maskz_loadu_ps(mask, p->kept + (m + i) * p->kept_apart + n);
-                v = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(above, zero, _CMP_GT_OQ), v);
+                v = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(above, zero, _CMP_NLE_UQ), v);
             }
             _mm512_mask_storeu_ps(p->c + (m + i) * p->c_apart + n, mask, v);
             sum = _mm512_add_ps(sum, v);
@@ -245,6 +251,7 @@ static void block(const Product *p, long m, long n, const char *a, const char *b
                 }
         const float *from = whole ? at : box;
         long apart = whole ? p->c_apart : 32;
+        WRITTEN;
         _tile_loadd(0, from, 4 * apart);
         _tile_loadd(1, from + 16, 4 * apart);
         _tile_loadd(2, from + 16 * apart, 4 * apart);
@@ -283,6 +290,7 @@ static int product(const Product *p, long threads) {
         char *a = packed + shared + own * omp_get_thread_num();
         float *box = (float *)(a + STEPS * STEP), *sums = p->sums ? (float *)(a + (STEPS + 1) * STEP) : NULL;
         if (sums) memset(sums, 0, 4 * 32 * (size_t)strips);
+        WRITTEN;
         _tile_loadconfig(&shape);
         for (long part = 0; part < parts; part++) {
             long from = steps * part / parts, count = steps * (part + 1) / parts - from;

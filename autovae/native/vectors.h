@@ -61,7 +61,7 @@ static inline numbers exp_minus(numbers a) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    return (numbers)((bits)p + ((bits)shifted << 23));
+    return pick(a == a, (numbers)((bits)p + ((bits)shifted << 23)), a);
 }
 
 /* log x for normal x > 0, to 1e-7: exponent and a polynomial on [sqrt(1/2), sqrt 2) (Cephes). */

@@ -11,8 +11,8 @@ can be captured.
 Where a gradient has become zero for good (a unit that is never active again), m shrinks by b1 a step until it is
 subnormal, and stays there: b1 times the smallest number rounds to that number. A processor takes many times as long
 over subnormal numbers, and after a thousand steps a fifth of an MNIST-size network's moments are such. Moments too small
-to move a weight are therefore set to zero from time to time, before they get there; our kernel takes subnormal numbers
-for zero at every step.
+to move a weight are therefore set to zero from time to time, before they get there; where it can, our kernel
+takes subnormal numbers for zero at every step instead.
 Reference: Kingma and Ba, Adam: a method for stochastic optimization, 2015.
 """
 
@@ -60,6 +60,7 @@ class StackedAdam:
         self._scratch: list[Tensor] = []
         plain = all(p.is_contiguous() and p.dtype == torch.float32 for p in self.parameters)
         self._kernels = kernels_for(self.parameters[0]) if plain else None
+        self._sweeps = device.type == "cpu" and not (self._kernels is not None and self._kernels.flushes())
         if self._kernels is not None:
             self._betas = torch.tensor(BETAS, dtype=torch.float64, device=device)
             self._powers = self._betas**steps
@@ -112,7 +113,7 @@ class StackedAdam:
         """End a step: gradients that backward passes add to begin anew."""
         for p in self._cleared:
             p.grad = None
-        if self._kernels is None and self._steps.device.type == "cpu" and self.steps % SWEEP == 0:
+        if self._sweeps and self.steps % SWEEP == 0:
             self._sweep()
 
     @torch.no_grad()
