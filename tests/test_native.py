@@ -64,6 +64,19 @@ def test_products_are_exact_whatever_lies_side_by_side(threads, members, rows, t
 
 
 @unit
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_threads_do_not_change_a_product(rows):
+    """Nor does company: a member alone has all threads, in company one."""
+    a, b, found = randn(3, rows, 300), randn(3, 300, 90, seed=1), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found.append(native.product(a, b))
+    torch.set_num_threads(1)
+    assert torch.equal(*found)
+    assert torch.equal(native.product(a[1], b[1]), found[0][1])
+
+
+@unit
 def test_products_take_a_factor_that_members_share():
     x, w = randn(100, 80), randn(3, 80, 90)
     out = torch.empty(3, 100, 90)

@@ -20,15 +20,15 @@ from autovae import native
 
 __all__ = ["affine", "product", "rectified"]
 
-# Below so many rows, columns or terms cutting factors into tiles costs more than it saves. Of points, which are the rows or
-# the terms, every thread that shares a product needs as many: all of them cut the tiles of b before any can begin.
+# Rows, columns and terms below which cutting factors into tiles costs more than it saves. Shapes alone decide, and not how
+# many threads there are: what a member becomes must not depend on whether others train beside it.
 FEWEST = 64
 
 
 def _splits(split: bool, a: Tensor, b: Tensor) -> bool:
     if not split or a.dtype != torch.float32 or a.device.type != "cpu" or 1 not in a.stride()[-2:]:
         return False
-    return min(a.shape[-2:]) >= FEWEST * torch.get_num_threads() and b.shape[-1] >= FEWEST
+    return min(*a.shape[-2:], b.shape[-1]) >= FEWEST
 
 
 def affine(h: Tensor, weight: Tensor, bias: Tensor, rectify: bool, kernels: ModuleType | None, split: bool) -> Tensor:

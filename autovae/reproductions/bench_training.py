@@ -348,7 +348,7 @@ def bench_training(
             with fast_products(products, where) as precision:
                 seconds = _rounds(rounds, count, where, used, data)
             values |= {"threads": used, "precision": precision}
-            head = {"device": str(where), "threads": used, "clock": clock, "precision": precision}
+            head = {"device": str(where), "threads": used, "members": count, "clock": clock, "precision": precision}
             rows += [
                 {**head, "age": age, "batch": batch, "contender": name}
                 | {"seconds_median": statistics.median(times), "seconds_min": min(times), "rounds": rounds}
