@@ -106,7 +106,7 @@ def test_products_keep_what_is_no_number_in_its_row():
     a[3, 5], a[7, 0] = float("nan"), float("inf")
     found = native.product(a, b, bias=torch.zeros(90), rectify=True)
     assert found[3].isnan().all()
-    assert not found[7].isfinite().any() or found[7].isnan().any()
+    assert found[7].isnan().all()  # the low half of what is infinite is no number
     assert found[[i for i in range(70) if i not in (3, 7)]].isfinite().all()
 
 

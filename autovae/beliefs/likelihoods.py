@@ -240,10 +240,8 @@ class LinearInX(Likelihood):
         if kernels is None or x.dim() != 2 or params.shape[-2:] != x.shape or x.requires_grad or not in_memory(x):
             return None
         if params.requires_grad and torch.is_grad_enabled():
-            result: Tensor = _FusedSum.apply(x, params, self.name, kernels)
-            return result
-        value: Tensor = kernels.linear_in_x(x.contiguous(), params.contiguous(), self.name, slopes=False)[0]
-        return value
+            return _FusedSum.apply(x, params, self.name, kernels)  # type: ignore[no-any-return]
+        return kernels.linear_in_x(x.contiguous(), params.contiguous(), self.name, slopes=False)[0]  # type: ignore[no-any-return]
 
 
 class Bernoulli(LinearInX):

@@ -191,24 +191,25 @@ typedef struct {
     int a_turned, b_turned, rectify;
 } Product;
 
-static void pack_b(const Product *p, long strip, long from, long steps, char *to) {
+/* The tiles of a strip of 32 rows of A, or 32 columns of B, over some steps of the common axis, of which k are there.
+   A strip lies along memory's rows (A as it is, B turned), or across them. */
+static void pack_strip(const float *s, long apart, int along, int turned, long count, long k, long strip, long from,
+                       long steps, char *to) {
     for (long t = 0; t < steps; t++, to += STEP)
         for (long half = 0; half < 2; half++) {
-            long n = 32 * strip + 16 * half, k = 32 * (from + t);
-            if (n >= p->n) continue;
-            if (p->b_turned) pack(p->b + n * p->b_apart + k, p->b_apart, p->n - n, p->k - k, 0, 1, to + half * TILE);
-            else pack(p->b + k * p->b_apart + n, p->b_apart, p->k - k, p->n - n, 1, 0, to + half * TILE);
+            long i = 32 * strip + 16 * half, j = 32 * (from + t);
+            if (i >= count) continue;
+            if (along) pack(s + i * apart + j, apart, count - i, k - j, 0, turned, to + half * TILE);
+            else pack(s + j * apart + i, apart, k - j, count - i, 1, turned, to + half * TILE);
         }
 }
 
 static void pack_a(const Product *p, long strip, long from, long steps, char *to) {
-    for (long t = 0; t < steps; t++, to += STEP)
-        for (long half = 0; half < 2; half++) {
-            long m = 32 * strip + 16 * half, k = 32 * (from + t);
-            if (m >= p->m) continue;
-            if (p->a_turned) pack(p->a + k * p->a_apart + m, p->a_apart, p->k - k, p->m - m, 1, 1, to + half * TILE);
-            else pack(p->a + m * p->a_apart + k, p->a_apart, p->m - m, p->k - k, 0, 0, to + half * TILE);
-        }
+    pack_strip(p->a, p->a_apart, !p->a_turned, p->a_turned, p->m, p->k, strip, from, steps, to);
+}
+
+static void pack_b(const Product *p, long strip, long from, long steps, char *to) {
+    pack_strip(p->b, p->b_apart, p->b_turned, p->b_turned, p->n, p->k, strip, from, steps, to);
 }
 
 /* What becomes of a block of sums, 32 x 32 in the box: bias, rectifier, mask and column sums, and its place in C. */
