@@ -130,29 +130,44 @@ static void pack(const float *s, long apart, long rows, long columns, int pairs,
 /* Compilers are not told that the unit reads memory: what was written before is to be there. */
 #define WRITTEN __asm__ volatile("" ::: "memory")
 
+/* What stands between two instructions of the unit: a part of B's next tiles is asked for. Some processors hold the unit
+   back where its instructions follow each other closely; with eight others in between it takes 11 ns for one instead of
+   18, and a step 250 instead of 370. Where it is not held back they cost nothing, since it takes 16 cycles for each. */
+static inline __attribute__((always_inline)) void ease(const char *soon) {
+    for (int line = 0; line < 6; line++) _mm_prefetch(soon + 64 * line, _MM_HINT_T0);
+    __asm__ volatile("nop\n\tnop\n\tnop\n\tnop");
+}
+
 /* Registers 0 to 3 hold sums, 4 and 5 tiles of A, 6 and 7 of B. */
 #define LOAD(tile, from) _tile_loadd(tile, from, 64)
-#define MULTIPLY                                   \
-    _tile_dpbf16ps(0, 4, 6);                       \
-    if (two_b) _tile_dpbf16ps(1, 4, 7);            \
-    if (two_a) _tile_dpbf16ps(2, 5, 6);            \
-    if (two_a && two_b) _tile_dpbf16ps(3, 5, 7)
+#define EASED(c, a, b)          \
+    {                           \
+        _tile_dpbf16ps(c, a, b); \
+        ease(soon);             \
+        soon += 6 * 64;         \
+    }
+#define MULTIPLY                            \
+    EASED(0, 4, 6)                          \
+    if (two_b) EASED(1, 4, 7)               \
+    if (two_a) EASED(2, 5, 6)               \
+    if (two_a && two_b) EASED(3, 5, 7)
 
 static inline __attribute__((always_inline)) void multiply(const char *a, const char *b, long steps, int two_a,
                                                            int two_b) {
     WRITTEN;
     for (long k = 0; k < steps; k++, a += STEP, b += STEP) {
+        const char *soon = b + STEP;
         LOAD(4, a);
         if (two_a) LOAD(5, a + TILE);
         LOAD(6, b + 2 * TILE);
         if (two_b) LOAD(7, b + 3 * TILE);
-        MULTIPLY;
+        MULTIPLY
         LOAD(6, b);
         if (two_b) LOAD(7, b + TILE);
-        MULTIPLY;
+        MULTIPLY
         LOAD(4, a + 2 * TILE);
         if (two_a) LOAD(5, a + 3 * TILE);
-        MULTIPLY;
+        MULTIPLY
     }
 }
 
