@@ -21,17 +21,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifdef _OPENMP
-extern int omp_get_thread_num(void), omp_get_num_threads(void);
-#else
-static int omp_get_thread_num(void) { return 0; }
-static int omp_get_num_threads(void) { return 1; }
-#endif
-
 #define TILE 1024        /* bytes */
 #define STEP (4 * TILE)  /* of two tiles side by side, high and low */
 #define STEPS 8          /* of 32 along the common axis: their tiles of A are 32 KB */
-#define MOST_THREADS 64
 
 /* The system lends the unit to a process that asks. */
 EXPORT int products_ready(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18) == 0; }
@@ -201,7 +193,7 @@ static char *room_for(size_t size) {
 typedef struct {
     const float *a, *b, *bias, *kept;
     float *c, *sums;
-    long a_apart, b_apart, c_apart, kept_apart;
+    long a_apart, b_apart, c_apart; /* `kept` lies like C */
     long m, n, k;
     int a_turned, b_turned, rectify;
 } Product;
@@ -228,7 +220,7 @@ static void pack_b(const Product *p, long strip, long from, long steps, char *to
 }
 
 /* What becomes of a block of sums, 32 x 32 in the box: bias, rectifier, mask and column sums, and its place in C. */
-static void finish(const Product *p, long m, long n, const float *box, float *sums) {
+static void finish(const Product *p, long m, long n, const float *box) {
     long rows = p->m - m < 32 ? p->m - m : 32;
     for (long half = 0; half < 2 && n < p->n; half++, n += 16) {
         __mmask16 mask = first(p->n - n);
@@ -237,22 +229,23 @@ static void finish(const Product *p, long m, long n, const float *box, float *su
             __m512 v = _mm512_add_ps(_mm512_load_ps(box + 32 * i + 16 * half), bias);
             if (p->rectify) v = _mm512_max_ps(zero, v); /* nan stays */
             if (p->kept) {
-                __m512 above = _mm512_maskz_loadu_ps(mask, p->kept + (m + i) * p->kept_apart + n);
+                __m512 above = _mm512_maskz_loadu_ps(mask, p->kept + (m + i) * p->c_apart + n);
                 v = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(above, zero, _CMP_NLE_UQ), v);
             }
             _mm512_mask_storeu_ps(p->c + (m + i) * p->c_apart + n, mask, v);
             sum = _mm512_add_ps(sum, v);
         }
-        if (sums) _mm512_mask_storeu_ps(sums + n, mask, _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, sums + n)));
+        if (!p->sums) continue;
+        _mm512_mask_storeu_ps(p->sums + n, mask, _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, p->sums + n)));
     }
 }
 
 /* One block of C over a part of the common axis; `box` is 32 x 32 numbers of room. */
 static void block(const Product *p, long m, long n, const char *a, const char *b, long steps, int begins, int ends,
-                  float *box, float *sums) {
+                  float *box) {
     int two_a = p->m - m > 16, two_b = p->n - n > 16, whole = p->m - m >= 32 && p->n - n >= 32;
     float *at = p->c + m * p->c_apart + n;
-    int finished = ends && (p->bias || p->rectify || p->kept || sums), straight = whole && !finished;
+    int finished = ends && (p->bias || p->rectify || p->kept || p->sums), straight = whole && !finished;
     if (begins) {
         _tile_zero(0);
         _tile_zero(1);
@@ -284,70 +277,83 @@ static void block(const Product *p, long m, long n, const char *a, const char *b
     _tile_stored(2, to + 16 * apart, 4 * apart);
     _tile_stored(3, to + 16 * apart + 16, 4 * apart);
     if (straight) return;
-    if (finished) finish(p, m, n, box, sums);
+    if (finished) finish(p, m, n, box);
     else
         for (long i = 0; i < 32 && i < p->m - m; i++)
             for (long j = 0; j < 32; j += 16)
                 _mm512_mask_storeu_ps(at + i * p->c_apart + j, first(p->n - n - j), _mm512_load_ps(box + 32 * i + j));
 }
 
-static int product(const Product *p, long threads) {
+/* On this thread alone. 0, or 1 where there is no room. */
+static int product(const Product *p) {
     struct { uint8_t palette, start, none[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {1, 0, {0}, {0}, {0}};
     for (int i = 0; i < 8; i++) {
         shape.bytes[i] = 64;
         shape.rows[i] = 16;
     }
     long steps = (p->k + 31) / 32, strips = (p->n + 31) / 32, parts = (steps + STEPS - 1) / STEPS;
-    size_t own = (STEPS + 1) * STEP + 4 * 32 * (size_t)strips, shared = (size_t)strips * STEPS * STEP;
-    char *packed = room_for(shared + own * threads);
-    if (!packed) return 1;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        char *a = packed + shared + own * omp_get_thread_num();
-        float *box = (float *)(a + STEPS * STEP), *sums = p->sums ? (float *)(a + (STEPS + 1) * STEP) : NULL;
-        if (sums) memset(sums, 0, 4 * 32 * (size_t)strips);
-        WRITTEN;
-        _tile_loadconfig(&shape);
-        for (long part = 0; part < parts; part++) {
-            long from = steps * part / parts, count = steps * (part + 1) / parts - from;
-#pragma omp for
-            for (long strip = 0; strip < strips; strip++) pack_b(p, strip, from, count, packed + strip * count * STEP);
-#pragma omp for
-            for (long strip = 0; strip < (p->m + 31) / 32; strip++) {
-                pack_a(p, strip, from, count, a);
-                for (long other = 0; other < strips; other++) {
-                    const char *b = packed + other * count * STEP;
-                    block(p, 32 * strip, 32 * other, a, b, count, !part, part == parts - 1, box, sums);
-                }
-            }
-        }
-        _tile_release();
-        if (sums) {
-#pragma omp single
-            for (int other = 0; other < omp_get_num_threads(); other++) {
-                const float *found = (const float *)(packed + shared + own * other + (STEPS + 1) * STEP);
-                for (long j = 0; j < p->n; j++) p->sums[j] = other ? p->sums[j] + found[j] : found[j];
+    char *a = room_for((STEPS + 1) * STEP + (size_t)strips * STEPS * STEP), *packed = a + (STEPS + 1) * STEP;
+    if (!a) return 1;
+    float *box = (float *)(a + STEPS * STEP);
+    if (p->sums) memset(p->sums, 0, 4 * p->n);
+    WRITTEN;
+    _tile_loadconfig(&shape);
+    for (long part = 0; part < parts; part++) {
+        long from = steps * part / parts, count = steps * (part + 1) / parts - from;
+        for (long strip = 0; strip < strips; strip++) pack_b(p, strip, from, count, packed + strip * count * STEP);
+        for (long strip = 0; strip < (p->m + 31) / 32; strip++) {
+            pack_a(p, strip, from, count, a);
+            for (long other = 0; other < strips; other++) {
+                const char *b = packed + other * count * STEP;
+                block(p, 32 * strip, 32 * other, a, b, count, !part, part == parts - 1, box);
             }
         }
     }
+    _tile_release();
     return 0;
+}
+
+/* Columns, or rows, of a product from `from` to `to`. */
+static Product some(Product p, int rows, long from, long to) {
+    if (rows) {
+        p.a += from * (p.a_turned ? 1 : p.a_apart);
+        p.m = to - from;
+    } else {
+        p.b += from * (p.b_turned ? p.b_apart : 1);
+        p.n = to - from;
+    }
+    long at = from * (rows ? p.c_apart : 1);
+    p.c += at;
+    if (p.kept) p.kept += at;
+    if (p.bias && !rows) p.bias += from;
+    if (p.sums && !rows) p.sums += from;
+    return p;
 }
 
 /* C = A B for each member, with what `finish` does where bias, kept or sums are given. `*_apart` are numbers between
    rows in memory, `*_next` between members; a factor is `turned` where rows in memory are its columns. 0, or 1 where
-   there is no room. */
+   there is no room.
+
+   Threads get members or, where there are too few, strips of the longer side of C: each cuts the other factor for
+   itself, so that nobody waits for another before the end, and sums over rows are found in one order. */
 EXPORT int products(long members, long m, long n, long k, const float *a, long a_next, long a_apart, int a_turned,
                     const float *b, long b_next, long b_apart, int b_turned, float *c, long c_next, const float *bias,
                     int rectify, const float *kept, float *sums, long threads) {
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
-    for (long i = 0; i < members; i++) {
+    int rows = m > n && !sums, failed = 0;
+    long length = rows ? m : n, strips = (length + 31) / 32, parts = members < threads ? threads : 1;
+    if (parts > strips) parts = strips;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic) reduction(| : failed)
+    for (long task = 0; task < members * parts; task++) {
+        long i = task / parts, part = task % parts;
         Product p = {.a = a + i * a_next, .a_apart = a_apart, .a_turned = a_turned, .m = m, .c = c + i * c_next,
                      .b = b + i * b_next, .b_apart = b_apart, .b_turned = b_turned, .n = n, .k = k, .rectify = rectify,
                      .bias = bias ? bias + i * n : NULL, .kept = kept ? kept + i * m * n : NULL,
-                     .sums = sums ? sums + i * n : NULL, .c_apart = n, .kept_apart = n};
-        if (product(&p, threads)) return 1;
+                     .sums = sums ? sums + i * n : NULL, .c_apart = n};
+        long from = 32 * (strips * part / parts), to = 32 * (strips * (part + 1) / parts);
+        p = some(p, rows, from, to < length ? to : length);
+        failed |= product(&p);
     }
-    return 0;
+    return failed;
 }
 
 #else
