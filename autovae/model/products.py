@@ -18,14 +18,15 @@ from torch import Tensor
 
 from autovae import native
 
-__all__ = ["affine", "product", "rectified"]
+__all__ = ["affine", "product", "rectified", "splits"]
 
 # Rows, columns and terms below which cutting factors into tiles costs more than it saves. Shapes alone decide, and not how
 # many threads there are: what a member becomes must not depend on whether others train beside it.
 FEWEST = 64
 
 
-def _splits(split: bool, a: Tensor, b: Tensor) -> bool:
+def splits(split: bool, a: Tensor, b: Tensor) -> bool:
+    """Whether this product is `native.product`'s."""
     if not split or a.dtype != torch.float32 or a.device.type != "cpu" or 1 not in a.stride()[-2:]:
         return False
     return min(*a.shape[-2:], b.shape[-1]) >= FEWEST
@@ -33,7 +34,7 @@ def _splits(split: bool, a: Tensor, b: Tensor) -> bool:
 
 def affine(h: Tensor, weight: Tensor, bias: Tensor, rectify: bool, kernels: ModuleType | None, split: bool) -> Tensor:
     """h W + b in one call, rectified too where that is asked for."""
-    if _splits(split, h, weight):
+    if splits(split, h, weight):
         return native.product(h, weight, bias=bias, rectify=rectify)
     if kernels is None or not h.is_cuda:
         h = (torch.addmm if h.dim() == 2 else torch.baddbmm)(bias, h, weight)
@@ -51,7 +52,7 @@ def _torch(a: Tensor) -> Callable[..., Tensor]:
 
 def product(a: Tensor, b: Tensor, split: bool, out: Tensor | None = None) -> Tensor:
     """a b, in the type of `out` where that is given, which may be wider than the factors'."""
-    if _splits(split, a, b):
+    if splits(split, a, b):
         return native.product(a, b, out=out)
     if out is None:
         return _torch(a)(a, b)
@@ -62,7 +63,7 @@ def product(a: Tensor, b: Tensor, split: bool, out: Tensor | None = None) -> Ten
 
 def rectified(g: Tensor, weight: Tensor, h: Tensor, kernels: ModuleType, split: bool) -> tuple[Tensor, Tensor]:
     """g W^T where h is positive, else 0, and its sums over points in float32."""
-    if _splits(split, g, weight.mT):
+    if splits(split, g, weight.mT):
         sums = g.new_empty(*g.shape[:-2], 1, h.shape[-1])
         return native.product(g, weight.mT, kept=h, sums=sums), sums
     g = _torch(g)(g, weight.mT)

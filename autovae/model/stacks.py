@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from autovae.fused import kernels_for
-from autovae.model.products import affine, product, rectified
+from autovae.model.products import affine, product, rectified, splits
 
 __all__ = ["LinearStack", "ModuleStack", "is_linear", "prepare", "stack"]
 
@@ -224,10 +224,15 @@ def _into_sinks(stack: LinearStack, depth: int, below: Tensor, g: Tensor, sums: 
     """
     weight, bias = stack.sinks[2 * depth : 2 * depth + 2]
     if stack.written:
+        if (factors := stack.factors.pop(depth, None)) is not None:
+            product(*factors, stack.split, out=weight)
         weight += product(below.mT, g, stack.split)
         bias += torch.sum(g, -2, keepdim=True, dtype=bias.dtype) if sums is None else sums
         return
-    product(below.mT, g, stack.split, out=weight)
+    if stack.defers and splits(stack.split, below.mT, g):
+        stack.factors[depth] = below.mT, g
+    else:
+        product(below.mT, g, stack.split, out=weight)
     if sums is None:
         torch.sum(g, -2, keepdim=True, dtype=bias.dtype, out=bias)
     else:
@@ -239,7 +244,8 @@ class LinearStack(nn.Module):
 
     Activations may differ between members at one depth (a saturating first layer): neighbours with one activation form
     one slice of the stack. `own_gradients` gives every parameter a gradient tensor of its own, which the first backward
-    pass after `written = False` overwrites and later ones add to.
+    pass after `written = False` overwrites and later ones add to. Where the stack `defers`, the gradients of some weights
+    are left as `factors` instead, by depth: whoever takes the step takes them out and multiplies as it goes.
     """
 
     def __init__(self, members: Sequence[nn.Sequential], device: torch.device | str = "cpu") -> None:
@@ -260,6 +266,8 @@ class LinearStack(nn.Module):
         self._held: list[Tensor] = []  # the copies with these
         self.sinks: list[Tensor] = []
         self.written = False  # whether the sinks hold gradients of this step
+        self.defers = False
+        self.factors: dict[int, tuple[Tensor, Tensor]] = {}
         self._views: list[tuple[Tensor, Tensor]] = []
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
@@ -313,6 +321,7 @@ class LinearStack(nn.Module):
         """The same parameters, and gradients of its own: for another thread."""
         other = copy.copy(self)
         other.sinks, other.written = [torch.zeros_like(sink) for sink in self.sinks], False
+        other.defers, other.factors = False, {}
         return other
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ r"""Kernels of a training step on a processor, in C: what torch does in several 
     rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
     adam_          a step of Adam with a rate for each member, and the weights in a narrower type for the next products
     product        A B from factors that are sums of two bfloat16 numbers, where the processor has a matrix unit
+    adam_along_    a step of Adam along such a product, which is used where it arises
 
 Tensors are contiguous, (P, N, F) and float32 unless said otherwise. The first four are the same functions as
 `autovae.kernels` has for CUDA; `fused` decides whether they are used. Another type or layout is refused.
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from autovae.native.library import load_library
 
-__all__ = ["HEADS", "adam_", "flushes", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
+__all__ = ["HEADS", "adam_", "adam_along_", "flushes", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 
@@ -45,7 +46,9 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
         function.restype = None
     if hasattr(found, "products"):
         flag, factor = ctypes.c_int, (_at, _whole, _whole, ctypes.c_int)
-        found.products.argtypes = [*[_whole] * 4, *factor, *factor, _at, _whole, _at, flag, _at, _at, _whole]
+        head, real = [*[_whole] * 4, *factor, *factor, _at], ctypes.c_double
+        found.products.argtypes = [*head, _whole, _at, flag, _at, _at, _whole]
+        found.adam_of_products.argtypes = [*head, *[_at] * 4, *[real] * 4, ctypes.c_float, _whole]
     return found
 
 
@@ -149,6 +152,33 @@ def adam_(
     torch.autograd.graph.increment_version(values)  # a graph that saved them is stale now
 
 
+def adam_along_(
+    values: Tensor,
+    factors: tuple[Tensor, Tensor],
+    room: Tensor,
+    means: Tensor,
+    squares: Tensor,
+    rates: Tensor,
+    corrections: Tensor,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> None:
+    """`adam_` along the gradient A B, `product`'s, of values (P, M, N) or of one member's (M, N) factors.
+
+    The gradient passes through `room`, like values, where it has to, and is lost.
+    """
+    a, b = factors
+    members, m, n, k = _sizes(a, b)
+    (first, second), size = corrections.tolist(), members * m * n
+    failed = _library().adam_of_products(
+        members, m, n, k, *_factor(a), *_factor(b), _address(room, size), _address(values, size), _address(means, size),
+        _address(squares, size), _address(rates, members), 1 / first, *betas, second**0.5, epsilon,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    _had_room(failed, k, n)
+    torch.autograd.graph.increment_version(values)
+
+
 def product(
     a: Tensor,
     b: Tensor,
@@ -165,6 +195,19 @@ def product(
     and `sums` (1, N) becomes their sums over rows; each for every member, contiguous like `out`. What is infinite in a
     factor becomes nan, since its low half does.
     """
+    members, m, n, k = _sizes(a, b)
+    out = a.new_empty(*a.shape[:-1], n) if out is None else out
+    whole, wide = members * m * n, members * n
+    failed = _library().products(
+        members, m, n, k, *_factor(a), *_factor(b), _address(out, whole), m * n, _address(bias, wide), rectify,
+        _address(kept, whole), _address(sums, wide), torch.get_num_threads(),
+    )  # fmt: skip
+    _had_room(failed, k, n)
+    return out
+
+
+def _sizes(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
+    """Members, rows and columns of a product and terms of its sums."""
     if not multiplies():
         raise RuntimeError("this processor has no matrix unit, or there is no compiled library: ask multiplies() first")
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
@@ -172,16 +215,12 @@ def product(
         raise ValueError(
             f"got factors of shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (M, K), (K, N) with K > 0"
         )
-    members = len(a) if a.dim() == 3 else 1
-    out = a.new_empty(*a.shape[:-1], n) if out is None else out
-    whole, wide = members * m * n, members * n
-    failed = _library().products(
-        members, m, n, k, *_factor(a), *_factor(b), _address(out, whole), m * n, _address(bias, wide), rectify,
-        _address(kept, whole), _address(sums, wide), torch.get_num_threads(),
-    )  # fmt: skip
+    return len(a) if a.dim() == 3 else 1, m, n, k
+
+
+def _had_room(failed: int, k: int, n: int) -> None:
     if failed:
         raise MemoryError(f"no room for the tiles of a product of {k} columns and {n} columns")
-    return out
 
 
 def _factor(values: Tensor) -> tuple[int, int, int, bool]:

@@ -25,6 +25,7 @@ __all__ = ["load_library"]
 
 HERE = Path(__file__).parent
 SOURCES = ("passes.c", "products.c")
+HEADERS = ("vectors.h", "adam.h")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", "-w")
 # The first that works. OpenMP's functions are torch's own at run time: threads of two kinds would wait for each other.
@@ -59,7 +60,7 @@ def _paths(compiler: str) -> list[Path]:
 
     run = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS)
     parts = [run.stdout.decode(errors="replace"), repr((FLAGS, CHOICES)), platform.machine(), _processor()]
-    parts += [(HERE / name).read_text() for name in (*SOURCES, "vectors.h")]
+    parts += [(HERE / name).read_text() for name in (*SOURCES, *HEADERS)]
     name = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
     return [Path(pooch.os_cache("autovae")) / "native" / f"{name}-{number}.so" for number in range(len(CHOICES))]
 

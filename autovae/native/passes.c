@@ -7,13 +7,8 @@
 
    Loops are shared by `threads` threads where the compiler knows OpenMP and the work is worth it. */
 
-#include <math.h>
-
+#include "adam.h"
 #include "vectors.h"
-
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
 
 #define EXPORT __attribute__((visibility("default")))
 /* Whether `adam` takes subnormal numbers for zero. */
@@ -119,30 +114,18 @@ static inline uint16_t narrowed(float x) {
 EXPORT void adam(long members, long size, float *values, const float *gradient, float *means, float *squares,
                  uint16_t *narrow, long apart, const float *rates, double grow, double beta1, double beta2,
                  double shrink, float epsilon, long threads) {
-    /* rounded last: 1 - beta2 of a rounded beta2 is wrong in the fifth digit */
-    const float keep1 = beta1, keep2 = beta2, more1 = 1 - beta1, more2 = 1 - beta2, inverse = 1 / shrink;
+    const Rule rule = rule_of(beta1, beta2, shrink, epsilon);
     long block = 1 << 14, blocks = (size + block - 1) / block;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && members * size > SHARED)
     for (long part = 0; part < members * blocks; part++) {
         long member = part / blocks, first = part % blocks * block;
         long count = size - first < block ? size - first : block, at = member * size + first;
-        float *restrict p = values + at, *restrict m = means + at, *restrict s = squares + at;
-        const float *restrict g = gradient + at;
         const float rate = rates[member] * grow;
-#if defined(__SSE__) /* numbers too small to be normal become 0, and cost no more than others */
-        unsigned before = _mm_getcsr();
-        _mm_setcsr(before | 0x8040);
-#endif
-        for (long i = 0; i < count; i++) {
-            float mean = keep1 * m[i] + more1 * g[i], square = keep2 * s[i] + more2 * g[i] * g[i];
-            m[i] = mean;
-            s[i] = square;
-            p[i] -= rate * mean / (sqrtf(square) * inverse + epsilon);
-        }
-#if defined(__SSE__)
-        _mm_setcsr(before);
-#endif
+        const unsigned before = flush_small();
+        for (long i = 0; i < count; i += LANES)
+            adam_step(&rule, rate, gradient + at + i, values + at + i, means + at + i, squares + at + i, count - i);
+        flush_as(before);
         if (narrow)
-            for (long i = 0; i < count; i++) narrow[member * apart + first + i] = narrowed(p[i]);
+            for (long i = 0; i < count; i++) narrow[member * apart + first + i] = narrowed(values[at + i]);
     }
 }

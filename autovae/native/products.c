@@ -9,6 +9,7 @@
    columns. Blocks of 2 x 2 tiles of the result stay in the unit's registers over a part of the common axis whose tiles
    of A fit the nearest cache. */
 
+#include "adam.h"
 #include "vectors.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -122,21 +123,29 @@ static void pack(const float *s, long apart, long rows, long columns, int pairs,
 /* Compilers are not told that the unit reads memory: what was written before is to be there. */
 #define WRITTEN __asm__ volatile("" ::: "memory")
 
-/* What stands between two instructions of the unit: a part of B's next tiles is asked for. Some processors hold the unit
-   back where its instructions follow each other closely; with eight others in between it takes 11 ns for one instead of
-   18, and a step 250 instead of 370. Where it is not held back they cost nothing, since it takes 16 cycles for each. */
-static inline __attribute__((always_inline)) void ease(const char *soon) {
-    for (int line = 0; line < 6; line++) _mm_prefetch(soon + 64 * line, _MM_HINT_T0);
+/* Memory that will be wanted: two lines at each place, and then the next two. */
+typedef struct {
+    const char *at[3];
+} Soon;
+
+/* What stands between two instructions of the unit. Some processors hold the unit back where its instructions follow each
+   other closely; with eight others in between it takes 11 ns for one instead of 18, and a step 250 instead of 370. Where
+   it is not held back they cost nothing, since it takes 16 cycles for each. */
+static inline __attribute__((always_inline)) void ease(Soon *soon, long apart) {
+    for (int i = 0; i < 3; i++) {
+        _mm_prefetch(soon->at[i], _MM_HINT_T0);
+        _mm_prefetch(soon->at[i] + 64, _MM_HINT_T0);
+        soon->at[i] += apart;
+    }
     __asm__ volatile("nop\n\tnop\n\tnop\n\tnop");
 }
 
 /* Registers 0 to 3 hold sums, 4 and 5 tiles of A, 6 and 7 of B. */
 #define LOAD(tile, from) _tile_loadd(tile, from, 64)
-#define EASED(c, a, b)          \
-    {                           \
-        _tile_dpbf16ps(c, a, b); \
-        ease(soon);             \
-        soon += 6 * 64;         \
+#define EASED(c, a, b)                   \
+    {                                    \
+        _tile_dpbf16ps(c, a, b);         \
+        ease(&soon, wanted ? 128 : 384); \
     }
 #define MULTIPLY                            \
     EASED(0, 4, 6)                          \
@@ -144,11 +153,15 @@ static inline __attribute__((always_inline)) void ease(const char *soon) {
     if (two_a) EASED(2, 5, 6)               \
     if (two_a && two_b) EASED(3, 5, 7)
 
-static inline __attribute__((always_inline)) void multiply(const char *a, const char *b, long steps, int two_a,
-                                                           int two_b) {
+/* Meanwhile what is `wanted` is asked for, if anything, else B's next tiles. */
+static inline __attribute__((always_inline)) void multiply(const char *a, const char *b, long steps, int two_a, int two_b,
+                                                           Soon *wanted) {
+    Soon soon = {{0}};
+    if (wanted) soon = *wanted;
     WRITTEN;
     for (long k = 0; k < steps; k++, a += STEP, b += STEP) {
-        const char *soon = b + STEP;
+        const char *next = b + STEP;
+        if (!wanted) soon = (Soon){{next, next + 128, next + 256}};
         LOAD(4, a);
         if (two_a) LOAD(5, a + TILE);
         LOAD(6, b + 2 * TILE);
@@ -161,6 +174,7 @@ static inline __attribute__((always_inline)) void multiply(const char *a, const 
         if (two_a) LOAD(5, a + 3 * TILE);
         MULTIPLY
     }
+    if (wanted) *wanted = soon;
 }
 
 /* Room of a thread, given back when the thread ends. */
@@ -196,6 +210,10 @@ typedef struct {
     long a_apart, b_apart, c_apart; /* `kept` lies like C */
     long m, n, k;
     int a_turned, b_turned, rectify;
+    float *values, *means, *squares; /* like C, which is their gradient: a step of Adam in place of C */
+    const float *rates;
+    float rate;
+    Rule rule;
 } Product;
 
 /* The tiles of a strip of 32 rows of A, or 32 columns of B, over some steps of the common axis, of which k are there.
@@ -242,7 +260,7 @@ static void finish(const Product *p, long m, long n, const float *box) {
 
 /* One block of C over a part of the common axis; `box` is 32 x 32 numbers of room. */
 static void block(const Product *p, long m, long n, const char *a, const char *b, long steps, int begins, int ends,
-                  float *box) {
+                  float *box, Soon *wanted) {
     int two_a = p->m - m > 16, two_b = p->n - n > 16, whole = p->m - m >= 32 && p->n - n >= 32;
     float *at = p->c + m * p->c_apart + n;
     int finished = ends && (p->bias || p->rectify || p->kept || p->sums), straight = whole && !finished;
@@ -266,10 +284,11 @@ static void block(const Product *p, long m, long n, const char *a, const char *b
         _tile_loadd(2, from + 16 * apart, 4 * apart);
         _tile_loadd(3, from + 16 * apart + 16, 4 * apart);
     }
-    if (two_a && two_b) multiply(a, b, steps, 1, 1);
-    else if (two_a) multiply(a, b, steps, 1, 0);
-    else if (two_b) multiply(a, b, steps, 0, 1);
-    else multiply(a, b, steps, 0, 0);
+    if (two_a && two_b && wanted) multiply(a, b, steps, 1, 1, wanted);
+    else if (two_a && two_b) multiply(a, b, steps, 1, 1, NULL);
+    else if (two_a) multiply(a, b, steps, 1, 0, NULL);
+    else if (two_b) multiply(a, b, steps, 0, 1, NULL);
+    else multiply(a, b, steps, 0, 0, NULL);
     float *to = straight ? at : box;
     long apart = straight ? p->c_apart : 32;
     _tile_stored(0, to, 4 * apart);
@@ -284,6 +303,16 @@ static void block(const Product *p, long m, long n, const char *a, const char *b
                 _mm512_mask_storeu_ps(at + i * p->c_apart + j, first(p->n - n - j), _mm512_load_ps(box + 32 * i + j));
 }
 
+/* A step of Adam along a strip of C, whose rows lie one after the other, from row m on. */
+static void move(const Product *p, long m, const float *c) {
+    const Rule rule = p->rule; /* not through pointers, that stores could change */
+    const float rate = p->rate;
+    long rows = p->m - m < 32 ? p->m - m : 32, count = rows * p->c_apart, first = m * p->c_apart;
+    float *values = p->values + first, *means = p->means + first, *squares = p->squares + first;
+    for (long i = 0; i < count; i += LANES)
+        adam_step(&rule, rate, c + i, values + i, means + i, squares + i, count - i);
+}
+
 /* On this thread alone. 0, or 1 where there is no room. */
 static int product(const Product *p) {
     struct { uint8_t palette, start, none[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {1, 0, {0}, {0}, {0}};
@@ -292,24 +321,35 @@ static int product(const Product *p) {
         shape.rows[i] = 16;
     }
     long steps = (p->k + 31) / 32, strips = (p->n + 31) / 32, parts = (steps + STEPS - 1) / STEPS;
-    char *a = room_for((STEPS + 1) * STEP + (size_t)strips * STEPS * STEP), *packed = a + (STEPS + 1) * STEP;
+    size_t tiles = (size_t)strips * STEPS * STEP, strip_of_c = p->values ? 4 * 32 * (size_t)p->c_apart : 0;
+    char *a = room_for((STEPS + 1) * STEP + tiles + strip_of_c), *packed = a + (STEPS + 1) * STEP;
     if (!a) return 1;
-    float *box = (float *)(a + STEPS * STEP);
+    float *box = (float *)(a + STEPS * STEP), *held = (float *)(packed + tiles);
+    const unsigned before = p->values ? flush_small() : 0;
     if (p->sums) memset(p->sums, 0, 4 * p->n);
     WRITTEN;
     _tile_loadconfig(&shape);
     for (long part = 0; part < parts; part++) {
         long from = steps * part / parts, count = steps * (part + 1) / parts - from;
         for (long strip = 0; strip < strips; strip++) pack_b(p, strip, from, count, packed + strip * count * STEP);
-        for (long strip = 0; strip < (p->m + 31) / 32; strip++) {
-            pack_a(p, strip, from, count, a);
-            for (long other = 0; other < strips; other++) {
-                const char *b = packed + other * count * STEP;
-                block(p, 32 * strip, 32 * other, a, b, count, !part, part == parts - 1, box);
+        for (long m = 0; m < p->m; m += 32) {
+            int moves = part == parts - 1 && p->values != NULL;
+            Product here = *p;
+            Soon soon;
+            if (moves) {
+                const float *next[3] = {p->values + m * p->c_apart, p->means + m * p->c_apart, p->squares + m * p->c_apart};
+                memcpy(&soon, next, sizeof soon);
+                if (parts == 1) here.c = held - m * p->c_apart; /* what is used here does not go to memory */
             }
+            pack_a(p, m / 32, from, count, a);
+            for (long strip = 0; strip < strips; strip++)
+                block(&here, m, 32 * strip, a, packed + strip * count * STEP, count, !part, part == parts - 1, box,
+                      moves ? &soon : NULL);
+            if (moves) move(p, m, here.c + m * p->c_apart);
         }
     }
     _tile_release();
+    if (p->values) flush_as(before);
     return 0;
 }
 
@@ -324,36 +364,59 @@ static Product some(Product p, int rows, long from, long to) {
     }
     long at = from * (rows ? p.c_apart : 1);
     p.c += at;
+    if (p.values) p.values += at, p.means += at, p.squares += at;
     if (p.kept) p.kept += at;
     if (p.bias && !rows) p.bias += from;
     if (p.sums && !rows) p.sums += from;
     return p;
 }
 
-/* C = A B for each member, with what `finish` does where bias, kept or sums are given. `*_apart` are numbers between
-   rows in memory, `*_next` between members; a factor is `turned` where rows in memory are its columns. 0, or 1 where
-   there is no room.
+/* The products of all members, which begin `*_next` numbers from each other. 0, or 1 where there is no room.
 
    Threads get members or, where there are too few, strips of the longer side of C: each cuts the other factor for
    itself, so that nobody waits for another before the end, and sums over rows are found in one order. */
-EXPORT int products(long members, long m, long n, long k, const float *a, long a_next, long a_apart, int a_turned,
-                    const float *b, long b_next, long b_apart, int b_turned, float *c, long c_next, const float *bias,
-                    int rectify, const float *kept, float *sums, long threads) {
-    int rows = m > n && !sums, failed = 0;
-    long length = rows ? m : n, strips = (length + 31) / 32, parts = members < threads ? threads : 1;
+static int each(long members, const Product *of, long a_next, long b_next, long c_next, long threads) {
+    int rows = of->values || (of->m > of->n && !of->sums), failed = 0;
+    long length = rows ? of->m : of->n, strips = (length + 31) / 32, parts = members < threads ? threads : 1;
     if (parts > strips) parts = strips;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic) reduction(| : failed)
     for (long task = 0; task < members * parts; task++) {
         long i = task / parts, part = task % parts;
-        Product p = {.a = a + i * a_next, .a_apart = a_apart, .a_turned = a_turned, .m = m, .c = c + i * c_next,
-                     .b = b + i * b_next, .b_apart = b_apart, .b_turned = b_turned, .n = n, .k = k, .rectify = rectify,
-                     .bias = bias ? bias + i * n : NULL, .kept = kept ? kept + i * m * n : NULL,
-                     .sums = sums ? sums + i * n : NULL, .c_apart = n};
         long from = 32 * (strips * part / parts), to = 32 * (strips * (part + 1) / parts);
+        Product p = *of;
+        p.a += i * a_next;
+        p.b += i * b_next;
+        p.c += i * c_next;
+        if (p.bias) p.bias += i * p.n;
+        if (p.kept) p.kept += i * p.m * p.n;
+        if (p.sums) p.sums += i * p.n;
+        if (p.values) p.values += i * c_next, p.means += i * c_next, p.squares += i * c_next, p.rate *= p.rates[i];
         p = some(p, rows, from, to < length ? to : length);
         failed |= product(&p);
     }
     return failed;
+}
+
+/* C = A B for each member, with what `finish` does where bias, kept or sums are given. `*_apart` are numbers between
+   rows in memory; a factor is `turned` where rows in memory are its columns. */
+EXPORT int products(long members, long m, long n, long k, const float *a, long a_next, long a_apart, int a_turned,
+                    const float *b, long b_next, long b_apart, int b_turned, float *c, long c_next, const float *bias,
+                    int rectify, const float *kept, float *sums, long threads) {
+    const Product p = {.a = a, .a_apart = a_apart, .a_turned = a_turned, .m = m, .b = b, .b_apart = b_apart,
+                       .b_turned = b_turned, .n = n, .k = k, .c = c, .c_apart = n, .bias = bias, .rectify = rectify,
+                       .kept = kept, .sums = sums};
+    return each(members, &p, a_next, b_next, c_next, threads);
+}
+
+/* A step of Adam along A B, as `adam` takes it: the gradient is used where it arises. `room` is like values. */
+EXPORT int adam_of_products(long members, long m, long n, long k, const float *a, long a_next, long a_apart,
+                            int a_turned, const float *b, long b_next, long b_apart, int b_turned, float *room,
+                            float *values, float *means, float *squares, const float *rates, double grow, double beta1,
+                            double beta2, double shrink, float epsilon, long threads) {
+    const Product p = {.a = a, .a_apart = a_apart, .a_turned = a_turned, .m = m, .b = b, .b_apart = b_apart,
+                       .b_turned = b_turned, .n = n, .k = k, .c = room, .c_apart = n, .values = values, .means = means,
+                       .squares = squares, .rates = rates, .rate = grow, .rule = rule_of(beta1, beta2, shrink, epsilon)};
+    return each(members, &p, a_next, b_next, m * n, threads);
 }
 
 #else

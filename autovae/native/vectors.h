@@ -1,8 +1,13 @@
 /* Sixteen numbers at once, by the vector types of GCC and Clang: whatever the processor has, they become that. */
 #pragma once
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define LANES 16
 
@@ -47,6 +52,28 @@ static inline float sum_of(numbers v) {
     float s = 0;
     for (int i = 0; i < LANES; i++) s += v[i];
     return s;
+}
+
+/* sqrt x and 1 / x for x >= 0, to 2e-7. An approximation and a step of Newton's take a fifth of the exact instruction's time;
+   they go wrong at 0 and infinity, which are left to stand for themselves. */
+static inline numbers root_of(numbers x) {
+#if defined(__AVX512F__)
+    numbers y = (numbers)_mm512_rsqrt14_ps((__m512)x), root = x * y;
+    root += 0.5f * y * (x - root * root);
+    return pick((x > 0.0f) & (x < INFINITY), root, x);
+#else
+    for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
+    return x;
+#endif
+}
+
+static inline numbers inverse_of(numbers x) {
+#if defined(__AVX512F__)
+    numbers y = (numbers)_mm512_rcp14_ps((__m512)x);
+    return pick((x > 0.0f) & (x < INFINITY), y * (2.0f - x * y), y); /* rcp14 has these right */
+#else
+    return 1.0f / x;
+#endif
 }
 
 /* exp(-a) for a >= 0, to 1e-7 relative; below exp(-87) it is that. 2^n exp(r), |r| <= log(2) / 2 (Cephes). */

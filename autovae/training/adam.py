@@ -18,7 +18,7 @@ Reference: Kingma and Ba, Adam: a method for stochastic optimization, 2015.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from torch import Tensor
 from autovae.fused import kernels_for
 
 __all__ = ["StackedAdam"]
+
+Factors = tuple[Tensor, Tensor]  # whose product is a gradient
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -38,7 +40,8 @@ class StackedAdam:
 
     A gradient that is there at the start is taken to be overwritten by every backward pass; the others are cleared
     after the step, since backward passes add to them. `narrow` has a copy of some parameters in another type, which is
-    kept equal to them.
+    kept equal to them. `deferred` gives, for a parameter, its gradient's factors at every step, or None where the gradient
+    was brought itself; only to be used where `takes_factors`.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class StackedAdam:
         rates: Sequence[float],
         steps: int = 0,
         narrow: Sequence[Tensor | None] | None = None,
+        deferred: Mapping[Tensor, Callable[[], Factors | None]] | None = None,
     ) -> None:
         self.parameters = list(parameters)
         self._cleared = [p for p in self.parameters if p.grad is None]
@@ -60,6 +64,8 @@ class StackedAdam:
         self._scratch: list[Tensor] = []
         plain = all(p.is_contiguous() and p.dtype == torch.float32 for p in self.parameters)
         self._kernels = kernels_for(self.parameters[0]) if plain else None
+        self.takes_factors = hasattr(self._kernels, "adam_along_") and not narrow
+        self._deferred = deferred or {}
         self._sweeps = device.type == "cpu" and not (self._kernels is not None and self._kernels.flushes())
         if self._kernels is not None:
             self._betas = torch.tensor(BETAS, dtype=torch.float64, device=device)
@@ -124,19 +130,15 @@ class StackedAdam:
 
     def _by_kernel(self, places: list[int]) -> None:
         assert self._kernels is not None  # whoever calls this has looked
+        rule = (self._rates, self._corrections, BETAS, EPSILON)
         for i in places:
-            if (g := self.parameters[i].grad) is not None:
-                self._kernels.adam_(
-                    self.parameters[i].detach(),
-                    g.contiguous(),
-                    self.means[i],
-                    self.squares[i],
-                    self._narrow[i],
-                    self._rates,
-                    self._corrections,
-                    BETAS,
-                    EPSILON,
-                )
+            p, moments = self.parameters[i], (self.means[i], self.squares[i])
+            if (g := p.grad) is None:
+                continue
+            if (factors := self._deferred[p]() if p in self._deferred else None) is not None:
+                self._kernels.adam_along_(p.detach(), factors, g, *moments, *rule)
+            else:
+                self._kernels.adam_(p.detach(), g.contiguous(), *moments, self._narrow[i], *rule)
 
     def _fused(self, moved: list[Tensor], places: list[int], rate: float) -> None:
         torch._fused_adam_(

@@ -65,6 +65,8 @@ class SplitStep:
 
     def __init__(self, trainer: Trainer, threads: int) -> None:
         self.trainer, self.threads = trainer, threads
+        for chain in (trainer.stack.encoder, trainer.stack.decoder):
+            chain.defers = False  # type: ignore[assignment]
         self._stacks = [trainer.stack, *(_twin(trainer.stack) for _ in range(threads - 1))]
         self._pool = ThreadPoolExecutor(threads - 1, "autovae-part")
         self._shares: list[list[int]] = [[] for _ in range(threads)]  # places of parameters, about as many numbers each

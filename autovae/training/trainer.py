@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,7 +57,15 @@ class Trainer:
         rates = [spec.learning_rate for spec in self.specs]
         copies = {p: copy for chain in self._chains for p, copy in zip(chain.parameters(), chain.copies, strict=False)}
         parameters = [p for _, p in self._named]
-        self.adam = StackedAdam(parameters, rates, self.members[0].steps, [copies.get(p) for p in parameters])
+        narrowed = [copies.get(p) for p in parameters] if copies else None
+        deferred = {
+            weight: partial(chain.factors.pop, depth, None)
+            for chain in self._chains
+            for depth, weight in enumerate(list(chain.parameters())[::2])
+        }
+        self.adam = StackedAdam(parameters, rates, self.members[0].steps, narrowed, deferred)
+        for chain in self._chains:
+            chain.defers = self.adam.takes_factors
         self._take_moments()
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
