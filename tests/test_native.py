@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 import stat
 import subprocess
@@ -20,7 +21,10 @@ import torch
 from autovae import fused, native
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.datasets import load
+from autovae.model.networks import mlp
+from autovae.model.stacks import LinearStack, prepare
 from autovae.native import library as made
+from autovae.native.chains import Chain, Steps
 from autovae.spec import VAESpec
 from autovae.training.adam import StackedAdam
 from autovae.training.loop import fit_population
@@ -128,6 +132,128 @@ def test_products_keep_what_is_no_number_in_its_row():
 def test_what_c_would_read_beyond_is_refused(a, b, more, wrong):
     with pytest.raises(ValueError, match=wrong):
         native.product(a, b, **more)
+
+
+def layers_of(members: int | None, widths: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    outer = [members] if members else []
+    return [(randn(*outer, i, o, seed=i) / i**0.5, randn(*outer, 1, o, seed=o)) for i, o in itertools.pairwise(widths)]
+
+
+@unit
+@pytest.mark.parametrize(("members", "shared"), [(None, True), (3, True), (3, False), (1, False)])
+def test_a_chain_is_its_layers(threads, members, shared):
+    """Forward and back, whether members share what goes in or not."""
+    layers = layers_of(members, [300, 70, 33, 20])
+    x = randn(*([members] if members and not shared else []), 45, 300)
+    chain = Chain(layers)
+    outputs = chain.forward(x)
+    exact = [x.double().requires_grad_()]
+    sums = []
+    for depth, (weight, bias) in enumerate(layers):
+        sums.append(exact[-1] @ weight.double() + bias.double())
+        sums[-1].retain_grad()
+        exact.append(sums[-1].relu() if depth < 2 else sums[-1])
+        assert error(outputs[depth], exact[-1].detach()) < ERROR_LIMIT
+    gradient = randn(*outputs[-1].shape, seed=5)
+    found = [torch.empty_like(bias) for _, bias in layers]
+    slopes, to_x = chain.backward(outputs[:-1], gradient, found, to_x=True)
+    exact[-1].backward(gradient.double())
+    for slope, total, of in zip(slopes, found, sums, strict=True):
+        assert error(slope, of.grad) < ERROR_LIMIT
+        assert error(total, of.grad.sum(-2, keepdim=True)) < 3 * ERROR_LIMIT
+    assert error(to_x.sum(0) if members and shared else to_x, exact[0].grad) < ERROR_LIMIT
+    assert chain.backward(outputs[:-1], gradient, found, to_x=False)[1] is None
+
+
+@unit
+def test_neither_threads_nor_company_change_a_chain():
+    layers, x, gradient = layers_of(3, [90, 300, 40]), randn(3, 100, 90), randn(3, 100, 40)
+
+    def of(layers, x, gradient, count):  # type: ignore[no-untyped-def]
+        torch.set_num_threads(count)
+        chain, sums = Chain(layers), [torch.empty_like(bias) for _, bias in layers]
+        outputs = chain.forward(x)
+        slopes, to_x = chain.backward(outputs[:-1], gradient, sums, to_x=True)
+        torch.set_num_threads(1)
+        return [*outputs, *slopes, *sums, to_x]
+
+    one, two = (of(layers, x, gradient, count) for count in (1, 2))
+    alone = of([(weight[1], bias[1]) for weight, bias in layers], x[1], gradient[1], 2)
+    assert all(torch.equal(a, b) and torch.equal(a[1], c) for a, b, c in zip(one, two, alone, strict=True))
+
+
+@unit
+def test_a_stack_brings_factors_once_and_gradients_when_it_is_used_twice():
+    members = [mlp([64, 80, 48, 40], "relu") for _ in range(2)]
+    stack, plain = LinearStack(members), LinearStack(members)
+    prepare(stack, split=True)
+    stack.defers = True
+    inputs = [randn(50, 64, seed=seed) for seed in (1, 2)]
+    for times in (1, 2):
+        stack.written = False
+        plain.zero_grad()
+        for x in inputs[:times]:
+            for one in (stack, plain):
+                one(x).square().sum().backward()
+        assert set(stack.factors) == ({0, 1, 2} if times == 1 else set())
+        for depth, (a, b) in stack.factors.items():
+            product = a.double() @ b.double()
+            assert error(product, getattr(plain, f"weight_{depth}").grad) < 2 * ERROR_LIMIT
+        names = [name for name, _ in plain.named_parameters() if times == 2 or name.startswith("bias")]
+        for name in names:
+            assert error(getattr(stack, name).grad, getattr(plain, name).grad) < 2 * ERROR_LIMIT
+        stack.factors.clear()
+
+
+@unit
+@pytest.mark.parametrize("terms", [50, 300])
+def test_steps_along_products_are_steps_along_gradients(threads, terms):
+    """Also of more terms than are multiplied at once, and with columns left over."""
+    shapes = [(3, 90, 70), (3, 1, 70), (3, 64, 33)]
+    own, other = ([randn(*shape).requires_grad_() for shape in shapes] for _ in range(2))
+    brought: dict[torch.Tensor, tuple[torch.Tensor, torch.Tensor]] = {}
+    for p in own:
+        p.grad = torch.zeros_like(p)
+    along = StackedAdam(own, [1e-2, 3e-3, 1e-3], deferred={p: functools.partial(brought.pop, p, None) for p in own})
+    by_torch = StackedAdam(other, [1e-2, 3e-3, 1e-3])
+    assert along.takes_factors
+    for step in range(12):
+        for place, (p, q) in enumerate(zip(own, other, strict=True)):
+            a, b = randn(3, terms, p.shape[1], seed=step).mT, randn(3, terms, p.shape[2], seed=100 + step)
+            q.grad = (a.double() @ b.double()).float()
+            if place == 1 or step % 4 == 3:  # brought whole, as after a second pass back
+                p.grad.copy_(q.grad)
+            else:
+                brought[p] = a, b
+        along.step()
+        by_torch.step()
+        assert not brought
+    torch.testing.assert_close(own, other, rtol=1e-4, atol=2e-5)
+    for name in ("means", "squares"):
+        torch.testing.assert_close(getattr(along, name), getattr(by_torch, name), rtol=1e-4, atol=1e-4)
+
+
+@unit
+def test_factors_of_another_shape_are_refused():
+    p = randn(1, 40, 30)
+    steps = Steps([p], [torch.zeros_like(p)], [torch.zeros_like(p)], [torch.zeros_like(p)], torch.ones(1))
+    with pytest.raises(ValueError, match="factors"):
+        steps.take({0: (randn(1, 40, 9), randn(1, 9, 31))}, (0.1, 0.001), (0.9, 0.999), 1e-8)
+
+
+@compiled
+@pytest.mark.parametrize("gradient", [0.0, 1e-30, 1e25, float("inf"), float("nan")])
+def test_steps_at_the_ends_of_the_numbers_are_those_of_torch(gradient):
+    """A square root by approximation is not right at 0 and infinity by itself."""
+    own, other = (torch.ones(1, 40).requires_grad_() for _ in range(2))
+    for p in (own, other):
+        p.grad = torch.full_like(p, gradient)
+    StackedAdam([own], [1e-3]).step()
+    torch._fused_adam_(
+        [other.detach()], [other.grad], [torch.zeros(1, 40)], [torch.zeros(1, 40)], [], [torch.ones(())], lr=1e-3,
+        beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
+    )  # fmt: skip
+    torch.testing.assert_close(own, other, equal_nan=True)
 
 
 @compiled

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from autovae import native
 
-__all__ = ["affine", "product", "rectified", "splits"]
+__all__ = ["FEWEST", "affine", "product", "rectified", "splits"]
 
 # Rows, columns and terms below which cutting factors into tiles costs more than it saves. Shapes alone decide, and not how
 # many threads there are: what a member becomes must not depend on whether others train beside it.
-FEWEST = 64
+FEWEST = 16
 
 
 def splits(split: bool, a: Tensor, b: Tensor) -> bool:

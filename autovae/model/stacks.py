@@ -19,15 +19,17 @@ Not here: which architectures there are (`networks`), what their numbers mean (`
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from autovae.fused import kernels_for
-from autovae.model.products import affine, product, rectified, splits
+from autovae.model.products import FEWEST, affine, product, rectified, splits
+from autovae.native.chains import Chain
 
 __all__ = ["LinearStack", "ModuleStack", "is_linear", "prepare", "stack"]
 
@@ -150,71 +152,109 @@ class _Chain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, stack, *parameters):  # type: ignore[no-untyped-def]
-        layers = stack.layers()
-        ctx.stack, ctx.layers, ctx.shared, ctx.wide = stack, layers, x.dim() == 2, x.dtype
+        ctx.stack, ctx.shared, ctx.wide = stack, x.dim() == 2, x.dtype
         one = stack.size == 1
         h = x if stack.narrow is None else x.to(stack.narrow)
-        ctx.spare = stack.spare
         if stack.spare:
             h = nn.functional.pad(h, (0, stack.spare))
-        if one:
-            h = h if ctx.shared else h.squeeze(0)
-        elif ctx.shared:
-            h = h.expand(stack.size, -1, -1)
+        if one and not ctx.shared:
+            h = h.squeeze(0)
         ctx.kernels = kernels_for(h)
-        kept = [h]
-        for depth, (weight, bias) in enumerate(layers):
-            runs = stack.activations[depth] if depth < len(stack.activations) else []
-            fused = ctx.kernels is not None and _rectifies(runs)
-            h = affine(h, weight, bias, fused, ctx.kernels, stack.split)
-            if runs:
-                h, a = (h, h) if fused else _activate(runs, h, one)
-                kept += [h, a]
-        ctx.save_for_backward(*kept)
+        ctx.whole = stack.whole(h)
+        if ctx.whole is not None:
+            below = [h.contiguous()]
+            below += ctx.whole.forward(below[0])
+            h = below.pop()
+        else:
+            below, h = _forward(ctx, h)
+        ctx.save_for_backward(*below)
         h = h.unsqueeze(0) if one else h
         return h if stack.narrow is None or stack.narrow_outputs else h.to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        stack, layers, kept, split = ctx.stack, ctx.layers, ctx.saved_tensors, ctx.stack.split
-        one, wide = stack.size == 1, ctx.wide
+        stack, below = ctx.stack, ctx.saved_tensors
+        one, needs = stack.size == 1, ctx.needs_input_grad
         g = gradient.squeeze(0) if one else gradient
         g = (g if stack.narrow is None else g.to(stack.narrow)).contiguous()
-        slopes: list[Tensor | None] = [None] * (2 * len(layers))
-        sums: Tensor | None = None  # of g over points, where they were found on the way
-        for depth in reversed(range(len(layers))):
-            below = kept[2 * depth - 1] if depth else kept[0][..., : kept[0].shape[-1] - ctx.spare]
-            here, sums_here, weight = g, sums, layers[depth][0]
-            sums = None
-            if depth:
-                runs = stack.activations[depth - 1]
-                if ctx.kernels is not None and _rectifies(runs):
-                    g, sums = rectified(here, weight, below, ctx.kernels, split)
-                else:
-                    g = product(here, weight.mT, split)
-                    _pull(runs, g, kept[2 * depth - 1], kept[2 * depth], one)
-            elif ctx.needs_input_grad[0]:
-                g = product(here, weight.mT, split)
+        slopes: list[Tensor | None] = [None] * (2 * len(stack.layers()))
+        found = _whole_backward(ctx, below, g) if ctx.whole is not None else _backward(ctx, below, g)
+        for depth, h, g, sums in found:
+            if depth < 0:
+                break
             if stack.sinks:
-                _into_sinks(stack, depth, below, here, sums_here)
-            else:
-                if ctx.needs_input_grad[2 + 2 * depth]:
-                    slopes[2 * depth] = product(below.mT, here, split).to(wide)
-                if ctx.needs_input_grad[3 + 2 * depth]:
-                    sums_here = torch.sum(here, -2, keepdim=True, dtype=wide) if sums_here is None else sums_here
-                    slopes[2 * depth + 1] = sums_here
+                _into_sinks(stack, depth, h, g, sums)
+                continue
+            if needs[2 + 2 * depth]:
+                slopes[2 * depth] = product(h.mT, g, stack.split).to(ctx.wide)
+            if needs[3 + 2 * depth]:
+                slopes[2 * depth + 1] = torch.sum(g, -2, keepdim=True, dtype=ctx.wide) if sums is None else sums
         stack.written = True
         if one:
             slopes = [slope if slope is None else slope.unsqueeze(0) for slope in slopes]
         to_x = None
-        if ctx.needs_input_grad[0]:
-            to_x = g[..., : g.shape[-1] - ctx.spare].to(wide)
+        if needs[0]:
+            to_x = g[..., : g.shape[-1] - stack.spare].to(ctx.wide)
             if ctx.shared and not one:
                 to_x = to_x.sum(0)
             elif one and not ctx.shared:
                 to_x = to_x.unsqueeze(0)
         return to_x, None, *slopes
+
+
+Found = Iterator[tuple[int, Tensor, Tensor, Tensor | None]]
+
+
+def _forward(ctx: Any, h: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Layer by layer: what the backward pass needs, h and a by turns, and what comes out."""
+    stack, one = ctx.stack, ctx.stack.size == 1
+    if ctx.shared and not one:
+        h = h.expand(stack.size, -1, -1)
+    kept = [h]
+    for depth, (weight, bias) in enumerate(stack.layers()):
+        runs = stack.activations[depth] if depth < len(stack.activations) else []
+        fused = ctx.kernels is not None and _rectifies(runs)
+        h = affine(h, weight, bias, fused, ctx.kernels, stack.split)
+        if runs:
+            h, a = (h, h) if fused else _activate(runs, h, one)
+            kept += [h, a]
+    return kept, h
+
+
+def _backward(ctx: Any, kept: Sequence[Tensor], g: Tensor) -> Found:
+    """From the last layer to the first: its place, what went into it, the gradient of its sums, and its sum over points
+    where that was found on the way. Then, with place -1, the gradient of x where it is needed."""
+    stack, sums, layers = ctx.stack, None, ctx.stack.layers()
+    for depth in reversed(range(len(layers))):
+        below = kept[2 * depth - 1] if depth else kept[0][..., : kept[0].shape[-1] - stack.spare]
+        here, sums_here, weight = g, sums, layers[depth][0]
+        sums = None
+        if depth:
+            runs = stack.activations[depth - 1]
+            if ctx.kernels is not None and _rectifies(runs):
+                g, sums = rectified(here, weight, below, ctx.kernels, stack.split)
+            else:
+                g = product(here, weight.mT, stack.split)
+                _pull(runs, g, kept[2 * depth - 1], kept[2 * depth], stack.size == 1)
+        elif ctx.needs_input_grad[0]:
+            g = product(here, weight.mT, stack.split)
+        yield depth, below, here, sums_here
+    if ctx.needs_input_grad[0]:
+        yield -1, kept[0], g, None
+
+
+def _whole_backward(ctx: Any, below: Sequence[Tensor], g: Tensor) -> Found:
+    """The same by one call. Sums over points go where they belong, if nothing is there yet."""
+    stack = ctx.stack
+    direct = stack.sinks and not stack.written
+    sums = stack.sinks[1::2] if direct else [torch.empty_like(bias) for _, bias in stack.layers()]
+    slopes, to_x = ctx.whole.backward(below[1:], g, sums, ctx.needs_input_grad[0])
+    for depth in reversed(range(len(sums))):
+        h = below[depth]
+        yield depth, h if h.dim() == g.dim() else h.expand(stack.size, -1, -1), slopes[depth], sums[depth]
+    if to_x is not None:
+        yield -1, below[0], to_x, None
 
 
 def _into_sinks(stack: LinearStack, depth: int, below: Tensor, g: Tensor, sums: Tensor | None) -> None:
@@ -235,7 +275,7 @@ def _into_sinks(stack: LinearStack, depth: int, below: Tensor, g: Tensor, sums: 
         product(below.mT, g, stack.split, out=weight)
     if sums is None:
         torch.sum(g, -2, keepdim=True, dtype=bias.dtype, out=bias)
-    else:
+    elif sums is not bias:
         bias.copy_(sums)
 
 
@@ -269,6 +309,18 @@ class LinearStack(nn.Module):
         self.defers = False
         self.factors: dict[int, tuple[Tensor, Tensor]] = {}
         self._views: list[tuple[Tensor, Tensor]] = []
+        self._whole: Chain | None = None
+        wide = all(min(weight.shape[-2:]) >= FEWEST for weight in list(self.parameters())[::2])
+        self._plain = wide and len(self.activations) == depth and all(map(_rectifies, self.activations))
+
+    def whole(self, h: Tensor) -> Chain | None:
+        """The chain as one call for what goes in, (N, in) or (P, N, in), where every product is split and every
+        activation a rectifier."""
+        if not self.split or not self._plain or h.shape[-2] < FEWEST or kernels_for(h) is None:
+            return None
+        if self._whole is None:
+            self._whole = Chain(self.layers())
+        return self._whole
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """(weight, bias) of every layer, without the member axis where there is one member, in the products' type."""
@@ -281,13 +333,8 @@ class LinearStack(nn.Module):
         return [(w.to(self.narrow), b.to(self.narrow)) for w, b in self._views]
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        self._views, self.sinks, self.copies, self._held, self.spare = (
-            [],
-            [],
-            [],
-            [],
-            0,
-        )  # the module moves to another device or type
+        self._views, self.sinks, self.copies, self._held = [], [], [], []  # the module moves to another device or type
+        self._whole, self.spare = None, 0
         return super()._apply(fn, recurse)
 
     def own_gradients(self) -> None:

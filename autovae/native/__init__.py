@@ -5,7 +5,6 @@ r"""Kernels of a training step on a processor, in C: what torch does in several 
     rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
     adam_          a step of Adam with a rate for each member, and the weights in a narrower type for the next products
     product        A B from factors that are sums of two bfloat16 numbers, where the processor has a matrix unit
-    adam_along_    a step of Adam along such a product, which is used where it arises
 
 Tensors are contiguous, (P, N, F) and float32 unless said otherwise. The first four are the same functions as
 `autovae.kernels` has for CUDA; `fused` decides whether they are used. Another type or layout is refused.
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from autovae.native.library import load_library
 
-__all__ = ["HEADS", "adam_", "adam_along_", "flushes", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
+__all__ = ["HEADS", "adam_", "flushes", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 
@@ -44,11 +43,12 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.adam.argtypes = [_whole, _whole, *[_at] * 5, _whole, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
     for function in (found.linear_in_x, found.scale_rows, found.rectify_back, found.adam):
         function.restype = None
+    found.adam_steps.argtypes = [_whole, _at, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
     if hasattr(found, "products"):
         flag, factor = ctypes.c_int, (_at, _whole, _whole, ctypes.c_int)
-        head, real = [*[_whole] * 4, *factor, *factor, _at], ctypes.c_double
-        found.products.argtypes = [*head, _whole, _at, flag, _at, _at, _whole]
-        found.adam_of_products.argtypes = [*head, *[_at] * 4, *[real] * 4, ctypes.c_float, _whole]
+        found.products.argtypes = [*[_whole] * 4, *factor, *factor, _at, _whole, _at, flag, _at, _at, _whole]
+        found.chain_forward.argtypes = [*[_whole] * 3, _at, _at, _whole, _at, _whole]
+        found.chain_backward.argtypes = [*[_whole] * 3, *[_at] * 6, _whole]
     return found
 
 
@@ -66,17 +66,17 @@ def multiplies() -> bool:
 
 def flushes() -> bool:
     """Whether `adam_` takes subnormal numbers for zero."""
-    return bool(_library().flushes())
+    return bool(compiled().flushes())
 
 
-def _library() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
     found = _functions()
     if found is None:
         raise RuntimeError("there is no compiled library here (no C compiler, or AUTOVAE_NATIVE=0): ask serves() first")
     return found
 
 
-def _address(values: Tensor | None, numbers: int, dtype: torch.dtype = torch.float32) -> int | None:
+def address(values: Tensor | None, numbers: int, dtype: torch.dtype = torch.float32) -> int | None:
     """Where numbers lie that C may read or write: in memory, so many, of the right type, one after the other."""
     if values is None:
         return None
@@ -99,9 +99,9 @@ def linear_in_x(x: Tensor, eta: Tensor, head: str, slopes: bool = True) -> tuple
             f"got x of shape {tuple(x.shape)} for logits of shape {tuple(eta.shape)}, expected (..., B, F)"
         )
     x = x.to(eta.dtype)  # named: what has no name is gone before C reads it
-    _library().linear_in_x(
-        HEADS[head], rows, points, features, _address(x, points * features), _address(eta, rows * features),
-        _address(value, rows), _address(slope, rows * features) if slopes else None, torch.get_num_threads(),
+    compiled().linear_in_x(
+        HEADS[head], rows, points, features, address(x, points * features), address(eta, rows * features),
+        address(value, rows), address(slope, rows * features) if slopes else None, torch.get_num_threads(),
     )  # fmt: skip
     return value, slope
 
@@ -109,7 +109,7 @@ def linear_in_x(x: Tensor, eta: Tensor, head: str, slopes: bool = True) -> tuple
 def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:
     """values (..., F) times factor (...), in place."""
     rows, features, threads = factor.numel(), values.shape[-1], torch.get_num_threads()
-    _library().scale_rows(rows, features, _address(values, rows * features), _address(factor, rows), threads)
+    compiled().scale_rows(rows, features, address(values, rows * features), address(factor, rows), threads)
     return values
 
 
@@ -117,8 +117,8 @@ def rectify_back(g: Tensor, h: Tensor) -> Tensor:
     """Sets g to 0 where h is not positive, both (P, N, F), and gives its sum over rows, (P, 1, F)."""
     members, rows, features = g.shape
     sums, size = g.new_empty(members, 1, features), g.numel()
-    _library().rectify_back(
-        members, rows, features, _address(g, size), _address(h, size), _address(sums, members * features),
+    compiled().rectify_back(
+        members, rows, features, address(g, size), address(h, size), address(sums, members * features),
         torch.get_num_threads(),
     )  # fmt: skip
     return sums
@@ -143,40 +143,13 @@ def adam_(
     (first, second), members, size = corrections.tolist(), len(values), values.numel()
     if narrow is not None and (narrow.dtype != torch.bfloat16 or not narrow[0].is_contiguous()):
         raise ValueError(f"got copies of {narrow.dtype}, strides {narrow.stride()}, expected bfloat16, each contiguous")
-    _library().adam(
-        members, size // members, _address(values, size), _address(gradient, size), _address(means, size),
-        _address(squares, size), None if narrow is None else narrow.data_ptr(),
-        0 if narrow is None else narrow.stride(0), _address(rates, members),
+    compiled().adam(
+        members, size // members, address(values, size), address(gradient, size), address(means, size),
+        address(squares, size), None if narrow is None else narrow.data_ptr(),
+        0 if narrow is None else narrow.stride(0), address(rates, members),
         1 / first, *betas, second**0.5, epsilon, torch.get_num_threads(),
     )  # fmt: skip
     torch.autograd.graph.increment_version(values)  # a graph that saved them is stale now
-
-
-def adam_along_(
-    values: Tensor,
-    factors: tuple[Tensor, Tensor],
-    room: Tensor,
-    means: Tensor,
-    squares: Tensor,
-    rates: Tensor,
-    corrections: Tensor,
-    betas: tuple[float, float],
-    epsilon: float,
-) -> None:
-    """`adam_` along the gradient A B, `product`'s, of values (P, M, N) or of one member's (M, N) factors.
-
-    The gradient passes through `room`, like values, where it has to, and is lost.
-    """
-    a, b = factors
-    members, m, n, k = _sizes(a, b)
-    (first, second), size = corrections.tolist(), members * m * n
-    failed = _library().adam_of_products(
-        members, m, n, k, *_factor(a), *_factor(b), _address(room, size), _address(values, size), _address(means, size),
-        _address(squares, size), _address(rates, members), 1 / first, *betas, second**0.5, epsilon,
-        torch.get_num_threads(),
-    )  # fmt: skip
-    _had_room(failed, k, n)
-    torch.autograd.graph.increment_version(values)
 
 
 def product(
@@ -195,18 +168,18 @@ def product(
     and `sums` (1, N) becomes their sums over rows; each for every member, contiguous like `out`. What is infinite in a
     factor becomes nan, since its low half does.
     """
-    members, m, n, k = _sizes(a, b)
+    members, m, n, k = sizes(a, b)
     out = a.new_empty(*a.shape[:-1], n) if out is None else out
     whole, wide = members * m * n, members * n
-    failed = _library().products(
-        members, m, n, k, *_factor(a), *_factor(b), _address(out, whole), m * n, _address(bias, wide), rectify,
-        _address(kept, whole), _address(sums, wide), torch.get_num_threads(),
+    failed = compiled().products(
+        members, m, n, k, *layout(a), *layout(b), address(out, whole), m * n, address(bias, wide), rectify,
+        address(kept, whole), address(sums, wide), torch.get_num_threads(),
     )  # fmt: skip
-    _had_room(failed, k, n)
+    had_room(failed, k, n)
     return out
 
 
-def _sizes(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
+def sizes(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
     """Members, rows and columns of a product and terms of its sums."""
     if not multiplies():
         raise RuntimeError("this processor has no matrix unit, or there is no compiled library: ask multiplies() first")
@@ -218,12 +191,12 @@ def _sizes(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
     return len(a) if a.dim() == 3 else 1, m, n, k
 
 
-def _had_room(failed: int, k: int, n: int) -> None:
+def had_room(failed: int, k: int, n: int) -> None:
     if failed:
         raise MemoryError(f"no room for the tiles of a product of {k} columns and {n} columns")
 
 
-def _factor(values: Tensor) -> tuple[int, int, int, bool]:
+def layout(values: Tensor) -> tuple[int, int, int, bool]:
     """Where it lies, numbers from member to member and from row to row in memory, whether those rows are columns."""
     *outer, rows, columns = values.stride()
     turned = columns != 1

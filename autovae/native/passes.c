@@ -7,10 +7,8 @@
 
    Loops are shared by `threads` threads where the compiler knows OpenMP and the work is worth it. */
 
-#include "adam.h"
-#include "vectors.h"
+#include "products.h"
 
-#define EXPORT __attribute__((visibility("default")))
 /* Whether `adam` takes subnormal numbers for zero. */
 EXPORT int flushes(void) {
 #if defined(__SSE__)

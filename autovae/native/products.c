@@ -9,12 +9,9 @@
    columns. Blocks of 2 x 2 tiles of the result stay in the unit's registers over a part of the common axis whose tiles
    of A fit the nearest cache. */
 
-#include "adam.h"
-#include "vectors.h"
+#include "products.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
-#if defined(__linux__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
+#ifdef HAS_UNIT
 
 #include <immintrin.h>
 #include <pthread.h>
@@ -204,18 +201,6 @@ static char *room_for(size_t size) {
     return room->at;
 }
 
-typedef struct {
-    const float *a, *b, *bias, *kept;
-    float *c, *sums;
-    long a_apart, b_apart, c_apart; /* `kept` lies like C */
-    long m, n, k;
-    int a_turned, b_turned, rectify;
-    float *values, *means, *squares; /* like C, which is their gradient: a step of Adam in place of C */
-    const float *rates;
-    float rate;
-    Rule rule;
-} Product;
-
 /* The tiles of a strip of 32 rows of A, or 32 columns of B, over some steps of the common axis, of which k are there.
    A strip lies along memory's rows (A as it is, B turned), or across them. */
 static void pack_strip(const float *s, long apart, int along, int turned, long count, long k, long strip, long from,
@@ -371,11 +356,7 @@ static Product some(Product p, int rows, long from, long to) {
     return p;
 }
 
-/* The products of all members, which begin `*_next` numbers from each other. 0, or 1 where there is no room.
-
-   Threads get members or, where there are too few, strips of the longer side of C: each cuts the other factor for
-   itself, so that nobody waits for another before the end, and sums over rows are found in one order. */
-static int each(long members, const Product *of, long a_next, long b_next, long c_next, long threads) {
+int multiply_each(long members, const Product *of, long a_next, long b_next, long c_next, long threads) {
     int rows = of->values || (of->m > of->n && !of->sums), failed = 0;
     long length = rows ? of->m : of->n, strips = (length + 31) / 32, parts = members < threads ? threads : 1;
     if (parts > strips) parts = strips;
@@ -405,18 +386,7 @@ EXPORT int products(long members, long m, long n, long k, const float *a, long a
     const Product p = {.a = a, .a_apart = a_apart, .a_turned = a_turned, .m = m, .b = b, .b_apart = b_apart,
                        .b_turned = b_turned, .n = n, .k = k, .c = c, .c_apart = n, .bias = bias, .rectify = rectify,
                        .kept = kept, .sums = sums};
-    return each(members, &p, a_next, b_next, c_next, threads);
-}
-
-/* A step of Adam along A B, as `adam` takes it: the gradient is used where it arises. `room` is like values. */
-EXPORT int adam_of_products(long members, long m, long n, long k, const float *a, long a_next, long a_apart,
-                            int a_turned, const float *b, long b_next, long b_apart, int b_turned, float *room,
-                            float *values, float *means, float *squares, const float *rates, double grow, double beta1,
-                            double beta2, double shrink, float epsilon, long threads) {
-    const Product p = {.a = a, .a_apart = a_apart, .a_turned = a_turned, .m = m, .b = b, .b_apart = b_apart,
-                       .b_turned = b_turned, .n = n, .k = k, .c = room, .c_apart = n, .values = values, .means = means,
-                       .squares = squares, .rates = rates, .rate = grow, .rule = rule_of(beta1, beta2, shrink, epsilon)};
-    return each(members, &p, a_next, b_next, m * n, threads);
+    return multiply_each(members, &p, a_next, b_next, c_next, threads);
 }
 
 #else

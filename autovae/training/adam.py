@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from autovae.fused import kernels_for
+from autovae.native.chains import Steps
 
 __all__ = ["StackedAdam"]
 
@@ -53,7 +54,7 @@ class StackedAdam:
         deferred: Mapping[Tensor, Callable[[], Factors | None]] | None = None,
     ) -> None:
         self.parameters = list(parameters)
-        self._cleared = [p for p in self.parameters if p.grad is None]
+        self._stay = [p.grad is not None for p in self.parameters]
         self.means = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
         self.squares = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
         device = self.parameters[0].device
@@ -64,8 +65,9 @@ class StackedAdam:
         self._scratch: list[Tensor] = []
         plain = all(p.is_contiguous() and p.dtype == torch.float32 for p in self.parameters)
         self._kernels = kernels_for(self.parameters[0]) if plain else None
-        self.takes_factors = hasattr(self._kernels, "adam_along_") and not narrow
+        self.takes_factors = self._kernels is not None and device.type == "cpu" and not narrow
         self._deferred = deferred or {}
+        self._steps_of: dict[tuple[int, ...], Steps] = {}  # parameters that take a step together, by their places
         self._sweeps = device.type == "cpu" and not (self._kernels is not None and self._kernels.flushes())
         if self._kernels is not None:
             self._betas = torch.tensor(BETAS, dtype=torch.float64, device=device)
@@ -117,8 +119,9 @@ class StackedAdam:
 
     def clear(self) -> None:
         """End a step: gradients that backward passes add to begin anew."""
-        for p in self._cleared:
-            p.grad = None
+        for p, stays in zip(self.parameters, self._stay, strict=True):
+            if not stays:
+                p.grad = None
         if self._sweeps and self.steps % SWEEP == 0:
             self._sweep()
 
@@ -130,15 +133,26 @@ class StackedAdam:
 
     def _by_kernel(self, places: list[int]) -> None:
         assert self._kernels is not None  # whoever calls this has looked
+        if self.takes_factors:
+            self._together(tuple(i for i in places if self._stay[i]))
+            places = [i for i in places if not self._stay[i]]
         rule = (self._rates, self._corrections, BETAS, EPSILON)
         for i in places:
             p, moments = self.parameters[i], (self.means[i], self.squares[i])
-            if (g := p.grad) is None:
-                continue
-            if (factors := self._deferred[p]() if p in self._deferred else None) is not None:
-                self._kernels.adam_along_(p.detach(), factors, g, *moments, *rule)
-            else:
+            if (g := p.grad) is not None:
                 self._kernels.adam_(p.detach(), g.contiguous(), *moments, self._narrow[i], *rule)
+
+    def _together(self, places: tuple[int, ...]) -> None:
+        """The step of parameters whose gradients stay in their tensors, or come as factors."""
+        if places not in self._steps_of:
+            values = [self.parameters[i].detach() for i in places]
+            gradients = [g for i in places if (g := self.parameters[i].grad) is not None]
+            means, squares = ([moments[i] for i in places] for moments in (self.means, self.squares))
+            self._steps_of[places] = Steps(values, gradients, means, squares, self._rates)
+        found = ((at, self._deferred.get(self.parameters[i], lambda: None)()) for at, i in enumerate(places))
+        factors = {at: pair for at, pair in found if pair is not None}
+        first, second = self._corrections.tolist()
+        self._steps_of[places].take(factors, (first, second), BETAS, EPSILON)
 
     def _fused(self, moved: list[Tensor], places: list[int], rate: float) -> None:
         torch._fused_adam_(

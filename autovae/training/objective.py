@@ -58,17 +58,17 @@ def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor
         log_likelihood = stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
     else:
         log_likelihood = stack.log_likelihood(outputs, batch.targets, batch.mask)
-    mean = log_likelihood.mean(1).detach()
+    mean = log_likelihood.squeeze(1) if xi.shape[1] == 1 else log_likelihood.mean(1)
     if closed:
         divergence = stack.divergence(loc, scale)
-        value = log_likelihood.mean(1) - beta * divergence
-        return Terms(value, value.detach(), mean, divergence.detach())
+        value = mean - beta * divergence
+        return Terms(value, value.detach(), mean.detach(), divergence.detach())
     log_prior, log_q, log_q_stopped = _log_densities(stack, z, eps, loc, scale, xi.shape)
     with torch.no_grad():
         divergence = (log_q - log_prior).mean(0)
     terms = (beta * log_prior, beta * log_q, None if log_q_stopped is None else beta * log_q_stopped)
     followed = _followed(spec, log_likelihood.transpose(0, 1), *terms, path, alpha)
-    return Terms(followed, followed.detach(), mean, divergence)
+    return Terms(followed, followed.detach(), mean.detach(), divergence)
 
 
 def _log_densities(

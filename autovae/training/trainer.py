@@ -15,7 +15,7 @@ Not here: which members are stacked (`population`); the bound itself (`objective
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -58,7 +58,7 @@ class Trainer:
         copies = {p: copy for chain in self._chains for p, copy in zip(chain.parameters(), chain.copies, strict=False)}
         parameters = [p for _, p in self._named]
         narrowed = [copies.get(p) for p in parameters] if copies else None
-        deferred = {
+        deferred: dict[Tensor, Callable[[], tuple[Tensor, Tensor] | None]] = {
             weight: partial(chain.factors.pop, depth, None)
             for chain in self._chains
             for depth, weight in enumerate(list(chain.parameters())[::2])
@@ -123,8 +123,8 @@ class Trainer:
         Returns the sums over points of loss, log likelihood and divergence, (3, P).
         """
         terms = bound(stack, batch, xi, self._alpha, self._beta)
-        loss = -terms.surrogate.mean(-1).sum()
-        (loss if share == 1 else loss * share).backward()
+        followed = terms.surrogate  # the loss is minus its mean over points, summed over members: a constant slope
+        followed.backward(torch.full_like(followed, -share / followed.shape[-1]))
         with torch.no_grad():
             return torch.stack([-terms.value, terms.log_likelihood, terms.divergence]).sum(-1)
 

@@ -1,0 +1,154 @@
+"""Chains of linear layers and Adam on many tensors, in one call each.
+
+A step of 100 points has some thirty products and tensors to move; handing them to C one by one takes as long as the work.
+What stays where it is (weights, gradients, moments) is described to C once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from autovae import native
+
+__all__ = ["Chain", "Steps"]
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("inputs", ctypes.c_long),
+        ("outputs", ctypes.c_long),
+    ]
+
+
+class _Task(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("values", "gradient", "means", "squares")),
+        *((name, ctypes.c_long) for name in ("members", "m", "n")),
+        *((name, ctypes.c_void_p) for name in ("a", "b")),
+        *((name, ctypes.c_long) for name in ("k", "a_next", "a_apart", "a_turned", "b_next", "b_apart", "b_turned")),
+    ]
+
+
+class Chain:
+    """h_l = max(h_(l-1) W_l + b_l, 0), without the rectifier in the last layer, with `native.product`'s products.
+
+    Weights (in, out) or (P, in, out), biases (1, out) or (P, 1, out): to be where they are for as long as this is used.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        if not native.multiplies():
+            raise RuntimeError(
+                "this processor has no matrix unit, or there is no compiled library: ask multiplies() first"
+            )
+        self._layers = list(layers)  # kept, so that their memory is
+        self._members = len(layers[0][0]) if layers[0][0].dim() == 3 else 1
+        self._outer = layers[0][0].shape[:-2]
+        self._widths = [layers[0][0].shape[-2], *(weight.shape[-1] for weight, _ in layers)]
+        sizes = list(zip(self._widths[:-1], self._widths[1:], strict=True))
+        self._described = (_Layer * len(layers))(
+            *(
+                _Layer(
+                    native.address(weight, self._members * inputs * outputs),
+                    native.address(bias, self._members * outputs),
+                    inputs,
+                    outputs,
+                )
+                for (weight, bias), (inputs, outputs) in zip(layers, sizes, strict=True)
+            )
+        )
+
+    def _room(self, like: Tensor, points: int, widths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Room for results of these widths, one after the other, and each of them."""
+        rows = self._members * points
+        room = like.new_empty(rows * sum(widths))
+        return room, [part.view(*self._outer, points, -1) for part in room.split([rows * width for width in widths])]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """What every layer gives for x (N, in), which members share, or (P, N, in)."""
+        points = x.shape[-2]
+        shared = x.dim() == 2
+        outputs, parts = self._room(x, points, self._widths[1:])
+        failed = native.compiled().chain_forward(
+            self._members, points, len(self._layers), self._described,
+            native.address(x, (1 if shared else self._members) * points * self._widths[0]),
+            0 if shared else points * self._widths[0], outputs.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        native.had_room(failed, *self._widths[:2])
+        return parts
+
+    def backward(
+        self, outputs: Sequence[Tensor], gradient: Tensor, sums: Sequence[Tensor], to_x: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The gradients of every layer's sums h_(l-1) W_l + b_l, and x's if asked for, from that of the last.
+
+        outputs are those of `forward`; `sums`, like the biases, become the gradients' sums over points.
+        """
+        points, widths = gradient.shape[-2], self._widths
+        rows = self._members * points
+        room, slopes = self._room(gradient, points, widths[1:-1])
+        of_x = gradient.new_empty(*self._outer, points, widths[0]) if to_x else None
+        places = [native.address(sum_, self._members * width) for sum_, width in zip(sums, widths[1:], strict=True)]
+        failed = native.compiled().chain_backward(
+            self._members, points, len(self._layers), self._described, outputs[0].data_ptr(),
+            native.address(gradient, rows * widths[-1]), room.data_ptr(), (ctypes.c_void_p * len(places))(*places),
+            None if of_x is None else of_x.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        native.had_room(failed, *widths[:2])
+        return [*slopes, gradient], of_x
+
+
+class Steps:
+    """Steps of Adam on tensors (P, ...) whose gradients and moments stay where they are."""
+
+    def __init__(
+        self,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        means: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        rates: Tensor,
+    ) -> None:
+        self._values, self._rates = list(values), rates
+        self._kept = [*gradients, *means, *squares]
+        members = len(rates)
+        self._tasks = (_Task * len(values))()
+        for task, places in zip(self._tasks, zip(values, gradients, means, squares, strict=True), strict=True):
+            size = places[0].numel()
+            task.values, task.gradient, task.means, task.squares = (native.address(t, size) for t in places)
+            task.members, task.m, task.n = members, 1, size // members
+
+    def take(
+        self,
+        factors: Mapping[int, tuple[Tensor, Tensor]],
+        corrections: tuple[float, float],
+        betas: tuple[float, float],
+        epsilon: float,
+    ) -> None:
+        """One step, `native.adam_`'s; the gradients at these places are products, and what is in their tensors is lost.
+
+        corrections: 1 - beta^t for both betas, t the number of this step.
+        """
+        for place, (a, b) in factors.items():
+            task = self._tasks[place]
+            task.members, task.m, task.n, task.k = native.sizes(a, b)
+            task.a, task.a_next, task.a_apart, task.a_turned = native.layout(a)
+            task.b, task.b_next, task.b_apart, task.b_turned = native.layout(b)
+            if task.members * task.m * task.n != self._values[place].numel():
+                raise ValueError(
+                    f"got factors of {tuple(a.shape)}, {tuple(b.shape)} for {tuple(self._values[place].shape)}"
+                )
+        (first, second), threads = corrections, torch.get_num_threads()
+        failed = native.compiled().adam_steps(
+            len(self._tasks), self._tasks, self._rates.data_ptr(), 1 / first, *betas, second**0.5, epsilon, threads
+        )
+        for place in factors:
+            task = self._tasks[place]
+            task.m, task.n, task.a = 1, task.m * task.n, None
+        native.had_room(failed, 0, 0)
+        torch.autograd.graph.increment_version(self._values)

@@ -1,0 +1,39 @@
+/* What the matrix unit does with products, for those who ask for several. */
+#pragma once
+
+#include "adam.h"
+#include "vectors.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+#if defined(__linux__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
+#define HAS_UNIT
+
+/* C = A B, (m, n) of (m, k) and (k, n). `*_apart` are numbers between rows in memory; a factor is `turned` where rows in
+   memory are its columns. Then, in this order and where they are given: the bias is added, negative results become 0,
+   those become 0 where `kept` is not positive, and `sums` are those over rows. Or C is a gradient: a step of Adam is
+   taken along it, and C is lost. */
+typedef struct {
+    const float *a, *b, *bias, *kept;
+    float *c, *sums;
+    long a_apart, b_apart, c_apart; /* `kept` lies like C, and so do values and moments */
+    long m, n, k;
+    int a_turned, b_turned, rectify;
+    float *values, *means, *squares;
+    const float *rates; /* of members; `rate` is a factor of them */
+    float rate;
+    Rule rule;
+} Product;
+
+/* The products of all members, which begin `*_next` numbers from each other; what lies like C, like C; bias and sums side
+   by side. 0, or 1 where there is no room.
+
+   Threads get members or, where there are too few, strips of the longer side of C: each cuts the other factor for
+   itself, so that nobody waits for another before the end, and sums over rows are found in one order. */
+int multiply_each(long members, const Product *of, long a_next, long b_next, long c_next, long threads);
+#endif
+
+/* See passes.c. */
+void adam(long members, long size, float *values, const float *gradient, float *means, float *squares, uint16_t *narrow,
+          long apart, const float *rates, double grow, double beta1, double beta2, double shrink, float epsilon,
+          long threads);
