@@ -27,6 +27,7 @@ from autovae.native import library as made
 from autovae.native.chains import Chain, Steps
 from autovae.spec import VAESpec
 from autovae.training.adam import StackedAdam
+from autovae.training.feed import Feed
 from autovae.training.loop import fit_population
 from autovae.training.precision import ERROR_LIMIT
 
@@ -339,6 +340,17 @@ def test_a_gradient_passes_where_the_unit_was_awake(threads, features):
     sums = native.rectify_back(g, h)
     torch.testing.assert_close(g, expected, rtol=0, atol=0)
     torch.testing.assert_close(sums, expected.sum(-2, keepdim=True), rtol=1e-5, atol=1e-5)
+
+
+@compiled
+def test_levels_are_seen_as_the_middles_of_their_bins():
+    levels = load((randn(90, 5, 5).abs() * 60).clamp(0, 255).to(torch.uint8).numpy())
+    feed, places = Feed(levels), torch.tensor([3, 0, 17, 3])
+    batch = feed.batch(places, ("levels",))
+    assert torch.equal(batch.inputs, feed.batch(places, ("levels", "dequantised")).inputs)
+    assert batch.targets["levels"] is batch.inputs
+    with pytest.raises(IndexError, match="outside"):
+        feed.batch(torch.tensor([feed.points]), ("levels",))
 
 
 @compiled

@@ -223,7 +223,10 @@ class VAEStack(nn.Module):
         """z and its standard noise eps, (P, K B, D), from standard normal xi (P, K, B, D): the reparameterisation."""
         members, samples, points, latents = xi.shape
         eps = self.pairing.noise(xi.reshape(members, samples * points, latents))
-        z = (loc.unsqueeze(1) + scale.unsqueeze(1) * eps.view(xi.shape)).reshape(eps.shape)
+        if samples == 1:
+            z = torch.addcmul(loc, scale, eps)
+        else:
+            z = torch.addcmul(loc.unsqueeze(1), scale.unsqueeze(1), eps.view(xi.shape)).view(eps.shape)
         if self.flow_posterior is not None:
             z, _ = self.flow_posterior(z, self.repeat(loc, samples), self.repeat(scale, samples))
         return z, eps

@@ -4,6 +4,7 @@ r"""Kernels of a training step on a processor, in C: what torch does in several 
     scale_rows_    s <- s g, a factor for each row: the chain rule of such a head
     rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
     adam_          a step of Adam with a rate for each member, and the weights in a narrower type for the next products
+    middles        points of whole levels, chosen by their places, as a network sees them
     product        A B from factors that are sums of two bfloat16 numbers, where the processor has a matrix unit
 
 Tensors are contiguous, (P, N, F) and float32 unless said otherwise. The first four are the same functions as
@@ -22,7 +23,18 @@ from torch import Tensor
 
 from autovae.native.library import load_library
 
-__all__ = ["HEADS", "adam_", "flushes", "linear_in_x", "multiplies", "product", "rectify_back", "scale_rows_", "serves"]
+__all__ = [
+    "HEADS",
+    "adam_",
+    "flushes",
+    "linear_in_x",
+    "middles",
+    "multiplies",
+    "product",
+    "rectify_back",
+    "scale_rows_",
+    "serves",
+]
 
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 
@@ -39,6 +51,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     """The library, its functions with the types that they take."""
     found.linear_in_x.argtypes = [_whole] * 4 + [_at] * 4 + [_whole]
     found.scale_rows.argtypes = [_whole, _whole, _at, _at, _whole]
+    found.middles.argtypes = [*[_whole] * 3, _at, _at, ctypes.c_float, _at]
     found.rectify_back.argtypes = [_whole] * 3 + [_at] * 3 + [_whole]
     found.adam.argtypes = [_whole, _whole, *[_at] * 5, _whole, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
     for function in (found.linear_in_x, found.scale_rows, found.rectify_back, found.adam):
@@ -104,6 +117,19 @@ def linear_in_x(x: Tensor, eta: Tensor, head: str, slopes: bool = True) -> tuple
         address(value, rows), address(slope, rows * features) if slopes else None, torch.get_num_threads(),
     )  # fmt: skip
     return value, slope
+
+
+def middles(values: Tensor, places: Tensor, levels: int) -> Tensor:
+    """(v + 1/2) / levels, (B, F) in float32, of the levels v at places (B,) of values (N, F), of uint8."""
+    (count, features), rows = values.shape, places.numel()
+    result = torch.empty(rows, features, dtype=torch.float32)
+    outside = compiled().middles(
+        rows, features, count, address(values, count * features, torch.uint8), address(places, rows, torch.int64),
+        levels, address(result, rows * features),
+    )  # fmt: skip
+    if outside:
+        raise IndexError(f"got a place outside of {count} points")
+    return result
 
 
 def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
    scale_rows     s <- s g, a factor for each row: the chain rule of such a head
    rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
    adam           a step of Adam with a rate for each member
+   middles        points of whole levels v, chosen by their places, as the middles of their bins, (v + 1/2) / L
 
    Loops are shared by `threads` threads where the compiler knows OpenMP and the work is worth it. */
 
@@ -72,6 +73,17 @@ EXPORT void linear_in_x(long head, long rows, long points, long features, const 
         if (head == 0) held -= log_of(factors);
         value[row] = sum_of(held);
     }
+}
+
+/* 0, or 1 where a place is none of `count` points'. */
+EXPORT int middles(long rows, long features, long count, const uint8_t *values, const int64_t *places, float levels,
+                   float *to) {
+    for (long row = 0; row < rows; row++) {
+        if (places[row] < 0 || places[row] >= count) return 1;
+        const uint8_t *from = values + places[row] * features;
+        for (long j = 0; j < features; j++) to[row * features + j] = (from[j] + 0.5f) / levels;
+    }
+    return 0;
 }
 
 EXPORT void scale_rows(long rows, long features, float *values, const float *factor, long threads) {

@@ -61,7 +61,7 @@ def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor
     mean = log_likelihood.squeeze(1) if xi.shape[1] == 1 else log_likelihood.mean(1)
     if closed:
         divergence = stack.divergence(loc, scale)
-        value = mean - beta * divergence
+        value = torch.addcmul(mean, beta, divergence, value=-1)
         return Terms(value, value.detach(), mean.detach(), divergence.detach())
     log_prior, log_q, log_q_stopped = _log_densities(stack, z, eps, loc, scale, xi.shape)
     with torch.no_grad():
