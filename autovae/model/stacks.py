@@ -12,7 +12,8 @@ h_l = f(a_l), its backward pass from g = d loss / d a_L is
     dW_l = h_(l-1)^T g        db_l = sum_N g        g <- (g W_l^T) f'(a_(l-1))
 
 with every activation applied in place: no tensor is kept, or passed over, that the products do not need. Stacks may
-take their products in a narrower type (bfloat16) with float32 master weights, see `prepare`.
+take their products in a narrower type (bfloat16) with float32 master weights, see `prepare`. Where products are split and
+all activations are rectifiers, forward and backward are one call of `native.chains` each; else layer by layer.
 Not here: which architectures there are (`networks`), what their numbers mean (`vae`).
 """
 

@@ -8,7 +8,8 @@ r"""Kernels of a training step on a processor, in C: what torch does in several 
     product        A B from factors that are sums of two bfloat16 numbers, where the processor has a matrix unit
 
 Tensors are contiguous, (P, N, F) and float32 unless said otherwise. The first four are the same functions as
-`autovae.kernels` has for CUDA; `fused` decides whether they are used. Another type or layout is refused.
+`autovae.kernels` has for CUDA; `fused` decides whether they are used. Another type or layout is refused. `chains` has
+whole chains of products, and Adam on many tensors along them, in one call.
 Not here: gradients as autograd wants them (`model.stacks`, `beliefs.likelihoods`), which have the same steps in torch;
 whether products are exact enough to be used (`training.precision`).
 """
@@ -83,6 +84,7 @@ def flushes() -> bool:
 
 
 def compiled() -> ctypes.CDLL:
+    """The library's functions, which are handed addresses and check nothing."""
     found = _functions()
     if found is None:
         raise RuntimeError("there is no compiled library here (no C compiler, or AUTOVAE_NATIVE=0): ask serves() first")
