@@ -226,7 +226,7 @@ class VAEStack(nn.Module):
         if samples == 1:
             z = torch.addcmul(loc, scale, eps)
         else:
-            z = torch.addcmul(loc.unsqueeze(1), scale.unsqueeze(1), eps.view(xi.shape)).view(eps.shape)
+            z = torch.addcmul(loc.unsqueeze(1), scale.unsqueeze(1), eps.view(xi.shape)).reshape(eps.shape)
         if self.flow_posterior is not None:
             z, _ = self.flow_posterior(z, self.repeat(loc, samples), self.repeat(scale, samples))
         return z, eps
