@@ -167,6 +167,20 @@ def test_a_chain_is_its_layers(threads, members, shared):
 
 
 @unit
+@pytest.mark.parametrize("members", [None, 2])
+def test_a_chain_may_be_one_layer(members):
+    ((weight, bias),) = layers = layers_of(members, [40, 30])
+    x, gradient, sums = randn(20, 40), randn(*weight.shape[:-2], 20, 30, seed=1), torch.empty_like(bias)
+    chain = Chain(layers)
+    (output,) = chain.forward(x)
+    assert error(output, x.double() @ weight.double() + bias) < ERROR_LIMIT
+    (slope,), to_x = chain.backward([], gradient, [sums], to_x=True)
+    assert torch.equal(slope, gradient)
+    assert error(to_x, gradient.double() @ weight.double().mT) < ERROR_LIMIT
+    assert error(sums, gradient.sum(-2, keepdim=True)) < ERROR_LIMIT
+
+
+@unit
 def test_neither_threads_nor_company_change_a_chain():
     layers, x, gradient = layers_of(3, [90, 300, 40]), randn(3, 100, 90), randn(3, 100, 40)
 

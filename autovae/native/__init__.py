@@ -203,7 +203,7 @@ def product(
         members, m, n, k, *layout(a), *layout(b), address(out, whole), m * n, address(bias, wide), rectify,
         address(kept, whole), address(sums, wide), torch.get_num_threads(),
     )  # fmt: skip
-    had_room(failed, k, n)
+    had_room(failed)
     return out
 
 
@@ -219,9 +219,12 @@ def sizes(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
     return len(a) if a.dim() == 3 else 1, m, n, k
 
 
-def had_room(failed: int, k: int, n: int) -> None:
+def had_room(failed: int) -> None:
+    """Raise where C says that it had no memory."""
     if failed:
-        raise MemoryError(f"no room for the tiles of a product of {k} columns and {n} columns")
+        raise MemoryError(
+            "no room for the tiles of a product: give the minibatch fewer points, or the layers less width"
+        )
 
 
 def layout(values: Tensor) -> tuple[int, int, int, bool]:

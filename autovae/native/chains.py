@@ -79,7 +79,7 @@ class Chain:
             native.address(x, (1 if shared else self._members) * points * self._widths[0]),
             0 if shared else points * self._widths[0], outputs.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        native.had_room(failed, *self._widths[:2])
+        native.had_room(failed)
         return parts
 
     def backward(
@@ -95,11 +95,12 @@ class Chain:
         of_x = gradient.new_empty(*self._outer, points, widths[0]) if to_x else None
         places = [native.address(sum_, self._members * width) for sum_, width in zip(sums, widths[1:], strict=True)]
         failed = native.compiled().chain_backward(
-            self._members, points, len(self._layers), self._described, outputs[0].data_ptr(),
+            self._members, points, len(self._layers), self._described,
+            outputs[0].data_ptr() if outputs else None,
             native.address(gradient, rows * widths[-1]), room.data_ptr(), (ctypes.c_void_p * len(places))(*places),
             None if of_x is None else of_x.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        native.had_room(failed, *widths[:2])
+        native.had_room(failed)
         return [*slopes, gradient], of_x
 
 
@@ -135,14 +136,14 @@ class Steps:
         corrections: 1 - beta^t for both betas, t the number of this step.
         """
         for place, (a, b) in factors.items():
+            (members, m, n, _), shape = native.sizes(a, b), tuple(self._values[place].shape)
+            if (members, m, n) != shape:
+                raise ValueError(f"got factors of {tuple(a.shape)} and {tuple(b.shape)} for values of {shape}")
+        for place, (a, b) in factors.items():
             task = self._tasks[place]
-            task.members, task.m, task.n, task.k = native.sizes(a, b)
+            _, task.m, task.n, task.k = native.sizes(a, b)
             task.a, task.a_next, task.a_apart, task.a_turned = native.layout(a)
             task.b, task.b_next, task.b_apart, task.b_turned = native.layout(b)
-            if task.members * task.m * task.n != self._values[place].numel():
-                raise ValueError(
-                    f"got factors of {tuple(a.shape)}, {tuple(b.shape)} for {tuple(self._values[place].shape)}"
-                )
         (first, second), threads = corrections, torch.get_num_threads()
         failed = native.compiled().adam_steps(
             len(self._tasks), self._tasks, self._rates.data_ptr(), 1 / first, *betas, second**0.5, epsilon, threads
@@ -150,5 +151,5 @@ class Steps:
         for place in factors:
             task = self._tasks[place]
             task.m, task.n, task.a = 1, task.m * task.n, None
-        native.had_room(failed, 0, 0)
+        native.had_room(failed)
         torch.autograd.graph.increment_version(self._values)

@@ -133,7 +133,7 @@ class StackedAdam:
 
     def _by_kernel(self, places: list[int]) -> None:
         assert self._kernels is not None  # whoever calls this has looked
-        if self.takes_factors:
+        if self.takes_factors and any(self._stay[i] for i in places):
             self._together(tuple(i for i in places if self._stay[i]))
             places = [i for i in places if not self._stay[i]]
         rule = (self._rates, self._corrections, BETAS, EPSILON)
