@@ -9,6 +9,8 @@ database first and then to its memory. With the mutex the memory goes, so what o
         study.ask()
 
 A study's attributes are never remembered: workers beat there without the mutex.
+The mutex may be lost while it is held, where its server restarts; the memory is old then. `guard` is told of every
+transaction that the holder begins, to refuse those (`storage` connects the two).
 Not here: who holds which lock (`storage`).
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from collections.abc import Container, Sequence
 from datetime import datetime
 from typing import Any
@@ -25,7 +28,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autovae.search.locks import Lock
+from autovae.search.locks import AdvisoryLock, Lock
 
 __all__ = ["HeldStorage"]
 
@@ -36,16 +39,23 @@ class HeldStorage(BaseStorage):
     def __init__(self, backend: BaseStorage) -> None:
         self.backend = backend
         self._studies: dict[int, dict[int, FrozenTrial]] | None = None  # by study and trial id; None where not held
+        self._held: tuple[Lock, int] | None = None  # the lock, and the thread that holds it: others need it not
 
     def under(self, lock: Lock) -> Lock:
         """`lock`, with which the memory begins and ends."""
         return _Under(lock, self)
 
-    def remember(self) -> None:
-        self._studies = {}
+    def remember(self, lock: Lock) -> None:
+        self._studies, self._held = {}, (lock, threading.get_ident())
 
     def forget(self) -> None:
-        self._studies = None
+        self._studies = self._held = None
+
+    def guard(self, connection: Any) -> None:
+        """Check a lock that can be lost, in a transaction that its holder begins. Raises `LockLost`."""
+        lock, thread = self._held or (None, 0)
+        if isinstance(lock, AdvisoryLock) and thread == threading.get_ident():
+            lock.check(connection)
 
     # ----------------------------------------------------------------------------------------------------------- trials
 
@@ -163,7 +173,7 @@ class _Under:
     def acquire(self, wait: bool = True) -> bool:
         if not self.lock.acquire(wait):
             return False
-        self.storage.remember()
+        self.storage.remember(self.lock)
         return True
 
     def release(self) -> None:

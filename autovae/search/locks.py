@@ -3,7 +3,8 @@
 FileLock        a lock of the operating system (flock) on a file: for processes of one host, or of one NFSv4 file system
 AdvisoryLock    a lock of the PostgreSQL server on a number, held by a connection: for processes of many hosts
 
-Both are context managers; `acquire(wait=False)` says whether the lock was free.
+Both are context managers; `acquire(wait=False)` says whether the lock was free. A server that restarts lets go of its
+locks, and whoever held one does not notice: `AdvisoryLock.check` asks within the transaction that wants to write.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["AdvisoryLock", "FileLock", "Lock"]
+__all__ = ["AdvisoryLock", "FileLock", "Lock", "LockLost"]
+
+
+class LockLost(RuntimeError):
+    """A lock that is not held any more, as its server restarted; what was read under it may be old."""
 
 
 class Lock(Protocol):
@@ -104,6 +109,7 @@ class AdvisoryLock:
     def __init__(self, engine: Any, key: int) -> None:
         self.engine, self.key = engine, key
         self._connection: Any = None
+        self._holder: Any = None  # the server's process that holds it, and when that server started
 
     def acquire(self, wait: bool = True) -> bool:
         from sqlalchemy import text
@@ -115,12 +121,27 @@ class AdvisoryLock:
             elif not connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": self.key}).scalar():
                 connection.close()
                 return False
+            self._holder = connection.execute(text("select pg_backend_pid(), pg_postmaster_start_time()")).one()
         except BaseException:
             connection.invalidate()
             connection.close()
             raise
         self._connection = connection
         return True
+
+    def check(self, connection: Any) -> None:
+        """Raise `LockLost` unless the server of `connection` knows that this lock is held.
+
+        Asked first in a transaction it holds to its end: a server that goes down takes the transaction with it.
+        """
+        from sqlalchemy import text
+
+        held = text(
+            "select count(*) from pg_locks where locktype = 'advisory' and pid = :pid and pg_postmaster_start_time() = :began"
+        )
+        pid, began = self._holder
+        if not connection.execute(held, {"pid": pid, "began": began}).scalar():
+            raise LockLost("the server restarted and let go of the lock on the trials")
 
     def release(self) -> None:
         from sqlalchemy import text

@@ -28,7 +28,7 @@ from optuna.storages import BaseStorage
 from autovae.search.held import HeldStorage
 from autovae.search.journal import open_journal
 from autovae.search.leases import BeatLeases, FileLeases, Leases
-from autovae.search.locks import AdvisoryLock, FileLock, Lock
+from autovae.search.locks import AdvisoryLock, FileLock, Lock, LockLost
 from autovae.streams import stream_seed
 from autovae.tables import unknown
 
@@ -151,12 +151,13 @@ def _sqlite(where: str, folder: Path, study: str, workers: int) -> SharedStorage
     in_use = FileLock(path.with_name(f"{path.name}.in-use"), passing=True)
     if not in_use.acquire(wait=False):
         raise StorageError(f"{where} is in use by another process: {instead}")
-    storage = _relational(f"sqlite:///{path}", where, {})
+    storage = optuna.storages.get_storage(_relational(f"sqlite:///{path}", where, {}))
     return _on_one_host("sqlite", where, storage, folder / "workers", in_use=in_use)
 
 
 def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedStorage:
     from sqlalchemy import create_engine, make_url
+    from sqlalchemy.event import listen
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
@@ -189,9 +190,12 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedSto
 
     try:
         with lock("schema"):  # the tables are made by one process alone
-            storage = HeldStorage(_relational(url.render_as_string(hide_password=False), shown, options))
+            backend = _relational(url.render_as_string(hide_password=False), shown, options)
     except SQLAlchemyError as error:
         raise _unreachable(shown, error, url.password) from None
+    storage = HeldStorage(optuna.storages.get_storage(backend))
+    # Optuna tries again by itself where a server went away, and would then write without the lock that went with it
+    listen(backend.engine, "begin", storage.guard)
 
     def mutex(purpose: str) -> Lock:
         own = lock(f"{study}/{purpose}")
@@ -207,16 +211,15 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> SharedSto
     )
 
 
-def _relational(url: str, shown: str, options: dict[str, Any]) -> BaseStorage:
+def _relational(url: str, shown: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": options})
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": options})
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise _unreachable(shown, error) from None
     except RuntimeError as error:  # tables of another version of Optuna
         raise StorageError(f"{shown}: {' '.join(str(error).split())}") from None
-    return optuna.storages.get_storage(storage)
 
 
 def _unreachable(shown: str, error: BaseException, password: str | None = None) -> StorageError:
@@ -242,9 +245,9 @@ KINDS: dict[str, Callable[[str, Path, str, int], SharedStorage]] = {
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether an error says that a server is gone for now."""
+    """Whether an error says that a server is gone for now, or was."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, optuna.exceptions.StorageInternalError) or bool(names & AWAY)
+    return isinstance(error, (optuna.exceptions.StorageInternalError, LockLost)) or bool(names & AWAY)
 
 
 def patiently(action: Callable[[], T], say: Callable[[str], Any], patience: float) -> T:

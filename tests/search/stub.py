@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import optuna
@@ -133,7 +134,7 @@ def serve():
         except KeyboardInterrupt:
             code = 130
         except BaseException as error:
-            Path(settings["folder"], f"error-{os.getpid()}").write_text(f"{type(error).__name__}: {error}")
+            Path(settings["folder"], f"error-{os.getpid()}").write_text("".join(traceback.format_exception(error)))
             code = 1
         os._exit(code)
 

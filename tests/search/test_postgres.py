@@ -19,7 +19,7 @@ from zoo import Zoo, check, check_efficiency, check_takeover
 
 from autovae.search import run as run_module
 from autovae.search.run import Run
-from autovae.search.storage import StorageError, open_storage
+from autovae.search.storage import TRIALS, StorageError, open_storage, patiently
 from autovae.search.study import load_study
 from autovae.search.team import joined
 
@@ -88,6 +88,31 @@ def test_the_server_restarts_in_the_middle(server, url, tmp_path):
         zoo.wait(90)
         assert len(check(load(url, tmp_path), zoo, 30)) == 30
         assert "the storage is away" in zoo.log()
+
+
+def test_nothing_is_written_under_a_lock_that_a_restart_let_go(server, url, tmp_path):
+    """What was read under it may be old: a trial made after it would be one too many, or at a place that is another's."""
+    storages = [open_storage(url, tmp_path, "sleep") for _ in range(2)]
+    mine, others = (
+        optuna.create_study(study_name="sleep", storage=storage.optuna, load_if_exists=True) for storage in storages
+    )
+
+    def ask():
+        with storages[0].mutex(TRIALS):
+            left.append(len(mine.get_trials()))
+            if len(left) == 1:
+                server.halt("immediate")
+                server.start()
+                with storages[1].mutex(TRIALS):
+                    patiently(others.ask, said.append, 10.0)
+            number = mine.ask().number
+            return mine.get_trials()[number]
+
+    left, said = [], []
+    assert patiently(ask, said.append, 10.0).number == 1
+    assert left == [0, 1]
+    assert any("lock" in words for words in said), said
+    assert len(mine.get_trials()) == 2
 
 
 def test_a_search_trains_on_while_the_server_is_away(server, url, tmp_path, monkeypatch):
