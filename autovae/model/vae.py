@@ -27,6 +27,7 @@ from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
 from autovae.beliefs.priors import RIVALS, Rival, join, part
+from autovae.beliefs.standard import NormalLatents, in_one_pass
 from autovae.model.gradients import check_estimator
 from autovae.model.networks import NETWORKS, init_linear
 from autovae.model.stacks import LinearStack, prepare, stack
@@ -182,6 +183,7 @@ class VAEStack(nn.Module):
         posteriors = [m.flow_posterior for m in members if m.flow_posterior]
         self.flow_posterior = join(posteriors) if posteriors else None
         self.pairing = Pairing([spec.pairs for spec in self.specs])
+        self._plain = all(spec.matched_normal for spec in self.specs)
         learned = [float(member.raw_scale.requires_grad) for member in members]
         self.register_buffer("_scale_learned", torch.tensor(learned), persistent=False)
         self._runs: list[_Run] = []
@@ -230,6 +232,15 @@ class VAEStack(nn.Module):
         if self.flow_posterior is not None:
             z, _ = self.flow_posterior(z, self.repeat(loc, samples), self.repeat(scale, samples))
         return z, eps
+
+    def sampled(self, inputs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+        """z (P, K B, D) of inputs (B, X) and noise xi (P, K, B, D), and `divergence` (P, B), where that has a closed form."""
+        raw = self.encoder(inputs)
+        if self._plain and in_one_pass(raw):
+            z, divergence = NormalLatents.apply(raw, xi)  # type: ignore[no-untyped-call]
+            return z, divergence
+        loc, scale = self.pairing.parametrise(raw)
+        return self.latents(loc, scale, xi)[0], self.divergence(loc, scale)
 
     @staticmethod
     def repeat(values: Tensor, samples: int) -> Tensor:

@@ -5,6 +5,7 @@ r"""Kernels of a training step on a processor, in C: what torch does in several 
     rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
     adam_          a step of Adam with a rate for each member, and the weights in a narrower type for the next products
     middles        points of whole levels, chosen by their places, as a network sees them
+    normal_latents a normal posterior's draws and its divergence from the standard normal, and their slopes
     product        A B from factors that are sums of two bfloat16 numbers, where the processor has a matrix unit
 
 Tensors are contiguous, (P, N, F) and float32 unless said otherwise. The first four are the same functions as
@@ -31,6 +32,8 @@ __all__ = [
     "linear_in_x",
     "middles",
     "multiplies",
+    "normal_latents",
+    "normal_latents_back",
     "product",
     "rectify_back",
     "scale_rows_",
@@ -53,6 +56,8 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.linear_in_x.argtypes = [_whole] * 4 + [_at] * 4 + [_whole]
     found.scale_rows.argtypes = [_whole, _whole, _at, _at, _whole]
     found.middles.argtypes = [*[_whole] * 3, _at, _at, ctypes.c_float, _at]
+    found.normal_latents.argtypes = [*[_whole] * 4, _at, _at, _whole, _whole, ctypes.c_float, *[_at] * 3, _whole]
+    found.normal_latents_back.argtypes = [*[_whole] * 4, _at, _at, _whole, _whole, ctypes.c_float, *[_at] * 4, _whole]
     found.rectify_back.argtypes = [_whole] * 3 + [_at] * 3 + [_whole]
     found.adam.argtypes = [_whole, _whole, *[_at] * 5, _whole, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
     for function in (found.linear_in_x, found.scale_rows, found.rectify_back, found.adam):
@@ -139,6 +144,46 @@ def scale_rows_(values: Tensor, factor: Tensor) -> Tensor:
     rows, features, threads = factor.numel(), values.shape[-1], torch.get_num_threads()
     compiled().scale_rows(rows, features, address(values, rows * features), address(factor, rows), threads)
     return values
+
+
+def normal_latents(raw: Tensor, xi: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
+    """scale (P, B, D), z (P, K B, D) and KL (P, B) of the posterior N(m, scale^2) from the standard normal.
+
+    raw (P, B, 2 D) has m and s, scale = exp(s) with s kept within +-limit; z = m + scale xi with xi (P, K, B, D).
+    """
+    members, samples, points, latents = sizes = _of_latents(raw, xi)
+    scale, z = raw.new_empty(members, points, latents), raw.new_empty(members, samples * points, latents)
+    kl = raw.new_empty(members, points)
+    compiled().normal_latents(
+        *sizes, raw.data_ptr(), xi.data_ptr(), *xi.stride()[:2], limit, scale.data_ptr(), z.data_ptr(), kl.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return scale, z, kl
+
+
+def normal_latents_back(raw: Tensor, xi: Tensor, limit: float, scale: Tensor, of_z: Tensor, of_kl: Tensor) -> Tensor:
+    """The gradient of raw from those of z and KL."""
+    members, samples, points, latents = sizes = _of_latents(raw, xi)
+    rows, slope = members * points, torch.empty_like(raw)
+    compiled().normal_latents_back(
+        *sizes, raw.data_ptr(), xi.data_ptr(), *xi.stride()[:2], limit, address(scale, rows * latents),
+        address(of_z, samples * rows * latents), address(of_kl, rows), slope.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return slope
+
+
+def _of_latents(raw: Tensor, xi: Tensor) -> tuple[int, int, int, int]:
+    """Members, samples, points and latents, where raw is contiguous and points and latents of xi are."""
+    members, samples, points, latents = xi.shape
+    address(raw, 2 * members * points * latents)
+    _, _, row, column = xi.stride()
+    beside = (row == latents or points == 1) and (column == 1 or latents == 1)
+    if raw.shape != (members, points, 2 * latents) or xi.dtype != raw.dtype or xi.device != raw.device or not beside:
+        raise ValueError(
+            f"got raw outputs of shape {tuple(raw.shape)} for noise of {xi.dtype} and shape {tuple(xi.shape)}, strides "
+            f"{xi.stride()}, expected (P, B, 2 D), (P, K, B, D) and each sample's noise contiguous"
+        )
+    return members, samples, points, latents
 
 
 def rectify_back(g: Tensor, h: Tensor) -> Tensor:

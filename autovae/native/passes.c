@@ -5,6 +5,7 @@
    rectify_back   g <- g where h > 0, else 0; and its sum over rows: the gradient of the bias below
    adam           a step of Adam with a rate for each member
    middles        points of whole levels v, chosen by their places, as the middles of their bins, (v + 1/2) / L
+   normal_latents a normal posterior's draws and its divergence from the standard normal, and back to its parameters
 
    Loops are shared by `threads` threads where the compiler knows OpenMP and the work is worth it. */
 
@@ -49,8 +50,8 @@ EXPORT void linear_in_x(long head, long rows, long points, long features, const 
         long kept = 0; /* factors of [1, 2] in each lane */
         for (long j = 0; j < features; j += LANES) {
             long left = features - j;
-            numbers logit = left < LANES ? load_some(at + j, left, 0) : load(at + j);
-            numbers pixel = left < LANES ? load_some(met + j, left, 0) : load(met + j);
+            numbers logit = load_some(at + j, left, 0);
+            numbers pixel = load_some(met + j, left, 0);
             numbers a = size_of(logit), e = exp_minus(a), mean;
             numbers part = pixel * logit - pick(logit > 0.0f, logit, all(0));
             if (head == 0) { /* log(1 + e), by one logarithm for many factors */
@@ -66,9 +67,7 @@ EXPORT void linear_in_x(long head, long rows, long points, long features, const 
                 part -= continuous(logit, a, e, &mean); /* 0 where the logit is 0, so beyond the last feature too */
             }
             held += part;
-            if (!slope) continue;
-            if (left < LANES) store_some(slope + row * features + j, pixel - mean, left);
-            else store(slope + row * features + j, pixel - mean);
+            if (slope) store_some(slope + row * features + j, pixel - mean, left);
         }
         if (head == 0) held -= log_of(factors);
         value[row] = sum_of(held);
@@ -84,6 +83,59 @@ EXPORT int middles(long rows, long features, long count, const uint8_t *values, 
         for (long j = 0; j < features; j++) to[row * features + j] = (from[j] + 0.5f) / levels;
     }
     return 0;
+}
+
+/* Raw outputs (m, s) of a posterior N(m, scale^2), scale = exp(s) with s kept within +-limit, `latents` of each a row:
+
+     z = m + scale xi        kl = sum (m^2 + scale^2 - 1) / 2 - s
+
+   Rows are (members, points); z and xi have `samples` of each, between members and points. Members of xi begin `apart`
+   numbers from each other, its samples `next`. */
+EXPORT void normal_latents(long members, long samples, long points, long latents, const float *raw, const float *xi,
+                           long apart, long next, float limit, float *scale, float *z, float *kl, long threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && members * samples * points * latents > SHARED)
+    for (long row = 0; row < members * points; row++) {
+        const float *at = raw + row * 2 * latents, *noise = xi + row / points * apart + row % points * latents;
+        float *to = z + (row / points * samples * points + row % points) * latents;
+        numbers sum = all(0);
+        for (long j = 0; j < latents; j += LANES) {
+            long left = latents - j;
+            numbers m = load_some(at + j, left, 0), s = load_some(at + latents + j, left, 0);
+            s = pick(s > limit, all(limit), pick(s < -limit, all(-limit), s));
+            numbers width = exp_minus(-s), d = width - 1.0f;
+            sum += 0.5f * (m * m + d * (2.0f + d)) - s; /* 0 where m and s are, so beyond the last latent too */
+            store_some(scale + row * latents + j, width, left);
+            for (long k = 0; k < samples; k++)
+                store_some(to + k * points * latents + j, m + width * load_some(noise + k * next + j, left, 0), left);
+        }
+        kl[row] = sum_of(sum);
+    }
+}
+
+/* The gradient of (m, s) from those of z and kl. */
+EXPORT void normal_latents_back(long members, long samples, long points, long latents, const float *raw,
+                                const float *xi, long apart, long next, float limit, const float *scale,
+                                const float *of_z, const float *of_kl, float *slope, long threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && members * samples * points * latents > SHARED)
+    for (long row = 0; row < members * points; row++) {
+        const float *at = raw + row * 2 * latents, *noise = xi + row / points * apart + row % points * latents;
+        const float *from = of_z + (row / points * samples * points + row % points) * latents;
+        float *to = slope + row * 2 * latents;
+        for (long j = 0; j < latents; j += LANES) {
+            long left = latents - j;
+            numbers m = load_some(at + j, left, 0), s = load_some(at + latents + j, left, 0);
+            numbers width = load_some(scale + row * latents + j, left, 1), d = width - 1.0f;
+            numbers of_m = of_kl[row] * m, of_scale = all(0);
+            for (long k = 0; k < samples; k++) {
+                numbers g = load_some(from + k * points * latents + j, left, 0);
+                of_m += g;
+                of_scale += g * load_some(noise + k * next + j, left, 0);
+            }
+            numbers of_s = of_scale * width + of_kl[row] * (d * (2.0f + d));
+            store_some(to + j, of_m, left);
+            store_some(to + latents + j, pick((s >= -limit) & (s <= limit), of_s, all(0)), left);
+        }
+    }
 }
 
 EXPORT void scale_rows(long rows, long features, float *values, const float *factor, long threads) {

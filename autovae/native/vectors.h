@@ -28,17 +28,19 @@ static inline numbers load(const float *from) {
 
 static inline void store(float *to, numbers v) { memcpy(to, &v, sizeof v); }
 
-/* The first `count` numbers, the others `rest`. */
+/* The first `count` numbers, the others `rest`; all of them where there are as many. */
 static inline numbers load_some(const float *from, long count, float rest) {
+    if (count >= LANES) return load(from);
     float held[LANES];
     for (int i = 0; i < LANES; i++) held[i] = i < count ? from[i] : rest;
     return load(held);
 }
 
 static inline void store_some(float *to, numbers v, long count) {
+    if (count >= LANES) return store(to, v);
     float held[LANES];
     store(held, v);
-    memcpy(to, held, 4 * (count < LANES ? count : LANES));
+    memcpy(to, held, 4 * count);
 }
 
 /* a where the bits of `where` are set, else b. */
@@ -76,7 +78,7 @@ static inline numbers inverse_of(numbers x) {
 #endif
 }
 
-/* exp(-a) for a >= 0, to 1e-7 relative; below exp(-87) it is that. 2^n exp(r), |r| <= log(2) / 2 (Cephes). */
+/* exp(-a) for a > -87, to 1e-7 relative; below exp(-87) it is that. 2^n exp(r), |r| <= log(2) / 2 (Cephes). */
 static inline numbers exp_minus(numbers a) {
     const float whole = 12582912.0f; /* 1.5 * 2^23: added to it, a number is rounded, and stands in its low bits */
     a = pick(a > 87.0f, all(87.0f), a);

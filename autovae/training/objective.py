@@ -46,29 +46,37 @@ def estimator_of(spec: VAESpec) -> str:
 def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor) -> Terms:
     """The bound of each member at each point, from standard normal noise xi (P, M K, B, D); alpha and beta (P, 1)."""
     spec = stack.specs[0]
-    loc, scale = stack.encode(batch.inputs)
-    z, eps = stack.latents(loc, scale, xi)
-    closed = spec.closed_form and spec.bound == "vr" and estimator_of(spec) == "pathwise"
-    path = z
-    if not closed:  # the decoder's z comes through `path`, samples first, and so does every gradient on its way back
-        path = z.reshape(xi.shape).transpose(0, 1).unflatten(0, (spec.groups, spec.samples))  # (M, K, P, B, D)
-        z = path.flatten(0, 1).transpose(0, 1).reshape(z.shape)
-    outputs = stack.decode(z, xi.shape[1])
-    if batch.lower is not None and batch.upper is not None:
-        log_likelihood = stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
-    else:
-        log_likelihood = stack.log_likelihood(outputs, batch.targets, batch.mask)
-    mean = log_likelihood.squeeze(1) if xi.shape[1] == 1 else log_likelihood.mean(1)
-    if closed:
-        divergence = stack.divergence(loc, scale)
+    if spec.closed_form and spec.bound == "vr" and estimator_of(spec) == "pathwise":
+        z, divergence = stack.sampled(batch.inputs, xi)
+        log_likelihood = _log_likelihood(stack, batch, z, xi.shape[1])
+        mean = _mean(log_likelihood)
         value = torch.addcmul(mean, beta, divergence, value=-1)
         return Terms(value, value.detach(), mean.detach(), divergence.detach())
+    loc, scale = stack.encode(batch.inputs)
+    z, eps = stack.latents(loc, scale, xi)
+    # the decoder's z comes through `path`, samples first, and so does every gradient on its way back
+    path = z.reshape(xi.shape).transpose(0, 1).unflatten(0, (spec.groups, spec.samples))  # (M, K, P, B, D)
+    z = path.flatten(0, 1).transpose(0, 1).reshape(z.shape)
+    log_likelihood = _log_likelihood(stack, batch, z, xi.shape[1])
     log_prior, log_q, log_q_stopped = _log_densities(stack, z, eps, loc, scale, xi.shape)
     with torch.no_grad():
         divergence = (log_q - log_prior).mean(0)
     terms = (beta * log_prior, beta * log_q, None if log_q_stopped is None else beta * log_q_stopped)
     followed = _followed(spec, log_likelihood.transpose(0, 1), *terms, path, alpha)
-    return Terms(followed, followed.detach(), mean.detach(), divergence)
+    return Terms(followed, followed.detach(), _mean(log_likelihood).detach(), divergence)
+
+
+def _log_likelihood(stack: VAEStack, batch: Batch, z: Tensor, samples: int) -> Tensor:
+    """log p(x|z), (P, K, B), or that of x's bin where the batch has bins."""
+    outputs = stack.decode(z, samples)
+    if batch.lower is not None and batch.upper is not None:
+        return stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
+    return stack.log_likelihood(outputs, batch.targets, batch.mask)
+
+
+def _mean(log_likelihood: Tensor) -> Tensor:
+    """Over samples."""
+    return log_likelihood.squeeze(1) if log_likelihood.shape[1] == 1 else log_likelihood.mean(1)
 
 
 def _log_densities(
