@@ -196,22 +196,22 @@ def test_a_stack_brings_factors_once_and_gradients_when_it_is_used_twice():
     members = [mlp([64, 80, 48, 40], "relu") for _ in range(2)]
     stack, plain = LinearStack(members), LinearStack(members)
     prepare(stack, split=True)
-    stack.defers = True
+    stack.sinks.defers = True
     inputs = [randn(50, 64, seed=seed) for seed in (1, 2)]
     for times in (1, 2):
-        stack.written = False
+        stack.sinks.written = False
         plain.zero_grad()
         for x in inputs[:times]:
             for one in (stack, plain):
                 one(x).square().sum().backward()
-        assert set(stack.factors) == ({0, 1, 2} if times == 1 else set())
-        for depth, (a, b) in stack.factors.items():
-            product = a.double() @ b.double()
+        assert set(stack.sinks.factors) == ({0, 1, 2} if times == 1 else set())
+        for depth, (a, b) in stack.sinks.factors.items():
+            product = a.double().mT @ b.double()
             assert error(product, getattr(plain, f"weight_{depth}").grad) < 2 * ERROR_LIMIT
         names = [name for name, _ in plain.named_parameters() if times == 2 or name.startswith("bias")]
         for name in names:
             assert error(getattr(stack, name).grad, getattr(plain, name).grad) < 2 * ERROR_LIMIT
-        stack.factors.clear()
+        stack.sinks.factors.clear()
 
 
 @unit
@@ -228,8 +228,8 @@ def test_steps_along_products_are_steps_along_gradients(threads, terms):
     assert along.takes_factors
     for step in range(12):
         for place, (p, q) in enumerate(zip(own, other, strict=True)):
-            a, b = randn(3, terms, p.shape[1], seed=step).mT, randn(3, terms, p.shape[2], seed=100 + step)
-            q.grad = (a.double() @ b.double()).float()
+            a, b = randn(3, terms, p.shape[1], seed=step), randn(3, terms, p.shape[2], seed=100 + step)
+            q.grad = (a.double().mT @ b.double()).float()
             if place == 1 or step % 4 == 3:  # brought whole, as after a second pass back
                 p.grad.copy_(q.grad)
             else:
@@ -247,7 +247,7 @@ def test_factors_of_another_shape_are_refused():
     p = randn(1, 40, 30)
     steps = Steps([p], [torch.zeros_like(p)], [torch.zeros_like(p)], [torch.zeros_like(p)], torch.ones(1))
     with pytest.raises(ValueError, match="factors"):
-        steps.take({0: (randn(1, 40, 9), randn(1, 9, 31))}, (0.1, 0.001), (0.9, 0.999), 1e-8)
+        steps.take({0: (randn(1, 9, 40), randn(1, 9, 31))}, (0.1, 0.001), (0.9, 0.999), 1e-8)
 
 
 @compiled

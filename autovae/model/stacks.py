@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from autovae.fused import kernels_for
-from autovae.model.products import FEWEST, affine, product, rectified, splits
+from autovae.model.products import FEWEST, affine, product, rectified
+from autovae.model.sinks import Sinks
 from autovae.native.chains import Chain
 
 __all__ = ["LinearStack", "ModuleStack", "is_linear", "prepare", "stack"]
@@ -161,7 +163,7 @@ class _Chain(torch.autograd.Function):
         if one and not ctx.shared:
             h = h.squeeze(0)
         ctx.kernels = kernels_for(h)
-        ctx.whole = stack.whole(h)
+        ctx.whole = stack.whole(h, ctx.kernels)
         if ctx.whole is not None:
             below = [h.contiguous()]
             below += ctx.whole.forward(below[0])
@@ -176,27 +178,27 @@ class _Chain(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         stack, below = ctx.stack, ctx.saved_tensors
-        one, needs = stack.size == 1, ctx.needs_input_grad
+        one, needs, sinks = stack.size == 1, ctx.needs_input_grad, stack.sinks
         g = gradient.squeeze(0) if one else gradient
         g = (g if stack.narrow is None else g.to(stack.narrow)).contiguous()
-        slopes: list[Tensor | None] = [None] * (2 * len(stack.layers()))
-        found = _whole_backward(ctx, below, g) if ctx.whole is not None else _backward(ctx, below, g)
-        for depth, h, g, sums in found:
-            if depth < 0:
-                break
-            if stack.sinks:
-                _into_sinks(stack, depth, h, g, sums)
-                continue
-            if needs[2 + 2 * depth]:
-                slopes[2 * depth] = product(h.mT, g, stack.split).to(ctx.wide)
-            if needs[3 + 2 * depth]:
-                slopes[2 * depth + 1] = torch.sum(g, -2, keepdim=True, dtype=ctx.wide) if sums is None else sums
-        stack.written = True
-        if one:
-            slopes = [slope if slope is None else slope.unsqueeze(0) for slope in slopes]
+        slopes: list[Tensor | None] = [None] * (len(needs) - 2)
         to_x = None
-        if needs[0]:
-            to_x = g[..., : g.shape[-1] - stack.spare].to(ctx.wide)
+        for depth, h, here, sums in (_backward if ctx.whole is None else _whole_backward)(ctx, below, g):
+            if depth < 0:
+                to_x = here
+            elif sinks is not None:
+                sinks.put(depth, h, here, sums)
+            else:
+                if needs[2 + 2 * depth]:
+                    slopes[2 * depth] = product(h.mT, here, stack.split).to(ctx.wide)
+                if needs[3 + 2 * depth]:
+                    slopes[2 * depth + 1] = torch.sum(here, -2, keepdim=True, dtype=ctx.wide) if sums is None else sums
+        if sinks is not None:
+            sinks.written = True
+        elif one:
+            slopes = [slope if slope is None else slope.unsqueeze(0) for slope in slopes]
+        if to_x is not None:
+            to_x = to_x[..., : to_x.shape[-1] - stack.spare].to(ctx.wide)
             if ctx.shared and not one:
                 to_x = to_x.sum(0)
             elif one and not ctx.shared:
@@ -246,47 +248,27 @@ def _backward(ctx: Any, kept: Sequence[Tensor], g: Tensor) -> Found:
 
 
 def _whole_backward(ctx: Any, below: Sequence[Tensor], g: Tensor) -> Found:
-    """The same by one call. Sums over points go where they belong, if nothing is there yet."""
-    stack = ctx.stack
-    direct = stack.sinks and not stack.written
-    sums = stack.sinks[1::2] if direct else [torch.empty_like(bias) for _, bias in stack.layers()]
+    """The same by one call. What can go straight to the sinks, if nothing is there yet, or be deferred, does."""
+    stack, sinks = ctx.stack, ctx.stack.sinks
+    direct = sinks is not None and not sinks.written
+    sums = sinks.biases if direct else [torch.empty_like(bias) for _, bias in stack.layers()]
     slopes, to_x = ctx.whole.backward(below[1:], g, sums, ctx.needs_input_grad[0])
-    for depth in reversed(range(len(sums))):
-        h = below[depth]
-        yield depth, h if h.dim() == g.dim() else h.expand(stack.size, -1, -1), slopes[depth], sums[depth]
+    first = below[0] if below[0].dim() == g.dim() else below[0].expand(stack.size, -1, -1)
+    inputs = [first, *below[1:]]
+    if direct and sinks.defers:
+        sinks.factors.update(enumerate(zip(inputs, slopes, strict=True)))
+    else:
+        for depth in reversed(range(len(sums))):
+            yield depth, inputs[depth], slopes[depth], sums[depth]
     if to_x is not None:
         yield -1, below[0], to_x, None
-
-
-def _into_sinks(stack: LinearStack, depth: int, below: Tensor, g: Tensor, sums: Tensor | None) -> None:
-    """The gradients of a layer's weight and bias into their tensors, or added to what this step has brought there.
-
-    `sums` of g over points where they were found on the way.
-    """
-    weight, bias = stack.sinks[2 * depth : 2 * depth + 2]
-    if stack.written:
-        if (factors := stack.factors.pop(depth, None)) is not None:
-            product(*factors, stack.split, out=weight)
-        weight += product(below.mT, g, stack.split)
-        bias += torch.sum(g, -2, keepdim=True, dtype=bias.dtype) if sums is None else sums
-        return
-    if stack.defers and splits(stack.split, below.mT, g):
-        stack.factors[depth] = below.mT, g
-    else:
-        product(below.mT, g, stack.split, out=weight)
-    if sums is None:
-        torch.sum(g, -2, keepdim=True, dtype=bias.dtype, out=bias)
-    elif sums is not bias:
-        bias.copy_(sums)
 
 
 class LinearStack(nn.Module):
     """P sequences of linear layers as batched products.
 
     Activations may differ between members at one depth (a saturating first layer): neighbours with one activation form
-    one slice of the stack. `own_gradients` gives every parameter a gradient tensor of its own, which the first backward
-    pass after `written = False` overwrites and later ones add to. Where the stack `defers`, the gradients of some weights
-    are left as `factors` instead, by depth: whoever takes the step takes them out and multiplies as it goes.
+    one slice of the stack. `own_gradients` gives every parameter a gradient tensor of its own, see `sinks`.
     """
 
     def __init__(self, members: Sequence[nn.Sequential], device: torch.device | str = "cpu") -> None:
@@ -305,19 +287,16 @@ class LinearStack(nn.Module):
         self.copies: list[Tensor] = []  # of the parameters, in the narrow type: kept equal to them by the optimizer
         self.spare = 0  # rows of zeros below the first weight's copy
         self._held: list[Tensor] = []  # the copies with these
-        self.sinks: list[Tensor] = []
-        self.written = False  # whether the sinks hold gradients of this step
-        self.defers = False
-        self.factors: dict[int, tuple[Tensor, Tensor]] = {}
+        self.sinks: Sinks | None = None
         self._views: list[tuple[Tensor, Tensor]] = []
         self._whole: Chain | None = None
         wide = all(min(weight.shape[-2:]) >= FEWEST for weight in list(self.parameters())[::2])
         self._plain = wide and len(self.activations) == depth and all(map(_rectifies, self.activations))
 
-    def whole(self, h: Tensor) -> Chain | None:
+    def whole(self, h: Tensor, kernels: ModuleType | None) -> Chain | None:
         """The chain as one call for what goes in, (N, in) or (P, N, in), where every product is split and every
         activation a rectifier."""
-        if not self.split or not self._plain or h.shape[-2] < FEWEST or kernels_for(h) is None:
+        if not self.split or not self._plain or h.shape[-2] < FEWEST or kernels is None:
             return None
         if self._whole is None:
             self._whole = Chain(self.layers())
@@ -334,22 +313,19 @@ class LinearStack(nn.Module):
         return [(w.to(self.narrow), b.to(self.narrow)) for w, b in self._views]
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        self._views, self.sinks, self.copies, self._held = [], [], [], []  # the module moves to another device or type
-        self._whole, self.spare = None, 0
+        self._views, self.copies, self._held = [], [], []  # the module moves to another device or type
+        self._whole, self.sinks, self.spare = None, None, 0
         return super()._apply(fn, recurse)
 
     def own_gradients(self) -> None:
-        """From now on backward passes write into fixed `.grad` tensors; set `written = False` after every step.
+        """From now on backward passes write into fixed `.grad` tensors; set `sinks.written = False` after every step.
 
         Only where all parameters are learned, and products can be had in the weights' type: on CUDA, or of such factors.
         """
-        self.sinks = []
+        self.sinks = None
         parameters = list(self.parameters())
-        if not all(p.requires_grad for p in parameters) or (self.narrow is not None and not parameters[0].is_cuda):
-            return
-        for p in parameters:
-            p.grad = torch.zeros_like(p)
-            self.sinks.append(p.grad.squeeze(0) if self.size == 1 else p.grad)
+        if all(p.requires_grad for p in parameters) and (self.narrow is None or parameters[0].is_cuda):
+            self.sinks = Sinks.of(parameters, self.size == 1, self.split)
 
     def own_copies(self) -> None:
         """From now on products take copies of the weights in the narrow type, for whoever changes weights to keep up.
@@ -368,12 +344,13 @@ class LinearStack(nn.Module):
     def twin(self) -> LinearStack:
         """The same parameters, and gradients of its own: for another thread."""
         other = copy.copy(self)
-        other.sinks, other.written = [torch.zeros_like(sink) for sink in self.sinks], False
-        other.defers, other.factors = False, {}
+        other.sinks = None if self.sinks is None else self.sinks.twin()
         return other
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = _Chain.apply(x, self, *self._parameters.values())
+        parameters = list(self._parameters.values())
+        # Gradients that go to the sinks need but one way back through the graph.
+        result: Tensor = _Chain.apply(x, self, *(parameters if self.sinks is None else parameters[:1]))
         return result
 
     def unstack(self, members: Sequence[nn.Sequential]) -> None:

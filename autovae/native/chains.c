@@ -1,7 +1,7 @@
 /* Whole chains of linear layers with rectifiers between them, forward and back, and a step of Adam on many tensors: one
    call each, since on a small step calls take as long as the work.
 
-   Activations are (members, points, width), one layer's after the other's; weights (members, in, out). Threads get members
+   Activations are (members, points, width), each layer's in a place of its own; weights (members, in, out). Threads get members
    or, where there are too few, share every product. */
 
 #include "products.h"
@@ -22,27 +22,24 @@ typedef struct {
 #ifdef HAS_UNIT
 
 /* Outputs of layers for members from `from` to `to`, each alone. */
-static int forward(long from, long to, long members, long points, long depth, const Layer *layers, const float *x,
-                   long x_next, float *outputs, long threads) {
+static int forward(long from, long to, long points, long depth, const Layer *layers, const float *x, long x_next,
+                   float *const *outputs, long threads) {
     int failed = 0;
     for (long l = 0; l < depth; l++) {
         long in = layers[l].in, out = layers[l].out;
         const Product p = {.a = x + from * x_next, .a_apart = in, .m = points, .b = layers[l].weight + from * in * out,
-                           .b_apart = out, .n = out, .k = in, .c = outputs + from * points * out, .c_apart = out,
+                           .b_apart = out, .n = out, .k = in, .c = outputs[l] + from * points * out, .c_apart = out,
                            .bias = layers[l].bias + from * out, .rectify = l < depth - 1};
         failed |= multiply_each(to - from, &p, x_next, in * out, points * out, threads);
-        x = outputs;
+        x = outputs[l];
         x_next = points * out;
-        outputs += members * points * out;
     }
     return failed;
 }
 
-/* Gradients of all layers' outputs but the last's, whose is g, and their sums over points; of x where that is asked for.
-   `outputs` and `slopes` stand behind the last layer but one's. */
-static int backward(long from, long to, long members, long points, long depth, const Layer *layers,
-                    const float *outputs, const float *g, float *slopes, float *const *sums, float *to_x,
-                    long threads) {
+/* Gradients of all layers' outputs but the last's, whose is g, and their sums over points; of x where that is asked for. */
+static int backward(long from, long to, long points, long depth, const Layer *layers, const float *const *outputs,
+                    const float *g, float *const *slopes, float *const *sums, float *to_x, long threads) {
     int failed = 0;
     const long width = layers[depth - 1].out;
     for (long i = from; i < to; i++) {
@@ -53,14 +50,12 @@ static int backward(long from, long to, long members, long points, long depth, c
     }
     for (long l = depth - 1; l >= 0; l--) {
         long in = layers[l].in, out = layers[l].out;
-        if (!l && !to_x) break;
-        outputs -= l ? members * points * in : 0;
-        slopes -= l ? members * points * in : 0;
-        float *c = l ? slopes : to_x;
+        float *c = l ? slopes[l - 1] : to_x;
+        if (!c) break;
         const Product p = {.a = g + from * points * out, .a_apart = out, .m = points,
                            .b = layers[l].weight + from * in * out, .b_apart = out, .b_turned = 1, .n = in, .k = out,
                            .c = c + from * points * in, .c_apart = in,
-                           .kept = l ? outputs + from * points * in : NULL, .sums = l ? sums[l - 1] + from * in : NULL};
+                           .kept = l ? outputs[l - 1] + from * points * in : NULL, .sums = l ? sums[l - 1] + from * in : NULL};
         failed |= multiply_each(to - from, &p, points * out, in * out, points * in, threads);
         g = c;
     }
@@ -69,23 +64,21 @@ static int backward(long from, long to, long members, long points, long depth, c
 
 /* `x_next` is 0 where members share x. */
 EXPORT int chain_forward(long members, long points, long depth, const Layer *layers, const float *x, long x_next,
-                         float *outputs, long threads) {
-    if (members < threads) return forward(0, members, members, points, depth, layers, x, x_next, outputs, threads);
+                         float *const *outputs, long threads) {
+    if (members < threads) return forward(0, members, points, depth, layers, x, x_next, outputs, threads);
     int failed = 0;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic) reduction(| : failed)
-    for (long i = 0; i < members; i++) failed |= forward(i, i + 1, members, points, depth, layers, x, x_next, outputs, 1);
+    for (long i = 0; i < members; i++) failed |= forward(i, i + 1, points, depth, layers, x, x_next, outputs, 1);
     return failed;
 }
 
-EXPORT int chain_backward(long members, long points, long depth, const Layer *layers, const float *outputs,
-                          const float *g, float *slopes, float *const *sums, float *to_x, long threads) {
-    for (long l = 0; l < depth - 1; l++) outputs += members * points * layers[l].out, slopes += members * points * layers[l].out;
-    if (members < threads)
-        return backward(0, members, members, points, depth, layers, outputs, g, slopes, sums, to_x, threads);
+EXPORT int chain_backward(long members, long points, long depth, const Layer *layers, const float *const *outputs,
+                          const float *g, float *const *slopes, float *const *sums, float *to_x, long threads) {
+    if (members < threads) return backward(0, members, points, depth, layers, outputs, g, slopes, sums, to_x, threads);
     int failed = 0;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(dynamic) reduction(| : failed)
     for (long i = 0; i < members; i++)
-        failed |= backward(i, i + 1, members, points, depth, layers, outputs, g, slopes, sums, to_x, 1);
+        failed |= backward(i, i + 1, points, depth, layers, outputs, g, slopes, sums, to_x, 1);
     return failed;
 }
 

@@ -62,46 +62,50 @@ class Chain:
                 for (weight, bias), (inputs, outputs) in zip(layers, sizes, strict=True)
             )
         )
-
-    def _room(self, like: Tensor, points: int, widths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Room for results of these widths, one after the other, and each of them."""
-        rows = self._members * points
-        room = like.new_empty(rows * sum(widths))
-        return room, [part.view(*self._outer, points, -1) for part in room.split([rows * width for width in widths])]
+        self._sums: Sequence[Tensor] = ()
+        self._sums_at = _places(())
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """What every layer gives for x (N, in), which members share, or (P, N, in)."""
-        points = x.shape[-2]
-        shared = x.dim() == 2
-        outputs, parts = self._room(x, points, self._widths[1:])
+        points, shared, widths = x.shape[-2], x.dim() == 2, self._widths
+        outputs = [x.new_empty(*self._outer, points, width) for width in widths[1:]]
         failed = native.compiled().chain_forward(
             self._members, points, len(self._layers), self._described,
-            native.address(x, (1 if shared else self._members) * points * self._widths[0]),
-            0 if shared else points * self._widths[0], outputs.data_ptr(), torch.get_num_threads(),
+            native.address(x, (1 if shared else self._members) * points * widths[0]),
+            0 if shared else points * widths[0], _places(outputs), torch.get_num_threads(),
         )  # fmt: skip
         native.had_room(failed)
-        return parts
+        return outputs
 
     def backward(
         self, outputs: Sequence[Tensor], gradient: Tensor, sums: Sequence[Tensor], to_x: bool
     ) -> tuple[list[Tensor], Tensor | None]:
         """The gradients of every layer's sums h_(l-1) W_l + b_l, and x's if asked for, from that of the last.
 
-        outputs are those of `forward`; `sums`, like the biases, become the gradients' sums over points.
+        outputs are those of `forward` but the last; `sums`, like the biases, become the gradients' sums over points.
         """
         points, widths = gradient.shape[-2], self._widths
-        rows = self._members * points
-        room, slopes = self._room(gradient, points, widths[1:-1])
+        slopes = [gradient.new_empty(*self._outer, points, width) for width in widths[1:-1]]
         of_x = gradient.new_empty(*self._outer, points, widths[0]) if to_x else None
-        places = [native.address(sum_, self._members * width) for sum_, width in zip(sums, widths[1:], strict=True)]
         failed = native.compiled().chain_backward(
-            self._members, points, len(self._layers), self._described,
-            outputs[0].data_ptr() if outputs else None,
-            native.address(gradient, rows * widths[-1]), room.data_ptr(), (ctypes.c_void_p * len(places))(*places),
+            self._members, points, len(self._layers), self._described, _places(outputs),
+            native.address(gradient, self._members * points * widths[-1]), _places(slopes), self._places_of(sums),
             None if of_x is None else of_x.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         native.had_room(failed)
         return [*slopes, gradient], of_x
+
+    def _places_of(self, sums: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+        """Where these sums go; found once where they are the same as the last time."""
+        if sums is not self._sums:
+            for sum_, width in zip(sums, self._widths[1:], strict=True):
+                native.address(sum_, self._members * width)
+            self._sums, self._sums_at = sums, _places(sums)
+        return self._sums_at
+
+
+def _places(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
 
 
 class Steps:
@@ -117,6 +121,8 @@ class Steps:
     ) -> None:
         self._values, self._rates = list(values), rates
         self._kept = [*gradients, *means, *squares]
+        self._shapes = [tuple(v.shape) if v.dim() == 3 else (0, 0, 0) for v in values]
+        self._along: set[int] = set()  # tasks with factors
         members = len(rates)
         self._tasks = (_Task * len(values))()
         for task, places in zip(self._tasks, zip(values, gradients, means, squares, strict=True), strict=True):
@@ -131,25 +137,30 @@ class Steps:
         betas: tuple[float, float],
         epsilon: float,
     ) -> None:
-        """One step, `native.adam_`'s; the gradients at these places are products, and what is in their tensors is lost.
+        """One step, `native.adam_`'s; the gradients at these places are h^T g, and what is in their tensors is lost.
 
+        factors (h, g): (P, N, m) and (P, N, n) of values (P, m, n), rows side by side; an only member's without that axis.
         corrections: 1 - beta^t for both betas, t the number of this step.
         """
-        for place, (a, b) in factors.items():
-            (members, m, n, _), shape = native.sizes(a, b), tuple(self._values[place].shape)
-            if (members, m, n) != shape:
-                raise ValueError(f"got factors of {tuple(a.shape)} and {tuple(b.shape)} for values of {shape}")
-        for place, (a, b) in factors.items():
+        for place in self._along.difference(factors):
             task = self._tasks[place]
-            _, task.m, task.n, task.k = native.sizes(a, b)
-            task.a, task.a_next, task.a_apart, task.a_turned = native.layout(a)
-            task.b, task.b_next, task.b_apart, task.b_turned = native.layout(b)
+            task.m, task.n, task.a = 1, task.m * task.n, None
+        self._along = set(factors)
+        for place, (h, g) in factors.items():
+            (members, m, n), (*outer, points, _) = self._shapes[place], h.shape
+            alone = members == 1 and not outer
+            if h.shape[-1] != m or g.shape != (*outer, points, n) or (outer != [members] and not alone) or not points:
+                raise ValueError(
+                    f"got factors of {tuple(h.shape)} and {tuple(g.shape)} for values of {self._shapes[place]}"
+                )
+            task = self._tasks[place]
+            task.m, task.n, task.k = m, n, points
+            task.a, task.a_next, task.a_apart, turned = native.layout(h)
+            task.a_turned = not turned
+            task.b, task.b_next, task.b_apart, task.b_turned = native.layout(g)
         (first, second), threads = corrections, torch.get_num_threads()
         failed = native.compiled().adam_steps(
             len(self._tasks), self._tasks, self._rates.data_ptr(), 1 / first, *betas, second**0.5, epsilon, threads
         )
-        for place in factors:
-            task = self._tasks[place]
-            task.m, task.n, task.a = 1, task.m * task.n, None
         native.had_room(failed)
         torch.autograd.graph.increment_version(self._values)

@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from autovae.fused import kernels_for
+from autovae.model.sinks import Factors
 from autovae.native.chains import Steps
 
 __all__ = ["StackedAdam"]
 
-Factors = tuple[Tensor, Tensor]  # whose product is a gradient
+# Steps in one call, and where the factors of which of its gradients come from.
+_Together = tuple[Steps, list[tuple[int, Callable[[], Factors | None]]]]
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -41,8 +43,8 @@ class StackedAdam:
 
     A gradient that is there at the start is taken to be overwritten by every backward pass; the others are cleared
     after the step, since backward passes add to them. `narrow` has a copy of some parameters in another type, which is
-    kept equal to them. `deferred` gives, for a parameter, its gradient's factors at every step, or None where the gradient
-    was brought itself; only to be used where `takes_factors`.
+    kept equal to them. `deferred` gives, for a parameter, its gradient's factors (h, g) at every step, or None where the
+    gradient h^T g was brought itself; only to be used where `takes_factors`.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class StackedAdam:
         self._kernels = kernels_for(self.parameters[0]) if plain else None
         self.takes_factors = self._kernels is not None and device.type == "cpu" and not narrow
         self._deferred = deferred or {}
-        self._steps_of: dict[tuple[int, ...], Steps] = {}  # parameters that take a step together, by their places
+        self._steps_of: dict[tuple[int, ...], _Together] = {}  # parameters that take a step together, by their places
         self._sweeps = device.type == "cpu" and not (self._kernels is not None and self._kernels.flushes())
         if self._kernels is not None:
             self._betas = torch.tensor(BETAS, dtype=torch.float64, device=device)
@@ -133,8 +135,13 @@ class StackedAdam:
 
     def _by_kernel(self, places: list[int]) -> None:
         assert self._kernels is not None  # whoever calls this has looked
-        if self.takes_factors and any(self._stay[i] for i in places):
-            self._together(tuple(i for i in places if self._stay[i]))
+        if self.takes_factors and (stay := tuple(i for i in places if self._stay[i])):
+            if stay not in self._steps_of:
+                self._steps_of[stay] = self._described(stay)
+            steps, sources = self._steps_of[stay]
+            factors = {at: pair for at, source in sources if (pair := source()) is not None}
+            first, second = self._corrections.tolist()
+            steps.take(factors, (first, second), BETAS, EPSILON)
             places = [i for i in places if not self._stay[i]]
         rule = (self._rates, self._corrections, BETAS, EPSILON)
         for i in places:
@@ -142,17 +149,13 @@ class StackedAdam:
             if (g := p.grad) is not None:
                 self._kernels.adam_(p.detach(), g.contiguous(), *moments, self._narrow[i], *rule)
 
-    def _together(self, places: tuple[int, ...]) -> None:
-        """The step of parameters whose gradients stay in their tensors, or come as factors."""
-        if places not in self._steps_of:
-            values = [self.parameters[i].detach() for i in places]
-            gradients = [g for i in places if (g := self.parameters[i].grad) is not None]
-            means, squares = ([moments[i] for i in places] for moments in (self.means, self.squares))
-            self._steps_of[places] = Steps(values, gradients, means, squares, self._rates)
-        found = ((at, self._deferred.get(self.parameters[i], lambda: None)()) for at, i in enumerate(places))
-        factors = {at: pair for at, pair in found if pair is not None}
-        first, second = self._corrections.tolist()
-        self._steps_of[places].take(factors, (first, second), BETAS, EPSILON)
+    def _described(self, places: tuple[int, ...]) -> _Together:
+        """Parameters whose gradients stay in their tensors, or come as factors."""
+        parameters = [self.parameters[i] for i in places]
+        gradients = [g for p in parameters if (g := p.grad) is not None]
+        means, squares = ([moments[i] for i in places] for moments in (self.means, self.squares))
+        steps = Steps([p.detach() for p in parameters], gradients, means, squares, self._rates)
+        return steps, [(at, self._deferred[p]) for at, p in enumerate(parameters) if p in self._deferred]
 
     def _fused(self, moved: list[Tensor], places: list[int], rate: float) -> None:
         torch._fused_adam_(

@@ -60,7 +60,7 @@ def _gradients(stack: VAEStack, whole: VAEStack) -> list[Tensor | None]:
     found: dict[int, Tensor | None] = {id(whole.raw_scale): stack.raw_scale.grad}
     for name in ("encoder", "decoder"):
         own, other = getattr(whole, name), getattr(stack, name)
-        for parameter, sink in zip(own.parameters(), other.sinks, strict=True):
+        for parameter, sink in zip(own.parameters(), other.sinks.all(), strict=True):
             found[id(parameter)] = sink.view_as(parameter)
     return [found[id(parameter)] for parameter in whole.parameters() if parameter.requires_grad]
 
@@ -108,7 +108,7 @@ class SplitStep:
         for stack in self._stacks:
             stack.raw_scale.grad = None
             for chain in (stack.encoder, stack.decoder):
-                chain.written = False  # type: ignore[assignment]
+                chain.sinks.written = False  # type: ignore[union-attr]
         trainer.add(torch.stack(totals).sum(0))
 
     def _all(self, work) -> None:  # type: ignore[no-untyped-def]

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from autovae.model.sinks import Factors
 from autovae.model.vae import VAEStack
 from autovae.streams import stream_seed
 from autovae.training.adam import StackedAdam
@@ -58,14 +58,16 @@ class Trainer:
         copies = {p: copy for chain in self._chains for p, copy in zip(chain.parameters(), chain.copies, strict=False)}
         parameters = [p for _, p in self._named]
         narrowed = [copies.get(p) for p in parameters] if copies else None
-        deferred: dict[Tensor, Callable[[], tuple[Tensor, Tensor] | None]] = {
-            weight: partial(chain.factors.pop, depth, None)
+        self._sinks = [chain.sinks for chain in self._chains if chain.sinks is not None]
+        deferred: dict[Tensor, Callable[[], Factors | None]] = {
+            weight: chain.sinks.source(depth)
             for chain in self._chains
+            if chain.sinks is not None
             for depth, weight in enumerate(list(chain.parameters())[::2])
         }
         self.adam = StackedAdam(parameters, rates, self.members[0].steps, narrowed, deferred)
-        for chain in self._chains:
-            chain.defers = self.adam.takes_factors
+        for sinks in self._sinks:
+            sinks.defers = self.adam.takes_factors
         self._take_moments()
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
@@ -113,8 +115,8 @@ class Trainer:
         """One step with noise xi (P, K, B, D), on the device alone."""
         totals = self.differentiate(batch, xi, self.stack)
         self.adam.step()
-        for chain in self._chains:
-            chain.written = False
+        for sinks in self._sinks:
+            sinks.written = False
         self.add(totals)
 
     def differentiate(self, batch: Batch, xi: Tensor, stack: VAEStack, share: float = 1.0) -> Tensor:

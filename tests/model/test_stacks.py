@@ -55,10 +55,10 @@ def test_own_gradients_are_overwritten_then_added_to(count: int) -> None:
     whole(x).sum().backward()
     alone = [p.grad.clone() for p in whole.parameters()]
     tensors = [p.grad for p in whole.parameters()]
-    chain.written = False
+    chain.sinks.written = False
     (whole(x).sum() + whole(y).sum()).backward()  # as where pseudo-inputs go through the encoder, too
     both = [p.grad.clone() for p in whole.parameters()]
-    chain.written = False
+    chain.sinks.written = False
     whole(y).sum().backward()
     for p, tensor, one, two in zip(whole.parameters(), tensors, alone, both, strict=True):
         assert p.grad is tensor

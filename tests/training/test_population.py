@@ -151,7 +151,7 @@ def test_a_step_is_adams(digits: Data, spec: VAESpec) -> None:
     feed = Feed(digits, dtype=DOUBLE)
     own, plain = (Trainer(members([spec, spec.replace(seed=1, learning_rate=1e-3)], digits), feed) for _ in range(2))
     for chain in plain._chains:
-        chain.sinks = []
+        chain.sinks = None
     parameters = [p for p in plain.stack.parameters() if p.requires_grad]
     means, squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     rates = torch.tensor([s.learning_rate for s in plain.specs], dtype=DOUBLE)
