@@ -294,11 +294,12 @@ class LinearStack(nn.Module):
         self._plain = wide and len(self.activations) == depth and all(map(_rectifies, self.activations))
 
     def whole(self, h: Tensor, kernels: ModuleType | None) -> Chain | None:
-        """The chain as one call for what goes in, (N, in) or (P, N, in), where every product is split and every
-        activation a rectifier."""
-        if not self.split or not self._plain or h.shape[-2] < FEWEST or kernels is None:
-            return None
-        if self._whole is None:
+        """The chain as one call for what goes in, (N, in) or (P, N, in), where there are points enough for it."""
+        return None if kernels is None or h.shape[-2] < FEWEST else self.in_one_call()
+
+    def in_one_call(self) -> Chain | None:
+        """The chain as one call, where every product is split and every activation a rectifier."""
+        if self._whole is None and self.split and self._plain:
             self._whole = Chain(self.layers())
         return self._whole
 

@@ -183,7 +183,7 @@ class VAEStack(nn.Module):
         posteriors = [m.flow_posterior for m in members if m.flow_posterior]
         self.flow_posterior = join(posteriors) if posteriors else None
         self.pairing = Pairing([spec.pairs for spec in self.specs])
-        self._plain = all(spec.matched_normal for spec in self.specs)
+        self.plain = all(spec.matched_normal for spec in self.specs)
         learned = [float(member.raw_scale.requires_grad) for member in members]
         self.register_buffer("_scale_learned", torch.tensor(learned), persistent=False)
         self._runs: list[_Run] = []
@@ -205,6 +205,11 @@ class VAEStack(nn.Module):
     def target_kinds(self) -> tuple[str, ...]:
         """What the members' likelihoods train on: "levels", "dequantised"."""
         return tuple(dict.fromkeys(run.likelihood.trains_on for run in self._runs))
+
+    @property
+    def only_head(self) -> Likelihood | None:
+        """The likelihood, where all members share one."""
+        return self._runs[0].likelihood if len(self._runs) == 1 else None
 
     def to_device(self, device: torch.device) -> VAEStack:
         self.pairing.to(device)
@@ -236,7 +241,7 @@ class VAEStack(nn.Module):
     def sampled(self, inputs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """z (P, K B, D) of inputs (B, X) and noise xi (P, K, B, D), and `divergence` (P, B), where that has a closed form."""
         raw = self.encoder(inputs)
-        if self._plain and in_one_pass(raw):
+        if self.plain and in_one_pass(raw):
             z, divergence = NormalLatents.apply(raw, xi)  # type: ignore[no-untyped-call]
             return z, divergence
         loc, scale = self.pairing.parametrise(raw)

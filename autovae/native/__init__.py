@@ -68,6 +68,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
         found.products.argtypes = [*[_whole] * 4, *factor, *factor, _at, _whole, _at, flag, _at, _at, _whole]
         found.chain_forward.argtypes = [*[_whole] * 3, _at, _at, _whole, _at, _whole]
         found.chain_backward.argtypes = [*[_whole] * 3, *[_at] * 6, _whole]
+        found.whole_step.argtypes = [*[_at] * 4, _whole, _whole, ctypes.c_double, ctypes.c_double, _whole]
     return found
 
 
@@ -155,7 +156,7 @@ def normal_latents(raw: Tensor, xi: Tensor, limit: float) -> tuple[Tensor, Tenso
     scale, z = raw.new_empty(members, points, latents), raw.new_empty(members, samples * points, latents)
     kl = raw.new_empty(members, points)
     compiled().normal_latents(
-        *sizes, raw.data_ptr(), xi.data_ptr(), *xi.stride()[:2], limit, scale.data_ptr(), z.data_ptr(), kl.data_ptr(),
+        *sizes, raw.data_ptr(), *samples_of(xi), limit, scale.data_ptr(), z.data_ptr(), kl.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
     return scale, z, kl
@@ -166,24 +167,35 @@ def normal_latents_back(raw: Tensor, xi: Tensor, limit: float, scale: Tensor, of
     members, samples, points, latents = sizes = _of_latents(raw, xi)
     rows, slope = members * points, torch.empty_like(raw)
     compiled().normal_latents_back(
-        *sizes, raw.data_ptr(), xi.data_ptr(), *xi.stride()[:2], limit, address(scale, rows * latents),
+        *sizes, raw.data_ptr(), *samples_of(xi), limit, address(scale, rows * latents),
         address(of_z, samples * rows * latents), address(of_kl, rows), slope.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return slope
 
 
 def _of_latents(raw: Tensor, xi: Tensor) -> tuple[int, int, int, int]:
-    """Members, samples, points and latents, where raw is contiguous and points and latents of xi are."""
+    """Members, samples, points and latents."""
     members, samples, points, latents = xi.shape
     address(raw, 2 * members * points * latents)
-    _, _, row, column = xi.stride()
-    beside = (row == latents or points == 1) and (column == 1 or latents == 1)
-    if raw.shape != (members, points, 2 * latents) or xi.dtype != raw.dtype or xi.device != raw.device or not beside:
+    if raw.shape != (members, points, 2 * latents):
         raise ValueError(
-            f"got raw outputs of shape {tuple(raw.shape)} for noise of {xi.dtype} and shape {tuple(xi.shape)}, strides "
-            f"{xi.stride()}, expected (P, B, 2 D), (P, K, B, D) and each sample's noise contiguous"
+            f"got raw outputs of shape {tuple(raw.shape)} for noise of shape {tuple(xi.shape)}, expected (P, B, 2 D) and "
+            "(P, K, B, D)"
         )
     return members, samples, points, latents
+
+
+def samples_of(xi: Tensor) -> tuple[int, int, int]:
+    """Where noise (P, K, B, D) lies, and numbers from member to member and from sample to sample."""
+    apart, step, row, column = xi.stride()
+    points, latents = xi.shape[2:]
+    beside = (row == latents or points == 1) and (column == 1 or latents == 1)
+    if xi.dtype != torch.float32 or xi.device.type != "cpu" or not beside:
+        raise ValueError(
+            f"got noise of {xi.dtype} on {xi.device}, strides {xi.stride()}, expected float32 on a CPU, each sample's "
+            "numbers contiguous"
+        )
+    return xi.data_ptr(), apart, step
 
 
 def rectify_back(g: Tensor, h: Tensor) -> Tensor:

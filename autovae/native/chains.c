@@ -4,20 +4,7 @@
    Activations are (members, points, width), each layer's in a place of its own; weights (members, in, out). Threads get members
    or, where there are too few, share every product. */
 
-#include "products.h"
-
-typedef struct {
-    const float *weight, *bias;
-    long in, out;
-} Layer;
-
-/* A tensor's place; where `a` is given its gradient is a b, of `k` terms, and `gradient` room for it. */
-typedef struct {
-    float *values, *gradient, *means, *squares;
-    long members, m, n;
-    const float *a, *b;
-    long k, a_next, a_apart, a_turned, b_next, b_apart, b_turned;
-} Task;
+#include "chains.h"
 
 #ifdef HAS_UNIT
 

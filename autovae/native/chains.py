@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autovae import native
 
-__all__ = ["Chain", "Steps"]
+__all__ = ["Chain", "Steps", "places_of"]
 
 
 class _Layer(ctypes.Structure):
@@ -47,15 +47,15 @@ class Chain:
                 "this processor has no matrix unit, or there is no compiled library: ask multiplies() first"
             )
         self._layers = list(layers)  # kept, so that their memory is
-        self._members = len(layers[0][0]) if layers[0][0].dim() == 3 else 1
+        self.members = len(layers[0][0]) if layers[0][0].dim() == 3 else 1
         self._outer = layers[0][0].shape[:-2]
-        self._widths = [layers[0][0].shape[-2], *(weight.shape[-1] for weight, _ in layers)]
-        sizes = list(zip(self._widths[:-1], self._widths[1:], strict=True))
-        self._described = (_Layer * len(layers))(
+        self.widths = [layers[0][0].shape[-2], *(weight.shape[-1] for weight, _ in layers)]
+        sizes = list(zip(self.widths[:-1], self.widths[1:], strict=True))
+        self.described = (_Layer * len(layers))(
             *(
                 _Layer(
-                    native.address(weight, self._members * inputs * outputs),
-                    native.address(bias, self._members * outputs),
+                    native.address(weight, self.members * inputs * outputs),
+                    native.address(bias, self.members * outputs),
                     inputs,
                     outputs,
                 )
@@ -63,16 +63,16 @@ class Chain:
             )
         )
         self._sums: Sequence[Tensor] = ()
-        self._sums_at = _places(())
+        self._sums_at = places_of(())
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """What every layer gives for x (N, in), which members share, or (P, N, in)."""
-        points, shared, widths = x.shape[-2], x.dim() == 2, self._widths
+        points, shared, widths = x.shape[-2], x.dim() == 2, self.widths
         outputs = [x.new_empty(*self._outer, points, width) for width in widths[1:]]
         failed = native.compiled().chain_forward(
-            self._members, points, len(self._layers), self._described,
-            native.address(x, (1 if shared else self._members) * points * widths[0]),
-            0 if shared else points * widths[0], _places(outputs), torch.get_num_threads(),
+            self.members, points, len(self._layers), self.described,
+            native.address(x, (1 if shared else self.members) * points * widths[0]),
+            0 if shared else points * widths[0], places_of(outputs), torch.get_num_threads(),
         )  # fmt: skip
         native.had_room(failed)
         return outputs
@@ -84,12 +84,12 @@ class Chain:
 
         outputs are those of `forward` but the last; `sums`, like the biases, become the gradients' sums over points.
         """
-        points, widths = gradient.shape[-2], self._widths
+        points, widths = gradient.shape[-2], self.widths
         slopes = [gradient.new_empty(*self._outer, points, width) for width in widths[1:-1]]
         of_x = gradient.new_empty(*self._outer, points, widths[0]) if to_x else None
         failed = native.compiled().chain_backward(
-            self._members, points, len(self._layers), self._described, _places(outputs),
-            native.address(gradient, self._members * points * widths[-1]), _places(slopes), self._places_of(sums),
+            self.members, points, len(self._layers), self.described, places_of(outputs),
+            native.address(gradient, self.members * points * widths[-1]), places_of(slopes), self._places_of(sums),
             None if of_x is None else of_x.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         native.had_room(failed)
@@ -98,13 +98,13 @@ class Chain:
     def _places_of(self, sums: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
         """Where these sums go; found once where they are the same as the last time."""
         if sums is not self._sums:
-            for sum_, width in zip(sums, self._widths[1:], strict=True):
-                native.address(sum_, self._members * width)
-            self._sums, self._sums_at = sums, _places(sums)
+            for sum_, width in zip(sums, self.widths[1:], strict=True):
+                native.address(sum_, self.members * width)
+            self._sums, self._sums_at = sums, places_of(sums)
         return self._sums_at
 
 
-def _places(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def places_of(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
 
 
@@ -119,10 +119,9 @@ class Steps:
         squares: Sequence[Tensor],
         rates: Tensor,
     ) -> None:
-        self._values, self._rates = list(values), rates
+        self._values, self.rates = list(values), rates
         self._kept = [*gradients, *means, *squares]
         self._shapes = [tuple(v.shape) if v.dim() == 3 else (0, 0, 0) for v in values]
-        self._along: set[int] = set()  # tasks with factors
         members = len(rates)
         self._tasks = (_Task * len(values))()
         for task, places in zip(self._tasks, zip(values, gradients, means, squares, strict=True), strict=True):
@@ -142,10 +141,16 @@ class Steps:
         factors (h, g): (P, N, m) and (P, N, n) of values (P, m, n), rows side by side; an only member's without that axis.
         corrections: 1 - beta^t for both betas, t the number of this step.
         """
-        for place in self._along.difference(factors):
-            task = self._tasks[place]
-            task.m, task.n, task.a = 1, task.m * task.n, None
-        self._along = set(factors)
+        tasks, (first, second) = self.along(factors), corrections
+        failed = native.compiled().adam_steps(
+            len(tasks), tasks, self.rates.data_ptr(), 1 / first, *betas, second**0.5, epsilon, torch.get_num_threads()
+        )
+        native.had_room(failed)
+        self.moved()
+
+    def along(self, factors: Mapping[int, tuple[Tensor, Tensor]]) -> ctypes.Array[_Task]:
+        """The tensors as C sees them, with these factors for as long as those are where they are."""
+        tasks = type(self._tasks).from_buffer_copy(self._tasks)
         for place, (h, g) in factors.items():
             (members, m, n), (*outer, points, _) = self._shapes[place], h.shape
             alone = members == 1 and not outer
@@ -153,14 +158,13 @@ class Steps:
                 raise ValueError(
                     f"got factors of {tuple(h.shape)} and {tuple(g.shape)} for values of {self._shapes[place]}"
                 )
-            task = self._tasks[place]
+            task = tasks[place]
             task.m, task.n, task.k = m, n, points
             task.a, task.a_next, task.a_apart, turned = native.layout(h)
             task.a_turned = not turned
             task.b, task.b_next, task.b_apart, task.b_turned = native.layout(g)
-        (first, second), threads = corrections, torch.get_num_threads()
-        failed = native.compiled().adam_steps(
-            len(self._tasks), self._tasks, self._rates.data_ptr(), 1 / first, *betas, second**0.5, epsilon, threads
-        )
-        native.had_room(failed)
+        return tasks
+
+    def moved(self) -> None:
+        """Say that the values are new: a graph that saved them is stale."""
         torch.autograd.graph.increment_version(self._values)

@@ -34,6 +34,14 @@ int multiply_each(long members, const Product *of, long a_next, long b_next, lon
 #endif
 
 /* See passes.c. */
+void linear_in_x(long head, long rows, long points, long features, const float *x, const float *eta, float *value,
+                 float *slope, long threads);
+void scale_rows(long rows, long features, float *values, const float *factor, long threads);
+void normal_latents(long members, long samples, long points, long latents, const float *raw, const float *xi, long apart,
+                    long next, float limit, float *scale, float *z, float *kl, long threads);
+void normal_latents_back(long members, long samples, long points, long latents, const float *raw, const float *xi,
+                         long apart, long next, float limit, const float *scale, const float *of_z, const float *of_kl,
+                         float *slope, long threads);
 void adam(long members, long size, float *values, const float *gradient, float *means, float *squares, uint16_t *narrow,
           long apart, const float *rates, double grow, double beta1, double beta2, double shrink, float epsilon,
           long threads);

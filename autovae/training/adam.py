@@ -83,6 +83,17 @@ class StackedAdam:
         """How many steps were taken; waits for the device."""
         return int(self._steps)
 
+    @property
+    def corrections(self) -> tuple[float, float]:
+        """1 - beta^t for both betas, t the number of this step; waits for the device."""
+        first, second = self._corrections.tolist()
+        return first, second
+
+    def together(self, parameters: Iterable[Tensor]) -> Steps:
+        """Steps of these in one call, for whoever takes them by himself after `count`; they have gradients that stay."""
+        places = {id(p): place for place, p in enumerate(self.parameters)}
+        return self._described(tuple(places[id(p)] for p in parameters))[0]
+
     def step(self) -> None:
         """One step along the gradients at hand; a tensor without one stays."""
         self.count()
@@ -140,8 +151,7 @@ class StackedAdam:
                 self._steps_of[stay] = self._described(stay)
             steps, sources = self._steps_of[stay]
             factors = {at: pair for at, source in sources if (pair := source()) is not None}
-            first, second = self._corrections.tolist()
-            steps.take(factors, (first, second), BETAS, EPSILON)
+            steps.take(factors, self.corrections, BETAS, EPSILON)
             places = [i for i in places if not self._stay[i]]
         rule = (self._rates, self._corrections, BETAS, EPSILON)
         for i in places:

@@ -25,7 +25,7 @@ from autovae.model.vae import VAEStack
 from autovae.spec import VAESpec
 from autovae.training.feed import Batch
 
-__all__ = ["Terms", "bound", "estimator_of"]
+__all__ = ["Terms", "bound", "by_closed_form", "estimator_of"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,15 @@ def estimator_of(spec: VAESpec) -> str:
     return spec.estimator or default_estimator([q for q, _ in spec.pairs], spec.alpha, spec.closed_form)
 
 
+def by_closed_form(spec: VAESpec) -> bool:
+    """Whether the bound is a likelihood and a divergence in closed form, and every gradient goes through z."""
+    return spec.closed_form and spec.bound == "vr" and estimator_of(spec) == "pathwise"
+
+
 def bound(stack: VAEStack, batch: Batch, xi: Tensor, alpha: Tensor, beta: Tensor) -> Terms:
     """The bound of each member at each point, from standard normal noise xi (P, M K, B, D); alpha and beta (P, 1)."""
     spec = stack.specs[0]
-    if spec.closed_form and spec.bound == "vr" and estimator_of(spec) == "pathwise":
+    if by_closed_form(spec):
         z, divergence = stack.sampled(batch.inputs, xi)
         log_likelihood = _log_likelihood(stack, batch, z, xi.shape[1])
         mean = _mean(log_likelihood)

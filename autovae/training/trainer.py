@@ -27,6 +27,7 @@ from autovae.training.adam import StackedAdam
 from autovae.training.feed import Batch, Feed
 from autovae.training.member import Member
 from autovae.training.objective import bound
+from autovae.training.plain import plain_step
 from autovae.training.precision import splits_products
 
 __all__ = ["Row", "Trainer"]
@@ -69,6 +70,7 @@ class Trainer:
         for sinks in self._sinks:
             sinks.defers = self.adam.takes_factors
         self._take_moments()
+        self._plain = plain_step(self.stack, self.adam, feed, self._beta)
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
         shape = (spec.draws, min(spec.batch_size, feed.points), spec.latent_dim)
@@ -113,6 +115,9 @@ class Trainer:
 
     def advance(self, batch: Batch, xi: Tensor) -> None:
         """One step with noise xi (P, K, B, D), on the device alone."""
+        if self._plain is not None and self._plain.serves(batch):
+            self.add(self._plain.step(batch, xi))
+            return
         totals = self.differentiate(batch, xi, self.stack)
         self.adam.step()
         for sinks in self._sinks:
