@@ -18,7 +18,7 @@ from torch import Tensor
 from autovae import native
 from autovae.native.chains import Chain, Steps, places_of
 
-__all__ = ["Part", "WholeStep"]
+__all__ = ["Part", "Room", "WholeStep"]
 
 _whole, _at, _real = ctypes.c_long, ctypes.c_void_p, ctypes.c_double
 
@@ -59,6 +59,22 @@ class _Prepared:
     kept: list[object]
 
 
+class Room:
+    """Memory that steps use by turns: nobody needs what he left there."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def floats(self, name: str, count: int) -> Tensor:
+        """Numbers of that name; whoever had fewer of them before keeps his."""
+        if name not in self._held or self._held[name].numel() < count:
+            self._held[name] = torch.empty(count)
+        return self._held[name][:count]
+
+    def clear(self) -> None:
+        self._held.clear()
+
+
 class WholeStep:
     """Steps of P VAEs, K samples a point, on minibatches of at most `points` points.
 
@@ -76,25 +92,27 @@ class WholeStep:
         limit: float,
         betas: tuple[float, float],
         epsilon: float,
+        room: Room,
     ) -> None:
         self._encoder, self._decoder, self._adam = encoder, decoder, adam
-        self._samples, self._points, self._latents = samples, points, decoder.chain.widths[0]
+        self._samples, self._points, self._room = samples, points, room
         self._head, self._numbers = native.HEADS[head], (*betas, limit, epsilon)
-        rows, of_latents = encoder.chain.members * points, self._latents
-
-        def room(rows: int, widths: Sequence[int]) -> list[Tensor]:
-            return [torch.empty(rows * width) for width in widths]
-
-        self._encoded, self._encoded_back = room(rows, encoder.chain.widths[1:]), room(rows, encoder.chain.widths[1:-1])
-        self._scale, self._of_raw, self._kl = room(rows, [of_latents, 2 * of_latents, 1])
-        rows, widths = samples * rows, decoder.chain.widths
-        self._decoded, self._decoded_back = room(rows, widths[1:]), room(rows, widths[1:-1])
-        self._z, self._of_z, self._value, self._slope = room(rows, [of_latents, of_latents, 1, widths[-1]])
         self._prepared: dict[int, _Prepared] = {}
 
     def knows(self, points: int) -> bool:
         """Whether minibatches of so many points were prepared."""
         return points in self._prepared
+
+    def leave(self) -> None:
+        """Give the room back, and forget what was prepared in it."""
+        self._prepared.clear()
+        self._room.clear()
+
+    def _shaped(self, name: str, members: int, rows: int, points: int, widths: Sequence[int]) -> list[Tensor]:
+        """Room of these widths for the members' rows, which are some for each of `points` points."""
+        most = members * rows // points * self._points
+        held = [self._room.floats(f"{name}_{place}", most * width) for place, width in enumerate(widths)]
+        return [t[: members * rows * width].view(members, rows, width) for t, width in zip(held, widths, strict=True)]
 
     def prepare(self, of_value: Tensor, of_kl: Tensor) -> None:
         """For minibatches of B points: what is followed has the slopes of_value (P, K, B) and of_kl (P, B), always."""
@@ -105,39 +123,42 @@ class WholeStep:
                 f"most {self._points} points"
             )
 
-        def shaped(room: Sequence[Tensor], rows: int, widths: Sequence[int]) -> list[Tensor]:
-            return [t[: members * rows * w].view(members, rows, w) for t, w in zip(room, widths, strict=True)]
+        def of_points(name: str, *widths: int) -> list[Tensor]:
+            return self._shaped(name, members, points, points, widths)
 
-        rows, wide = samples * points, encoder.chain.widths
-        encoded, encoded_back = shaped(self._encoded, points, wide[1:]), shaped(self._encoded_back, points, wide[1:-1])
-        (of_raw,) = shaped([self._of_raw], points, wide[-1:])
-        x, wide = torch.empty(points, wide[0]).expand(members, -1, -1), decoder.chain.widths
-        decoded, decoded_back = shaped(self._decoded, rows, wide[1:]), shaped(self._decoded_back, rows, wide[1:-1])
-        z, slope = shaped([self._z, self._slope], rows, [wide[0], wide[-1]])
+        def of_rows(name: str, *widths: int) -> list[Tensor]:
+            return self._shaped(name, members, samples * points, points, widths)
+
+        wide, out = encoder.chain.widths, decoder.chain.widths
+        encoded, encoded_back = of_points("encoded", *wide[1:]), of_points("encoded_back", *wide[1:-1])
+        scale, of_raw, kl = of_points("latents", out[0], wide[-1], 1)
+        decoded, decoded_back = of_rows("decoded", *out[1:]), of_rows("decoded_back", *out[1:-1])
+        z, of_z, value, slope = of_rows("head", out[0], out[0], 1, out[-1])
+        x = torch.empty(points, wide[0]).expand(members, -1, -1)
         inputs, slopes = [x, *encoded[:-1], z, *decoded[:-1]], [*encoded_back, of_raw, *decoded_back, slope]
         factors = dict(zip([*encoder.places, *decoder.places], zip(inputs, slopes, strict=True), strict=True))
         tasks, (of_value, of_kl) = self._adam.along(factors), (of_value.contiguous(), of_kl.contiguous())
-        kept: list[object] = [of_value, of_kl, tasks]
-        plan = _Plan(members, samples, points, self._latents, wide[-1], self._head)
-        for name, part, outputs, slopes in (
+        kept: list[object] = [of_value, of_kl, tasks, slopes]
+        plan = _Plan(members, samples, points, out[0], out[-1], self._head)
+        for name, part, outputs, back in (
             ("encoder", encoder, encoded, encoded_back),
             ("decoder", decoder, decoded, decoded_back),
         ):
             for tensor, width in zip(part.sums, part.chain.widths[1:], strict=True):
                 native.address(tensor, members * width)
-            found = places_of(outputs), places_of(slopes), places_of(part.sums)
+            found = places_of(outputs), places_of(back), places_of(part.sums)
             described = ctypes.addressof(part.chain.described)
             setattr(plan, name, _Whole(len(outputs), described, *(ctypes.addressof(array) for array in found)))
-            kept += [part, *found]
-        for name in ("scale", "z", "kl", "value", "slope", "of_z", "of_raw"):
-            setattr(plan, name, getattr(self, f"_{name}").data_ptr())
+            kept += [part, outputs, *found]
+        forward = (("scale", scale), ("z", z), ("kl", kl), ("value", value), ("slope", slope))
+        for name, tensor in (*forward, ("of_z", of_z), ("of_raw", of_raw)):
+            setattr(plan, name, tensor.data_ptr())
+            kept.append(tensor)
         plan.of_value, plan.of_kl = of_value.data_ptr(), of_kl.data_ptr()
         plan.count, plan.first, plan.tasks = len(tasks), encoder.places[0], ctypes.addressof(tasks)
         plan.rates = self._adam.rates.data_ptr()
         plan.beta1, plan.beta2, plan.limit, plan.epsilon = self._numbers
-        value = self._value[: members * rows].view(members, samples, points)
-        kl = self._kl[: members * points].view(members, points)
-        self._prepared[points] = _Prepared(plan, value, kl, kept)
+        self._prepared[points] = _Prepared(plan, value.view(members, samples, points), kl.squeeze(-1), kept)
 
     def take(self, x: Tensor, target: Tensor, xi: Tensor, corrections: tuple[float, float]) -> tuple[Tensor, Tensor]:
         """One step; log p(x|z) (P, K, B) and the KL (P, B) before it, which the next step overwrites.

@@ -21,7 +21,7 @@ from autovae.beliefs.standard import LOG_SCALE_LIMIT
 from autovae.model.products import FEWEST
 from autovae.model.stacks import LinearStack
 from autovae.model.vae import VAEStack
-from autovae.native.whole import Part, WholeStep
+from autovae.native.whole import Part, Room, WholeStep
 from autovae.training.adam import BETAS, EPSILON, StackedAdam
 from autovae.training.feed import Batch, Feed
 from autovae.training.objective import by_closed_form
@@ -49,14 +49,18 @@ class PlainStep:
         loss = torch.addcmul(-mean, self._beta, kl)
         return torch.stack([loss, mean, kl]).sum(-1)
 
+    def leave(self) -> None:
+        """Give back the memory of a step; the next one takes it again."""
+        self._whole.leave()
+
     def _prepare(self, points: int) -> None:
         of_bound = self._beta.new_full((len(self._beta), points), -1 / points)
         of_value = (of_bound / self._samples).unsqueeze(1).expand(-1, self._samples, -1)
         self._whole.prepare(of_value, -(of_bound * self._beta))
 
 
-def plain_step(stack: VAEStack, adam: StackedAdam, feed: Feed, beta: Tensor) -> PlainStep | None:
-    """The steps of a stack that is plain, else None."""
+def plain_step(stack: VAEStack, adam: StackedAdam, feed: Feed, beta: Tensor, room: Room) -> PlainStep | None:
+    """The steps of a stack that is plain, else None. `room` may be that of others that never step at the same time."""
     spec, head = stack.specs[0], stack.only_head
     encoder = _part(stack.encoder, 0)
     decoder = None if encoder is None else _part(stack.decoder, 2 * len(encoder.sums))
@@ -66,7 +70,7 @@ def plain_step(stack: VAEStack, adam: StackedAdam, feed: Feed, beta: Tensor) -> 
         return None
     together = adam.together([*stack.encoder.parameters(), *stack.decoder.parameters()])
     points = min(spec.batch_size, feed.points)
-    whole = WholeStep(encoder, decoder, together, head.name, spec.draws, points, LOG_SCALE_LIMIT, BETAS, EPSILON)
+    whole = WholeStep(encoder, decoder, together, head.name, spec.draws, points, LOG_SCALE_LIMIT, BETAS, EPSILON, room)
     return PlainStep(whole, adam, beta, spec.draws, head.trains_on)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from autovae.model.sinks import Factors
 from autovae.model.vae import VAEStack
+from autovae.native.whole import Room
 from autovae.streams import stream_seed
 from autovae.training.adam import StackedAdam
 from autovae.training.feed import Batch, Feed
@@ -40,9 +41,14 @@ NOISE_AT_ONCE = 1 << 18
 
 
 class Trainer:
-    """A stack of members under training on `feed`; products are taken in `narrow` where that is given."""
+    """A stack of members under training on `feed`; products are taken in `narrow` where that is given.
 
-    def __init__(self, members: Sequence[Member], feed: Feed, narrow: torch.dtype | None = None) -> None:
+    `room` is memory for a step, which trainers that take turns may share.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], feed: Feed, narrow: torch.dtype | None = None, room: Room | None = None
+    ) -> None:
         self.members = list(members)
         self.feed = feed
         self.stack = VAEStack([member.vae for member in self.members], feed.device).to(feed.dtype)
@@ -70,7 +76,7 @@ class Trainer:
         for sinks in self._sinks:
             sinks.defers = self.adam.takes_factors
         self._take_moments()
-        self._plain = plain_step(self.stack, self.adam, feed, self._beta)
+        self._plain = plain_step(self.stack, self.adam, feed, self._beta, room or Room())
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
         shape = (spec.draws, min(spec.batch_size, feed.points), spec.latent_dim)
@@ -147,6 +153,11 @@ class Trainer:
         latest: list[Row] = [{"epoch": self.epoch, "loss": a, "log_likelihood": b, "divergence": c} for a, b, c in rows]
         self._rows.append(latest)
         return latest
+
+    def rest(self) -> None:
+        """Give back the memory of a step; the next one takes it again."""
+        if self._plain is not None:
+            self._plain.leave()
 
     def collect(self, moments: bool = True) -> list[Member]:
         """Give every member its weights, age, history and, if asked, moments as they are now; training may go on."""

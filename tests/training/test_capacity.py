@@ -21,6 +21,7 @@ from autovae.training.capacity import footprint, in_a_step, members_that_fit
 from autovae.training.feed import Feed
 from autovae.training.member import Member
 from autovae.training.population import Population
+from autovae.training.precision import fast_products
 
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 STATUS = Path("/proc/self/status")
@@ -68,9 +69,10 @@ def predicted_and_taken(count: int, settings: dict[str, Any]) -> tuple[int, int]
         (3, {"batch_size": 100, "hidden": [200], "samples": 30, "alpha": 0.0}),
     ],
 )
-def test_a_footprint_is_predicted_within_a_fifth(count: int, settings: dict[str, Any]) -> None:
-    """In a process of its own: an allocator in long use keeps what was freed."""
-    command = [sys.executable, __file__, json.dumps([count, settings])]
+@pytest.mark.parametrize("products", ["fast", "float32"])
+def test_a_footprint_is_predicted_within_a_fifth(count: int, settings: dict[str, Any], products: str) -> None:
+    """In a process of its own: an allocator in long use keeps what was freed. With "fast" steps may be without a graph."""
+    command = [sys.executable, __file__, json.dumps([count, settings, products])]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     predicted, taken = json.loads(done.stdout)
     assert predicted == pytest.approx(taken, rel=0.2)
@@ -106,4 +108,6 @@ def test_measuring_leaves_the_member_as_it_was(images: Data) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(predicted_and_taken(*json.loads(sys.argv[1]))))
+    arguments = json.loads(sys.argv[1])
+    with fast_products(arguments.pop()):
+        print(json.dumps(predicted_and_taken(*arguments)))

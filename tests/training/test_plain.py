@@ -13,6 +13,7 @@ from autovae.spec import VAESpec
 from autovae.training import plain as plain_module
 from autovae.training.feed import Feed
 from autovae.training.member import Member
+from autovae.training.population import Population
 from autovae.training.precision import fast_products
 from autovae.training.trainer import Trainer
 
@@ -83,6 +84,25 @@ def test_it_goes_on_where_a_member_left_off(digits: Data) -> None:
         again = Trainer(half.collect(), half.feed)
         assert again._plain is not None
         assert all(torch.equal(a, b) for a, b in zip(whole[:-1], train(again, 1)[:-1], strict=True))
+
+
+def test_stacks_of_a_lane_take_turns_in_one_room(digits: Data) -> None:
+    """And give it back when they rest."""
+    specs = [SPEC.replace(seed=seed) for seed in range(4)]
+    with fast_products():
+        population = Population([Member(build(s, digits.domain)) for s in specs], Feed(digits), stack_size=1, threads=2)
+        population.train_epoch()
+        rooms = [trainer._plain._whole._room for trainer in population.trainers]
+        assert [rooms.index(room) for room in rooms] == [0, 1, 0, 1]
+        places = [trainer._plain._whole._prepared[60].value.data_ptr() for trainer in population.trainers]
+        assert [places.index(place) for place in places] == [0, 1, 0, 1]
+        population.collect()
+        assert not any(room._held for room in rooms)
+        population.train_epoch()
+        alone = [trainer(digits, [s]) for s in specs]
+        for own, kept in zip(alone, population.trainers, strict=True):
+            found = [*(p.detach() for p in kept.stack.parameters()), *kept.adam.means, *kept.adam.squares]
+            assert all(torch.equal(a, b) for a, b in zip(train(own)[:-1], found, strict=True))
 
 
 @pytest.mark.parametrize(
