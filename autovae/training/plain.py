@@ -44,7 +44,8 @@ class PlainStep:
         if not self._whole.knows(len(batch)):
             self._prepare(len(batch))
         self._adam.count()
-        value, kl = self._whole.take(batch.inputs, batch.targets[self._target], xi, self._adam.corrections)
+        x, target = batch.inputs.contiguous(), batch.targets[self._target].contiguous()
+        value, kl = self._whole.take(x, target, xi, self._adam.corrections)
         mean = value.squeeze(1) if self._samples == 1 else value.mean(1)
         loss = torch.addcmul(-mean, self._beta, kl)
         return torch.stack([loss, mean, kl]).sum(-1)
