@@ -4,8 +4,8 @@ r"""Products of a chain of linear layers, in two axes or stacked by member, and 
     product    a b                         gradients of weights h^T g, gradients of inputs g W^T
     rectified  (g W^T) where h > 0         and its sums over points, the gradient of the bias below
 
-By torch, with its kernels for what follows the product; or `split`: by `native.product`, whose factors are sums of two
-bfloat16 numbers and which does what follows while it stores. Not here: when products are split (`training.precision`).
+By torch, with its kernels for what follows the product; or `compiled`: by `native.product`, which does what follows while it
+stores. Not here: when products are compiled (`training.precision`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from torch import Tensor
 
 from autovae import native
 
-__all__ = ["FEWEST", "affine", "product", "rectified", "splits"]
+__all__ = ["FEWEST", "affine", "product", "rectified", "by_native"]
 
 # Rows, columns and terms below which tiles would be mostly empty. Shapes alone decide, and not how many threads there are:
 # what a member becomes must not depend on whether others train beside it.
 FEWEST = 16
 
 
-def splits(split: bool, a: Tensor, b: Tensor) -> bool:
+def by_native(compiled: bool, a: Tensor, b: Tensor) -> bool:
     """Whether this product is `native.product`'s."""
-    if not split or a.dtype != torch.float32 or a.device.type != "cpu" or 1 not in a.stride()[-2:]:
+    if not compiled or a.dtype != torch.float32 or a.device.type != "cpu" or 1 not in a.stride()[-2:]:
         return False
     return min(*a.shape[-2:], b.shape[-1]) >= FEWEST
 
 
-def affine(h: Tensor, weight: Tensor, bias: Tensor, rectify: bool, kernels: ModuleType | None, split: bool) -> Tensor:
+def affine(
+    h: Tensor, weight: Tensor, bias: Tensor, rectify: bool, kernels: ModuleType | None, compiled: bool
+) -> Tensor:
     """h W + b in one call, rectified too where that is asked for."""
-    if splits(split, h, weight):
+    if by_native(compiled, h, weight):
         return native.product(h, weight, bias=bias, rectify=rectify)
     if kernels is None or not h.is_cuda:
         h = (torch.addmm if h.dim() == 2 else torch.baddbmm)(bias, h, weight)
@@ -50,9 +52,9 @@ def _torch(a: Tensor) -> Callable[..., Tensor]:
     return torch.mm if a.dim() == 2 else torch.bmm
 
 
-def product(a: Tensor, b: Tensor, split: bool, out: Tensor | None = None) -> Tensor:
+def product(a: Tensor, b: Tensor, compiled: bool, out: Tensor | None = None) -> Tensor:
     """a b, in the type of `out` where that is given, which may be wider than the factors'."""
-    if splits(split, a, b):
+    if by_native(compiled, a, b):
         return native.product(a, b, out=out)
     if out is None:
         return _torch(a)(a, b)
@@ -61,9 +63,9 @@ def product(a: Tensor, b: Tensor, split: bool, out: Tensor | None = None) -> Ten
     return _torch(a)(a, b, out.dtype, out=out)
 
 
-def rectified(g: Tensor, weight: Tensor, h: Tensor, kernels: ModuleType, split: bool) -> tuple[Tensor, Tensor]:
+def rectified(g: Tensor, weight: Tensor, h: Tensor, kernels: ModuleType, compiled: bool) -> tuple[Tensor, Tensor]:
     """g W^T where h is positive, else 0, and its sums over points in float32."""
-    if splits(split, g, weight.mT):
+    if by_native(compiled, g, weight.mT):
         sums = g.new_empty(*g.shape[:-2], 1, h.shape[-1])
         return native.product(g, weight.mT, kept=h, sums=sums), sums
     g = _torch(g)(g, weight.mT)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from autovae.model.products import product, splits
+from autovae.model.products import by_native, product
 
 __all__ = ["Factors", "Sinks"]
 
@@ -23,27 +23,27 @@ Factors = tuple[Tensor, Tensor]  # h (..., N, in), which a layer got, and g (...
 
 @dataclass
 class Sinks:
-    """The gradients of every layer's weight and bias; `split` products are `native.product`'s."""
+    """The gradients of every layer's weight and bias; `compiled` products are `native.product`'s."""
 
     weights: list[Tensor]
     biases: list[Tensor]
-    split: bool
+    compiled: bool
     written: bool = False  # whether they hold gradients of this step
     defers: bool = False
     factors: dict[int, Factors] = field(default_factory=dict)  # by depth
 
     @staticmethod
-    def of(parameters: Sequence[Tensor], alone: bool, split: bool) -> Sinks:
+    def of(parameters: Sequence[Tensor], alone: bool, compiled: bool) -> Sinks:
         """Zeros, as the parameters' own gradients; without the member axis where there is one member."""
         for p in parameters:
             p.grad = torch.zeros_like(p)
         places = [g.squeeze(0) if alone else g for p in parameters if (g := p.grad) is not None]
-        return Sinks(places[::2], places[1::2], split)
+        return Sinks(places[::2], places[1::2], compiled)
 
     def twin(self) -> Sinks:
         """As many, of their own."""
         weights, biases = ([torch.zeros_like(sink) for sink in sinks] for sinks in (self.weights, self.biases))
-        return Sinks(weights, biases, self.split)
+        return Sinks(weights, biases, self.compiled)
 
     def all(self) -> list[Tensor]:
         """In the order of a stack's parameters."""
@@ -58,14 +58,14 @@ class Sinks:
         weight, bias = self.weights[depth], self.biases[depth]
         if self.written:
             if (factors := self.factors.pop(depth, None)) is not None:
-                product(factors[0].mT, factors[1], self.split, out=weight)
-            weight += product(h.mT, g, self.split)
+                product(factors[0].mT, factors[1], self.compiled, out=weight)
+            weight += product(h.mT, g, self.compiled)
             bias += torch.sum(g, -2, keepdim=True, dtype=bias.dtype) if sums is None else sums
             return
-        if self.defers and splits(self.split, h.mT, g):
+        if self.defers and by_native(self.compiled, h.mT, g):
             self.factors[depth] = h, g
         else:
-            product(h.mT, g, self.split, out=weight)
+            product(h.mT, g, self.compiled, out=weight)
         if sums is None:
             torch.sum(g, -2, keepdim=True, dtype=bias.dtype, out=bias)
         elif sums is not bias:

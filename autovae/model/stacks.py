@@ -12,7 +12,7 @@ h_l = f(a_l), its backward pass from g = d loss / d a_L is
     dW_l = h_(l-1)^T g        db_l = sum_N g        g <- (g W_l^T) f'(a_(l-1))
 
 with every activation applied in place: no tensor is kept, or passed over, that the products do not need. Stacks may
-take their products in a narrower type (bfloat16) with float32 master weights, see `prepare`. Where products are split and
+take their products in a narrower type (bfloat16) with float32 master weights, see `prepare`. Where products are compiled and
 all activations are rectifiers, forward and backward are one call of `native.chains` each; else layer by layer.
 Not here: which architectures there are (`networks`), what their numbers mean (`vae`).
 """
@@ -190,7 +190,7 @@ class _Chain(torch.autograd.Function):
                 sinks.put(depth, h, here, sums)
             else:
                 if needs[2 + 2 * depth]:
-                    slopes[2 * depth] = product(h.mT, here, stack.split).to(ctx.wide)
+                    slopes[2 * depth] = product(h.mT, here, stack.compiled).to(ctx.wide)
                 if needs[3 + 2 * depth]:
                     slopes[2 * depth + 1] = torch.sum(here, -2, keepdim=True, dtype=ctx.wide) if sums is None else sums
         if sinks is not None:
@@ -218,7 +218,7 @@ def _forward(ctx: Any, h: Tensor) -> tuple[list[Tensor], Tensor]:
     for depth, (weight, bias) in enumerate(stack.layers()):
         runs = stack.activations[depth] if depth < len(stack.activations) else []
         fused = ctx.kernels is not None and _rectifies(runs)
-        h = affine(h, weight, bias, fused, ctx.kernels, stack.split)
+        h = affine(h, weight, bias, fused, ctx.kernels, stack.compiled)
         if runs:
             h, a = (h, h) if fused else _activate(runs, h, one)
             kept += [h, a]
@@ -236,12 +236,12 @@ def _backward(ctx: Any, kept: Sequence[Tensor], g: Tensor) -> Found:
         if depth:
             runs = stack.activations[depth - 1]
             if ctx.kernels is not None and _rectifies(runs):
-                g, sums = rectified(here, weight, below, ctx.kernels, stack.split)
+                g, sums = rectified(here, weight, below, ctx.kernels, stack.compiled)
             else:
-                g = product(here, weight.mT, stack.split)
+                g = product(here, weight.mT, stack.compiled)
                 _pull(runs, g, kept[2 * depth - 1], kept[2 * depth], stack.size == 1)
         elif ctx.needs_input_grad[0]:
-            g = product(here, weight.mT, stack.split)
+            g = product(here, weight.mT, stack.compiled)
         yield depth, below, here, sums_here
     if ctx.needs_input_grad[0]:
         yield -1, kept[0], g, None
@@ -282,7 +282,7 @@ class LinearStack(nn.Module):
         between = [[layer for layer in member if not isinstance(layer, nn.Linear)] for member in members]
         self.activations = [_runs(layers) for layers in zip(*between, strict=True)]
         self.narrow: torch.dtype | None = None
-        self.split = False  # whether products are `native.product`'s
+        self.compiled = False  # whether products are `native.product`'s
         self.narrow_outputs = False  # whether what comes out stays in that type
         self.copies: list[Tensor] = []  # of the parameters, in the narrow type: kept equal to them by the optimizer
         self.spare = 0  # rows of zeros below the first weight's copy
@@ -298,8 +298,8 @@ class LinearStack(nn.Module):
         return None if kernels is None or h.shape[-2] < FEWEST else self.in_one_call()
 
     def in_one_call(self) -> Chain | None:
-        """The chain as one call, where every product is split and every activation a rectifier."""
-        if self._whole is None and self.split and self._plain:
+        """The chain as one call, where products are compiled ones and every activation a rectifier."""
+        if self._whole is None and self.compiled and self._plain:
             self._whole = Chain(self.layers())
         return self._whole
 
@@ -326,7 +326,7 @@ class LinearStack(nn.Module):
         self.sinks = None
         parameters = list(self.parameters())
         if all(p.requires_grad for p in parameters) and (self.narrow is None or parameters[0].is_cuda):
-            self.sinks = Sinks.of(parameters, self.size == 1, self.split)
+            self.sinks = Sinks.of(parameters, self.size == 1, self.compiled)
 
     def own_copies(self) -> None:
         """From now on products take copies of the weights in the narrow type, for whoever changes weights to keep up.
@@ -434,12 +434,12 @@ def stack(members: Sequence[nn.Module], device: torch.device | str = "cpu") -> L
     return ModuleStack(members).to(device)
 
 
-def prepare(module: nn.Module, narrow: torch.dtype | None = None, split: bool = False) -> list[LinearStack]:
-    """The linear stacks in `module`, made ready for training: products in type `narrow` or of split factors, gradients
+def prepare(module: nn.Module, narrow: torch.dtype | None = None, compiled: bool = False) -> list[LinearStack]:
+    """The linear stacks in `module`, made ready for training: products in type `narrow` or `compiled`, gradients
     of their own."""
     found = [part for part in module.modules() if isinstance(part, LinearStack)]
     for part in found:
-        part.narrow, part.split = narrow, split
+        part.narrow, part.compiled = narrow, compiled
         part.own_gradients()
         part.own_copies()
     return found

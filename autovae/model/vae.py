@@ -215,12 +215,12 @@ class VAEStack(nn.Module):
         self.pairing.to(device)
         return self.to(device)
 
-    def prepare(self, narrow: torch.dtype | None = None, split: bool = False) -> list[LinearStack]:
-        """Make ready for training, products in type `narrow` or of split factors: the linear stacks, see
+    def prepare(self, narrow: torch.dtype | None = None, compiled: bool = False) -> list[LinearStack]:
+        """Make ready for training, products in type `narrow` or `compiled`: the linear stacks, see
         `stacks.prepare`."""
         if isinstance(self.decoder, LinearStack):
             self.decoder.narrow_outputs = narrow is not None and self.raw_scale.is_cuda
-        return prepare(self, narrow, split)
+        return prepare(self, narrow, compiled)
 
     def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """loc and scale of q(z|x), each (P, B, D)."""

@@ -6,7 +6,7 @@ r"""Kernels of a training step on a processor, in C: what torch does in several 
     adam_          a step of Adam with a rate for each member, and the weights in a narrower type for the next products
     middles        points of whole levels, chosen by their places, as a network sees them
     normal_latents a normal posterior's draws and its divergence from the standard normal, and their slopes
-    product        A B from factors that are sums of two bfloat16 numbers, where the processor has a matrix unit
+    product        A B, by a matrix unit from factors that are sums of two bfloat16 numbers, or by vectors in float32
 
 Tensors are contiguous, (P, N, F) and float32 unless said otherwise. The first four are the same functions as
 `autovae.kernels` has for CUDA; `fused` decides whether they are used. Another type or layout is refused. `chains` has
@@ -27,11 +27,13 @@ from autovae.native.library import load_library
 
 __all__ = [
     "HEADS",
+    "MULTIPLIERS",
     "adam_",
     "flushes",
     "linear_in_x",
     "middles",
     "multiplies",
+    "multiplies_by",
     "normal_latents",
     "normal_latents_back",
     "product",
@@ -40,6 +42,8 @@ __all__ = [
     "serves",
 ]
 
+# By their places in C: vectors of 512 or 256 bits that multiply and add at once; a matrix unit (AMX) that the system lends.
+MULTIPLIERS: tuple[str | None, ...] = (None, "vectors", "matrix unit")
 HEADS: dict[str, int] = {"bernoulli": 0, "continuous_bernoulli": 1}
 
 _whole, _at = ctypes.c_long, ctypes.c_void_p
@@ -78,10 +82,15 @@ def serves() -> bool:
 
 
 @functools.cache
-def multiplies() -> bool:
-    """Whether `product` can be had: a library, and a matrix unit that the system lends."""
+def multiplies_by() -> str | None:
+    """What `product` multiplies by, of `MULTIPLIERS`: the last that can be had, None without a library."""
     found = _functions()
-    return found is not None and bool(found.products_ready())
+    return None if found is None else MULTIPLIERS[found.products_by(len(MULTIPLIERS) - 1)]
+
+
+def multiplies() -> bool:
+    """Whether `product` can be had."""
+    return multiplies_by() is not None
 
 
 def flushes() -> bool:
@@ -246,12 +255,13 @@ def product(
     kept: Tensor | None = None,
     sums: Tensor | None = None,
 ) -> Tensor:
-    """a b, (M, N) of a (M, K) and b (K, N), or of each member of (P, M, K) and (P, K, N); relative error some 4e-6.
+    """a b, (M, N) of a (M, K) and b (K, N), or of each member of (P, M, K) and (P, K, N).
 
     Rows or columns of a factor lie side by side; members that share a factor may share its memory. Then, in this order:
     `bias` (1, N) is added, negative results become 0 where `rectify`, those are 0 where `kept` (M, N) is not positive,
-    and `sums` (1, N) becomes their sums over rows; each for every member, contiguous like `out`. What is infinite in a
-    factor becomes nan, since its low half does.
+    and `sums` (1, N) becomes their sums over rows; each for every member, contiguous like `out`. By vectors the
+    relative error is float32's, some 2e-7. By a matrix unit it is some 4e-6, and what is infinite in a factor becomes
+    nan, since its low half does.
     """
     members, m, n, k = sizes(a, b)
     out = a.new_empty(*a.shape[:-1], n) if out is None else out
@@ -267,7 +277,9 @@ def product(
 def sizes(a: Tensor, b: Tensor) -> tuple[int, int, int, int]:
     """Members, rows and columns of a product and terms of its sums."""
     if not multiplies():
-        raise RuntimeError("this processor has no matrix unit, or there is no compiled library: ask multiplies() first")
+        raise RuntimeError(
+            "this processor has no vectors wide enough, or there is no compiled library: ask multiplies() first"
+        )
     m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
     if a.dim() not in (2, 3) or a.shape[:-2] != b.shape[:-2] or k != b.shape[-2] or not k:
         raise ValueError(

@@ -6,7 +6,7 @@
 
 #include "chains.h"
 
-#ifdef HAS_UNIT
+#ifdef HAS_PRODUCTS
 
 /* Outputs of layers for members from `from` to `to`, each alone. */
 static int forward(long from, long to, long points, long depth, const Layer *layers, const float *x, long x_next,
@@ -82,7 +82,7 @@ EXPORT int adam_steps(long count, const Task *tasks, const float *rates, double 
                  shrink, epsilon, threads);
             continue;
         }
-#ifdef HAS_UNIT
+#ifdef HAS_PRODUCTS
         const Product p = {.a = t->a, .a_apart = t->a_apart, .a_turned = t->a_turned, .m = t->m, .b = t->b,
                            .b_apart = t->b_apart, .b_turned = t->b_turned, .n = t->n, .k = t->k, .c = t->gradient,
                            .c_apart = t->n, .values = t->values, .means = t->means, .squares = t->squares,

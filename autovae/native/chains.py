@@ -44,7 +44,7 @@ class Chain:
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         if not native.multiplies():
             raise RuntimeError(
-                "this processor has no matrix unit, or there is no compiled library: ask multiplies() first"
+                "this processor has no vectors wide enough, or there is no compiled library: ask multiplies() first"
             )
         self._layers = list(layers)  # kept, so that their memory is
         self.members = len(layers[0][0]) if layers[0][0].dim() == 3 else 1

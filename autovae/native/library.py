@@ -24,8 +24,8 @@ from autovae.files import write_bytes
 __all__ = ["load_library"]
 
 HERE = Path(__file__).parent
-SOURCES = ("passes.c", "products.c", "chains.c", "whole.c")
-HEADERS = ("vectors.h", "adam.h", "products.h", "chains.h")
+SOURCES = ("passes.c", "products.c", "lanes.c", "unit.c", "chains.c", "whole.c")
+HEADERS = ("vectors.h", "adam.h", "products.h", "turn.h", "chains.h")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", "-w")
 # The first that works. OpenMP's functions are torch's own at run time: threads of two kinds would wait for each other.

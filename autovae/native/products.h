@@ -1,4 +1,4 @@
-/* What the matrix unit does with products, for those who ask for several. */
+/* Products of float32 matrices, for those who ask for several: by vectors (lanes.c) or by a matrix unit (unit.c). */
 #pragma once
 
 #include "adam.h"
@@ -6,8 +6,14 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#define HAS_PRODUCTS
+#endif
 #if defined(__linux__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
 #define HAS_UNIT
+#endif
+
+#ifdef HAS_PRODUCTS
 
 /* C = A B, (m, n) of (m, k) and (k, n). `*_apart` are numbers between rows in memory; a factor is `turned` where rows in
    memory are its columns. Then, in this order and where they are given: the bias is added, negative results become 0,
@@ -31,6 +37,19 @@ typedef struct {
    Threads get members or, where there are too few, strips of the longer side of C: each cuts the other factor for
    itself, so that nobody waits for another before the end, and sums over rows are found in one order. */
 int multiply_each(long members, const Product *of, long a_next, long b_next, long c_next, long threads);
+
+/* On this thread alone. 0, or 1 where there is no room. */
+int by_lanes(const Product *p);
+int by_unit(const Product *p);
+
+/* Whether the system lends the unit. */
+int unit_ready(void);
+
+/* For those two: so many bytes of this thread's own, or NULL; whether anything becomes of C; and a step of Adam along some
+   rows of it from row m on, which lie one after the other. */
+char *room_for(size_t size);
+static inline int follows(const Product *p) { return p->bias || p->rectify || p->kept || p->sums; }
+void move(const Product *p, long m, long rows, const float *c);
 #endif
 
 /* See passes.c. */

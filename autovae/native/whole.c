@@ -3,7 +3,7 @@
 
 #include "chains.h"
 
-#ifdef HAS_UNIT
+#ifdef HAS_PRODUCTS
 
 /* What stays from step to step. A chain has its layers, room for their outputs and for the outputs' gradients (but the
    last's), and the places of the biases' gradients. */

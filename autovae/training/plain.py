@@ -1,7 +1,7 @@
 r"""A step of plain VAEs on a processor without a graph, by `native.whole`.
 
 Plain is what every other belief is compared with: normal posterior and prior, the ELBO with its KL in closed form, a head
-that is linear in x (bernoulli, continuous_bernoulli), chains of linear layers with rectifiers whose products are split.
+that is linear in x (bernoulli, continuous_bernoulli), chains of linear layers with rectifiers whose products are compiled ones.
 What the loss makes of log p(x|z) and KL are then constants,
 
     loss = - mean_B (mean_K log p(x|z) - beta KL)      d loss / d log p(x|z) = -1 / (B K)      d loss / d KL = beta / B
@@ -36,7 +36,7 @@ class PlainStep:
         self._whole, self._adam, self._beta, self._samples, self._target = whole, adam, beta, samples, target
 
     def serves(self, batch: Batch) -> bool:
-        """Whether these points can be had: complete ones, and enough for products to be split."""
+        """Whether these points can be had: complete ones, and enough for `native.product`."""
         return batch.mask is None and len(batch) >= FEWEST
 
     def step(self, batch: Batch, xi: Tensor) -> Tensor:

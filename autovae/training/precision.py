@@ -1,8 +1,9 @@
 """The type and the kernels of products, checked first: a faster setting is only taken where it stays exact, or asked for.
 
-`torch.set_float32_matmul_precision("medium")` lets CPU products take another kernel: on many chips twice as fast at
-float32 accuracy, on chips with bfloat16 products three digits worse. There `native.product` splits each factor in two
-such numbers, and loses one digit. So a product is measured before it is trusted.
+On a CPU `native.product` multiplies by vectors as wide as the processor has, in float32, or by a matrix unit, for which it
+makes each factor the sum of two bfloat16 numbers, and loses one digit. Torch's own products may be faster under
+`torch.set_float32_matmul_precision("medium")`: on many chips at float32 accuracy, on chips with bfloat16 products three
+digits worse. So a product is measured before it is trusted.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from torch import Tensor
 from autovae import native
 from autovae.tables import lookup
 
-__all__ = ["ERROR_LIMIT", "PRODUCTS", "fast_products", "product_error", "splits_products"]
+__all__ = ["ERROR_LIMIT", "PRODUCTS", "compiled_products", "fast_products", "product_error"]
 
 ERROR_LIMIT = 1e-5
-SPLIT = "bfloat16x3"  # three products of bfloat16 factors for one of float32 factors
-_split = ContextVar("split", default=False)  # whether training products are split now, on processors
-_measuring, _exact = threading.Lock(), dict[object, bool]()  # what was found, by device, and for SPLIT
+# What `native.product` does, by what it multiplies by: float32 throughout, or three products of bfloat16 factors for one.
+COMPILED: dict[str, str] = {"vectors": "vectors", "matrix unit": "bfloat16x3"}
+_compiled = ContextVar(
+    "compiled", default=False
+)  # whether training's products are `native.product`'s now, on processors
+_measuring, _exact = threading.Lock(), dict[object, bool]()  # what was found, by device, and by name of COMPILED
 PRODUCTS: dict[str, str] = {
     "fast": "float32, by the fastest kernels whose relative error stays below 1e-5",
     "float32": "torch's own setting, untouched",
@@ -56,41 +60,44 @@ def _medium_is_exact(device: torch.device) -> bool:
         return _exact[device]
 
 
-def _split_is_exact() -> bool:
-    """Whether there are products of split factors, and they are exact enough: measured once."""
+def _compiled_name() -> str | None:
+    """What `native.product` does, where it can be had and is exact enough: measured once."""
+    if (by := native.multiplies_by()) is None:
+        return None
+    name = COMPILED[by]
     with _measuring:
-        if SPLIT not in _exact:
-            _exact[SPLIT] = native.multiplies() and product_error(product=native.product) <= ERROR_LIMIT
-        return _exact[SPLIT]
+        if name not in _exact:
+            _exact[name] = product_error(product=native.product) <= ERROR_LIMIT
+        return name if _exact[name] else None
 
 
-def splits_products(device: torch.device | str) -> bool:
-    """Whether training on this device takes products of split factors under the present setting."""
-    return _split.get() and torch.device(device).type == "cpu"
+def compiled_products(device: torch.device | str) -> bool:
+    """Whether training on this device takes `native.product`'s products under the present setting."""
+    return _compiled.get() and torch.device(device).type == "cpu"
 
 
 @contextlib.contextmanager
 def fast_products(products: str = "fast", device: torch.device | str = "cpu") -> Iterator[str]:
-    """A setting of PRODUCTS, restored on leaving; yields its name: torch's own, or "bfloat16x3".
+    """A setting of PRODUCTS, restored on leaving; yields its name: torch's own, or one of COMPILED.
 
-    "fast" means "medium" where that is exact on this device; else products of split factors where the processor has a
-    matrix unit, of chains that are trained; else "highest". On CUDA "high" means TF32.
+    "fast" means torch's "medium" where that is exact on this device, else "highest"; and on a CPU, for chains that are
+    trained, `native.product`'s where there are such. On CUDA "high" means TF32.
     """
     lookup(PRODUCTS, products, "setting of products")
     on_cuda = torch.device(device).type == "cuda"
     if products == "tf32" and not on_cuda:
         raise ValueError("products 'tf32' are CUDA's; on a CPU choose 'fast', 'float32' or 'bfloat16'")
     quick = products == "fast" and _medium_is_exact(torch.device(device))
-    split = products == "fast" and not quick and not on_cuda and _split_is_exact()
+    compiled = _compiled_name() if products == "fast" and not on_cuda else None
     with _measuring:  # not while another thread tries a setting
         before = torch.get_float32_matmul_precision()
-    token = _split.set(split)
+    token = _compiled.set(compiled is not None)
     try:
         if products == "tf32":
             torch.set_float32_matmul_precision("high")
         elif products == "fast":
             torch.set_float32_matmul_precision("medium" if quick else "highest")
-        yield SPLIT if split else torch.get_float32_matmul_precision()
+        yield compiled or torch.get_float32_matmul_precision()
     finally:
-        _split.reset(token)
+        _compiled.reset(token)
         torch.set_float32_matmul_precision(before)

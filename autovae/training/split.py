@@ -7,7 +7,7 @@ for each other a hundred times, and for a neighbour's work on a busy machine; he
     meet        thread i adds up the gradients of its tensors, part by part in order, and takes Adam's step on them
     meet
 
-Where products are `native.product`'s threads share each product without meeting in it, which is faster: 200 points on two
+Where products are compiled ones threads share each product without meeting in it, which is faster: 200 points on two
 threads take two thirds of the time, 1,000 as long. There nothing is split.
 
 The sum over parts is that of the whole minibatch up to rounding, and the same on every run with as many threads.
@@ -39,7 +39,7 @@ def can_split(trainer: Trainer, threads: int) -> bool:
     stack, spec = trainer.stack, trainer.specs[0]
     chains = [part for part in (stack.encoder, stack.decoder) if isinstance(part, LinearStack) and part.sinks]
     learned_beliefs = stack.rival is not None or stack.flow_posterior is not None
-    if any(chain.split for chain in chains):
+    if any(chain.compiled for chain in chains):
         return False
     return len(chains) == 2 and not learned_beliefs and min(spec.batch_size, trainer.feed.points) >= FEWEST * threads
 

@@ -29,7 +29,7 @@ from autovae.training.feed import Batch, Feed
 from autovae.training.member import Member
 from autovae.training.objective import bound
 from autovae.training.plain import plain_step
-from autovae.training.precision import splits_products
+from autovae.training.precision import compiled_products
 
 __all__ = ["Row", "Trainer"]
 
@@ -53,7 +53,7 @@ class Trainer:
         self.feed = feed
         self.stack = VAEStack([member.vae for member in self.members], feed.device).to(feed.dtype)
         self.stack.train()
-        self._chains = self.stack.prepare(narrow, splits_products(feed.device))
+        self._chains = self.stack.prepare(narrow, compiled_products(feed.device))
         self.specs = self.stack.specs
         self.kinds = self.stack.target_kinds
         self.edges = self.specs[0].objective == "mass"

@@ -17,7 +17,7 @@ from autovae.training.population import Population
 from autovae.training.precision import fast_products
 from autovae.training.trainer import Trainer
 
-pytestmark = pytest.mark.skipif(not native.multiplies(), reason="no matrix unit here, or no compiler")
+pytestmark = pytest.mark.skipif(not native.multiplies(), reason="no vectors wide enough here, or no compiler")
 
 SPEC = VAESpec(latent_dim=18, hidden=(40, 24), batch_size=60, epochs=2)
 

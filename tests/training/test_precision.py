@@ -10,12 +10,12 @@ import torch
 from autovae import native
 from autovae.training import precision
 from autovae.training.precision import (
+    COMPILED,
     ERROR_LIMIT,
     PRODUCTS,
-    SPLIT,
+    compiled_products,
     fast_products,
     product_error,
-    splits_products,
 )
 
 
@@ -32,17 +32,17 @@ def test_fast_is_exact() -> None:
         assert product_error() < ERROR_LIMIT
 
 
-@pytest.mark.skipif(not native.multiplies(), reason="this processor has no matrix unit, or there is no C compiler")
-def test_where_the_fast_setting_rounds_training_splits_its_factors() -> None:
+@pytest.mark.skipif(not native.multiplies(), reason="no vectors wide enough here, or no C compiler")
+def test_where_the_fast_setting_is_in_force_training_takes_compiled_products() -> None:
     """For what is trained on a processor, and only as long as the setting holds."""
     with fast_products("fast") as chosen:
-        split = chosen == SPLIT
-        assert splits_products("cpu") == split
-        assert not splits_products("cuda")
+        compiled = chosen in COMPILED.values()
+        assert compiled_products("cpu") == compiled
+        assert not compiled_products("cuda")
         with fast_products("float32"):
-            assert not splits_products("cpu")
-        assert splits_products("cpu") == split
-    assert not splits_products("cpu")
+            assert not compiled_products("cpu")
+        assert compiled_products("cpu") == compiled
+    assert not compiled_products("cpu")
     assert product_error(product=native.product) < ERROR_LIMIT
 
 
@@ -71,7 +71,7 @@ def test_a_measurement_is_never_taken_for_the_setting_that_was(monkeypatch: pyte
 
     monkeypatch.setattr(precision, "_exact", {})
     monkeypatch.setattr(precision, "product_error", slow)
-    monkeypatch.setattr(native, "multiplies", lambda: False)
+    monkeypatch.setattr(native, "multiplies_by", lambda: None)
     with fast_products("fast") as chosen:
         assert chosen == "highest"
         second.join()

@@ -1,0 +1,175 @@
+/* Products of float32 matrices by vectors with fused multiplication and addition, at the rate that these can be had.
+
+   A block of C, ROWS x WIDE, stays in registers while a term after the other is added: a row of B's strip, two vectors,
+   times the numbers of a column of A's, each of which fills a vector. Strips are packed, so that both are read as they
+   lie: of A ROWS numbers a term, of B WIDE. A's strip stays in the nearest cache while B's pass by from the second.
+
+   Torch's own library takes vectors of half the width on processors that are not its maker's. */
+
+#include "products.h"
+
+#ifdef HAS_PRODUCTS
+
+#include "turn.h"
+
+#if defined(__AVX512F__)
+#define W 16
+#define ROWS 14 /* 28 sums, two vectors of B, one of A: 31 of 32 registers */
+#else
+#define W 8
+#define ROWS 6 /* 12, two, one: 15 of 16 */
+#endif
+#define WIDE (2 * W)
+#define TERMS 512 /* of a part of the common axis: a strip of A then takes 32 KB at most */
+
+typedef float lanes __attribute__((vector_size(4 * W)));
+typedef float anywhere __attribute__((vector_size(4 * W), aligned(4)));
+
+/* W rows and columns turned, of which so many are there; the others become 0. */
+static void turn_some(const float *s, long apart, long rows, long columns, float *to, long next) {
+    if (rows >= W && columns >= W) return turn(s, apart, to, next);
+    float held[W * W] = {0};
+    for (long i = 0; i < rows && i < W; i++)
+        for (long j = 0; j < columns && j < W; j++) held[W * i + j] = s[i * apart + j];
+    turn(held, W, to, next);
+}
+
+/* Rows m to m + rows of A, `terms` of their numbers: to[t][row], W apart. */
+static void pack_a(const Product *p, long m, long rows, long from, long terms, float *to) {
+    if (p->a_turned) {
+        const float *s = p->a + from * p->a_apart + m;
+        for (long t = 0; t < terms; t++, s += p->a_apart)
+            if (p->m - m >= W) memcpy(to + t * W, s, 4 * W);
+            else for (long i = 0; i < rows; i++) to[t * W + i] = s[i];
+    } else {
+        for (long t = 0; t < terms; t += W)
+            turn_some(p->a + m * p->a_apart + from + t, p->a_apart, p->m - m, terms - t, to + t * W, W);
+    }
+}
+
+/* Columns n to n + WIDE of B, as far as they go, `terms` of their numbers: to[t][column]. */
+static void pack_b(const Product *p, long n, long from, long terms, float *to) {
+    const long columns = p->n - n;
+    if (!p->b_turned) {
+        const float *s = p->b + from * p->b_apart + n;
+        for (long t = 0; t < terms; t++, s += p->b_apart, to += WIDE)
+            if (columns >= WIDE) memcpy(to, s, 4 * WIDE);
+            else for (long j = 0; j < WIDE; j++) to[j] = j < columns ? s[j] : 0;
+        return;
+    }
+    for (long half = 0; half < WIDE && half < columns; half += W)
+        for (long t = 0; t < terms; t += W)
+            turn_some(p->b + (n + half) * p->b_apart + from + t, p->b_apart, columns - half, terms - t,
+                      to + t * WIDE + half, WIDE);
+}
+
+/* c (+)= a b for `rows` rows and one vector or two, all known when this is compiled. */
+static inline __attribute__((always_inline)) void add_up(const int rows, const int two, const float *a, const float *b,
+                                                         long terms, float *c, long apart, int begins) {
+    lanes s[ROWS][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        s[i][0] = begins ? (lanes){0} : *(const anywhere *)(c + i * apart);
+        if (two) s[i][1] = begins ? (lanes){0} : *(const anywhere *)(c + i * apart + W);
+    }
+    for (; terms > 0; terms--, a += W, b += WIDE) {
+        const lanes left = *(const lanes *)b, right = two ? *(const lanes *)(b + W) : left;
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            s[i][0] += a[i] * left;
+            if (two) s[i][1] += a[i] * right;
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        *(anywhere *)(c + i * apart) = s[i][0];
+        if (two) *(anywhere *)(c + i * apart + W) = s[i][1];
+    }
+}
+
+#define CASE(rows)                                                       \
+    case rows:                                                           \
+        if (two) add_up(rows, 1, a, b, terms, c, apart, begins);         \
+        else add_up(rows, 0, a, b, terms, c, apart, begins);             \
+        break;
+
+static void add_rows(long rows, int two, const float *a, const float *b, long terms, float *c, long apart, int begins) {
+    switch (rows) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if ROWS > 6
+        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+#endif
+    }
+}
+
+/* What becomes of a block of sums, WIDE numbers a row in the box: bias, rectifier, mask and column sums, and its place. */
+static void finish(const Product *p, long m, long rows, long n, const float *box) {
+    const numbers zero = all(0);
+    for (long half = 0; half < WIDE && n < p->n; half += LANES, n += LANES) {
+        const long count = p->n - n;
+        const numbers bias = p->bias ? load_some(p->bias + n, count, 0) : zero;
+        numbers sum = p->sums ? load_some(p->sums + n, count, 0) : zero;
+        for (long i = 0; i < rows; i++) {
+            const long at = (m + i) * p->c_apart + n;
+            numbers v = load(box + WIDE * i + half) + bias;
+            if (p->rectify) v = pick(v <= 0.0f, zero, v); /* nan stays */
+            if (p->kept) v = pick(load_some(p->kept + at, count, 0) <= 0.0f, zero, v);
+            store_some(p->c + at, v, count);
+            sum += v;
+        }
+        if (p->sums) store_some(p->sums + n, sum, count);
+    }
+}
+
+/* One block of C over a part of the common axis; `box` is room for it. */
+static void block(const Product *p, long m, long rows, long n, const float *a, const float *b, long terms, int begins,
+                  int ends, float *box) {
+    const long columns = p->n - n < WIDE ? p->n - n : WIDE;
+    const int two = columns > W, whole = columns == (two ? WIDE : W), finishes = ends && follows(p);
+    float *at = p->c + m * p->c_apart + n;
+    if (whole && !finishes) return add_rows(rows, two, a, b, terms, at, p->c_apart, begins);
+    if (!begins)
+        for (long i = 0; i < rows; i++) memcpy(box + WIDE * i, at + i * p->c_apart, 4 * columns);
+    add_rows(rows, two, a, b, terms, box, WIDE, begins);
+    if (finishes) return finish(p, m, rows, n, box);
+    for (long i = 0; i < rows; i++) memcpy(at + i * p->c_apart, box + WIDE * i, 4 * columns);
+}
+
+/* What a step of Adam along a block will read, while its sums are found. */
+static void ask_for(const Product *p, long m, long rows, long n) {
+    const float *const of[3] = {p->values, p->means, p->squares};
+    for (int which = 0; which < 3; which++)
+        for (long i = 0; i < rows; i++)
+            for (long j = 0; j < WIDE; j += 16) __builtin_prefetch(of[which] + (m + i) * p->c_apart + n + j, 1, 2);
+}
+
+int by_lanes(const Product *p) {
+    const long parts = (p->k + TERMS - 1) / TERMS, strips = (p->n + WIDE - 1) / WIDE, slices = (p->m + ROWS - 1) / ROWS;
+    const long most = ((p->k + parts - 1) / parts + W - 1) / W * W; /* terms that a strip has room for */
+    const long wide = p->values && parts == 1 ? ROWS * p->c_apart : 0;
+    float *a = (float *)room_for(4 * (most * (W + strips * WIDE) + ROWS * WIDE + wide));
+    if (!a) return 1;
+    float *packed = a + most * W, *box = packed + strips * most * WIDE, *held = box + ROWS * WIDE;
+    const unsigned before = p->values ? flush_small() : 0;
+    if (p->sums) memset(p->sums, 0, 4 * p->n);
+    for (long part = 0; part < parts; part++) {
+        const long from = p->k * part / parts, terms = p->k * (part + 1) / parts - from;
+        const int ends = part == parts - 1, moves = ends && p->values != NULL;
+        for (long strip = 0; strip < strips; strip++) pack_b(p, WIDE * strip, from, terms, packed + strip * most * WIDE);
+        for (long slice = 0; slice < slices; slice++) {
+            const long m = p->m * slice / slices, rows = p->m * (slice + 1) / slices - m;
+            Product here = *p;
+            if (wide) here.c = held - m * p->c_apart; /* what is used here does not go to memory */
+            pack_a(p, m, rows, from, terms, a);
+            for (long strip = 0; strip < strips; strip++) {
+                if (moves) ask_for(p, m, rows, WIDE * strip);
+                block(&here, m, rows, WIDE * strip, a, packed + strip * most * WIDE, terms, !part, ends, box);
+            }
+            if (moves) move(p, m, rows, here.c + m * p->c_apart);
+        }
+    }
+    if (p->values) flush_as(before);
+    return 0;
+}
+
+#endif
