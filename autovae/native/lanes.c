@@ -1,8 +1,8 @@
 /* Products of float32 matrices by vectors with fused multiplication and addition, at the rate that these can be had.
 
    A block of C, ROWS x WIDE, stays in registers while a term after the other is added: a row of B's strip, two vectors,
-   times the numbers of a column of A's, each of which fills a vector. Strips are packed, so that both are read as they
-   lie: of A ROWS numbers a term, of B WIDE. A's strip stays in the nearest cache while B's pass by from the second.
+   times the numbers of a column of A's, each of which fills a vector. Slices of A and strips of B are packed, so that both
+   are read as they lie. A's slice stays in the nearest cache while B's strips pass by from the second.
 
    Torch's own library takes vectors of half the width on processors that are not its maker's. */
 
@@ -20,47 +20,67 @@
 #define ROWS 6 /* 12, two, one: 15 of 16 */
 #endif
 #define WIDE (2 * W)
-#define TERMS 512 /* of a part of the common axis: a strip of A then takes 32 KB at most */
+#define TERMS 512 /* of a part of the common axis: a slice of A then takes 32 KB at most */
+#define GROUP 4   /* slices of A that are packed at once: what lies side by side in memory is read once */
 
 typedef float lanes __attribute__((vector_size(4 * W)));
 typedef float anywhere __attribute__((vector_size(4 * W), aligned(4)));
 
-/* W rows and columns turned, of which so many are there; the others become 0. */
+/* W rows and columns turned, of which so many are there; the others become 0. Rows go on: the square after the next is asked
+   for, since the processor does not follow so many at once by itself. */
 static void turn_some(const float *s, long apart, long rows, long columns, float *to, long next) {
-    if (rows >= W && columns >= W) return turn(s, apart, to, next);
+    if (rows >= W && columns >= W) {
+        for (long i = 0; i < W; i++) __builtin_prefetch(s + i * apart + 2 * W, 0, 3);
+        return turn(s, apart, to, next);
+    }
     float held[W * W] = {0};
     for (long i = 0; i < rows && i < W; i++)
         for (long j = 0; j < columns && j < W; j++) held[W * i + j] = s[i * apart + j];
     turn(held, W, to, next);
 }
 
-/* Rows m to m + rows of A, `terms` of their numbers: to[t][row], W apart. */
-static void pack_a(const Product *p, long m, long rows, long from, long terms, float *to) {
-    if (p->a_turned) {
-        const float *s = p->a + from * p->a_apart + m;
-        for (long t = 0; t < terms; t++, s += p->a_apart)
-            if (p->m - m >= W) memcpy(to + t * W, s, 4 * W);
-            else for (long i = 0; i < rows; i++) to[t * W + i] = s[i];
-    } else {
-        for (long t = 0; t < terms; t += W)
-            turn_some(p->a + m * p->a_apart + from + t, p->a_apart, p->m - m, terms - t, to + t * W, W);
+/* Where a slice of C, of ROWS rows at most, begins. */
+static long begins_at(const Product *p, long slice, long slices) { return p->m * slice / slices; }
+
+/* Slices of A from `slice` on, so many, `terms` of their numbers: to[slice][t][row], W a row, `most` rows a slice. */
+static void pack_a(const Product *p, long slice, long count, long slices, long from, long terms, long most, float *to) {
+    const long m = begins_at(p, slice, slices);
+    if (!p->a_turned) {
+        for (long i = 0; i < count; i++, to += most * W) {
+            const long row = begins_at(p, slice + i, slices);
+            for (long t = 0; t < terms; t += W)
+                turn_some(p->a + row * p->a_apart + from + t, p->a_apart, p->m - row, terms - t, to + t * W, W);
+        }
+        return;
+    }
+    for (long t = 0; t < terms; t++, to += W) {
+        const float *s = p->a + (from + t) * p->a_apart;
+        for (long i = 0; i < count; i++) {
+            const long row = begins_at(p, slice + i, slices), left = p->m - row;
+            float *at = to + i * most * W;
+            __builtin_prefetch(s + 8 * p->a_apart + row, 0, 3);
+            if (left >= W) memcpy(at, s + row, 4 * W);
+            else for (long j = 0; j < left; j++) at[j] = s[row + j];
+        }
     }
 }
 
-/* Columns n to n + WIDE of B, as far as they go, `terms` of their numbers: to[t][column]. */
-static void pack_b(const Product *p, long n, long from, long terms, float *to) {
-    const long columns = p->n - n;
-    if (!p->b_turned) {
-        const float *s = p->b + from * p->b_apart + n;
-        for (long t = 0; t < terms; t++, s += p->b_apart, to += WIDE)
-            if (columns >= WIDE) memcpy(to, s, 4 * WIDE);
-            else for (long j = 0; j < WIDE; j++) to[j] = j < columns ? s[j] : 0;
+/* `terms` rows of B: to[strip][t][column], `most` rows a strip. Memory is read as it lies. */
+static void pack_b(const Product *p, long from, long terms, long most, float *to) {
+    if (p->b_turned) {
+        for (long n = 0; n < p->n; n += W, to += n % WIDE ? W : most * WIDE - W)
+            for (long t = 0; t < terms; t += W)
+                turn_some(p->b + n * p->b_apart + from + t, p->b_apart, p->n - n, terms - t, to + t * WIDE, WIDE);
         return;
     }
-    for (long half = 0; half < WIDE && half < columns; half += W)
-        for (long t = 0; t < terms; t += W)
-            turn_some(p->b + (n + half) * p->b_apart + from + t, p->b_apart, columns - half, terms - t,
-                      to + t * WIDE + half, WIDE);
+    for (long t = 0; t < terms; t++, to += WIDE) {
+        const float *s = p->b + (from + t) * p->b_apart;
+        float *at = to;
+        long n = 0;
+        for (; n + WIDE <= p->n; n += WIDE, at += most * WIDE) memcpy(at, s + n, 4 * WIDE);
+        if (n < p->n)
+            for (long j = 0; j < WIDE; j++) at[j] = n + j < p->n ? s[n + j] : 0;
+    }
 }
 
 /* c (+)= a b for `rows` rows and one vector or two, all known when this is compiled. */
@@ -147,23 +167,24 @@ int by_lanes(const Product *p) {
     const long parts = (p->k + TERMS - 1) / TERMS, strips = (p->n + WIDE - 1) / WIDE, slices = (p->m + ROWS - 1) / ROWS;
     const long most = ((p->k + parts - 1) / parts + W - 1) / W * W; /* terms that a strip has room for */
     const long wide = p->values && parts == 1 ? ROWS * p->c_apart : 0;
-    float *a = (float *)room_for(4 * (most * (W + strips * WIDE) + ROWS * WIDE + wide));
+    float *a = (float *)room_for(4 * (most * (GROUP * W + strips * WIDE) + ROWS * WIDE + wide));
     if (!a) return 1;
-    float *packed = a + most * W, *box = packed + strips * most * WIDE, *held = box + ROWS * WIDE;
+    float *packed = a + most * GROUP * W, *box = packed + strips * most * WIDE, *held = box + ROWS * WIDE;
     const unsigned before = p->values ? flush_small() : 0;
     if (p->sums) memset(p->sums, 0, 4 * p->n);
     for (long part = 0; part < parts; part++) {
         const long from = p->k * part / parts, terms = p->k * (part + 1) / parts - from;
         const int ends = part == parts - 1, moves = ends && p->values != NULL;
-        for (long strip = 0; strip < strips; strip++) pack_b(p, WIDE * strip, from, terms, packed + strip * most * WIDE);
+        pack_b(p, from, terms, most, packed);
         for (long slice = 0; slice < slices; slice++) {
-            const long m = p->m * slice / slices, rows = p->m * (slice + 1) / slices - m;
+            const long m = begins_at(p, slice, slices), rows = begins_at(p, slice + 1, slices) - m, left = slices - slice;
+            const float *own = a + slice % GROUP * most * W;
             Product here = *p;
             if (wide) here.c = held - m * p->c_apart; /* what is used here does not go to memory */
-            pack_a(p, m, rows, from, terms, a);
+            if (slice % GROUP == 0) pack_a(p, slice, left < GROUP ? left : GROUP, slices, from, terms, most, a);
             for (long strip = 0; strip < strips; strip++) {
                 if (moves) ask_for(p, m, rows, WIDE * strip);
-                block(&here, m, rows, WIDE * strip, a, packed + strip * most * WIDE, terms, !part, ends, box);
+                block(&here, m, rows, WIDE * strip, own, packed + strip * most * WIDE, terms, !part, ends, box);
             }
             if (moves) move(p, m, rows, here.c + m * p->c_apart);
         }
