@@ -81,7 +81,12 @@ def test_kernels_are_right_however_they_were_compiled(monkeypatch, tmp_path: Pat
     for found, right in zip(native.linear_in_x(x, eta, "continuous_bernoulli"), expected, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-6)
     if native.multiplies() and other.products_by(2):
-        for a, b in ((x.mT, eta), (x, eta.mT), (x.mT.contiguous(), eta[:, :13].contiguous()), (x[:5], randn(600, 700).mT)):
+        for a, b in (
+            (x.mT, eta),
+            (x, eta.mT),
+            (x.mT.contiguous(), eta[:, :13].contiguous()),
+            (x[:5], randn(600, 700).mT),
+        ):
             bias, exact = randn(1, b.shape[1], seed=2), a.double() @ b.double()
             assert error(native.product(a, b, bias=bias), exact + bias) < ERROR_LIMIT
 

@@ -4,7 +4,8 @@ r"""Training speed against the peers: seconds per epoch per VAE on the reference
 
 Work: 784-400-400-(20+20) / 20-400-400-784, 60,000 points, Adam, float32: 312 GFLOP an epoch. Every contender trains a
 fraction of an epoch in each round, one after the other, so that a machine that gets slower slows all of them; ratios are
-medians over rounds. Ours includes the minibatch's gather, dequantisation and noise; the peers get ready minibatches.
+medians over rounds. Ours includes the minibatch's gather, dequantisation and noise; the peers get ready minibatches. On a
+CPU the peers' products are by torch's own setting, as where they are just installed; on CUDA all have TF32.
 
 On a CPU everybody is measured twice: fresh, and after a thousand steps of 100 points, when moments of units that have died
 are subnormal numbers in torch's Adam and slow down its every step (see `training.adam`). Images are MNIST's where it is
@@ -13,16 +14,17 @@ at hand, since made-up ones leave more units dead.
 | contender     | what                                                                                            |
 |---------------|-------------------------------------------------------------------------------------------------|
 | population    | `Population` of `members` VAEs, per member                                                      |
-| float32       | the same population with torch's own products, where "fast" ones are others (CPU)               |
+| float32       | the same population with torch's own products (CPU)                                             |
 | bfloat16      | the same population with products of bfloat16 factors, weights in float32 (the peers' stay)      |
 | mismatched    | the same population with logistic posteriors under the normal prior                             |
 | single        | the same code with one member                                                                   |
 | pythae        | pythae's VAE and torch's Adam, its training step without its DataLoader                         |
 | example       | PyTorch's VAE example: one module, binary_cross_entropy, torch.optim.Adam                       |
 | fused         | the example with logits and fused Adam                                                          |
+| fused_fast    | the same under torch's fastest setting that is exact, see `fast_products` (CPU)                 |
 | vmap          | `torch.func.vmap` of the plain module over stacked parameters, fused Adam, per member           |
 | processes     | the fused loop in two processes that share the threads (CUDA: four that share the GPU), per VAE |
-| floor         | 312 GFLOP at the best rate of square products of 1024 to 4096 in the same round                 |
+| floor         | 312 GFLOP at torch's best rate of square products of 1024 to 4096, exact ones, in the same round |
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,10 +68,14 @@ CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 class Contender:
-    """`members` VAEs that a way of training goes on with."""
+    """`members` VAEs that a way of training goes on with, under a setting of products."""
 
-    def __init__(self, members: int, device: torch.device) -> None:
-        self.members, self.device = members, device
+    def __init__(self, members: int, device: torch.device, products: str = "fast") -> None:
+        self.members, self.device, self.products = members, device, products
+
+    def settled(self) -> AbstractContextManager[str]:
+        """Where it is trained."""
+        return fast_products(self.products, self.device)
 
     def train(self, batch: int, steps: int) -> None:
         """Take so many steps of so many points."""
@@ -123,12 +130,12 @@ class Ours(Contender):
         members: int,
         data: Data,
         device: torch.device,
+        products: str,
         narrow: torch.dtype | None = None,
-        products: str | None = None,
         posterior: str = "normal",
     ) -> None:
-        super().__init__(members, device)
-        self.data, self.narrow, self.products = data, narrow, products
+        super().__init__(members, device, products)
+        self.data, self.narrow = data, narrow
         specs = [VAESpec(posterior=posterior, batch_size=100, seed=seed) for seed in range(members)]
         self._members = [Member(build(spec, data.domain)) for spec in specs]
         self._populations: dict[int, Population] = {}
@@ -137,7 +144,7 @@ class Ours(Contender):
         if batch not in self._populations:
             part = replace(self.data.train, x=self.data.train.x[: batch * steps])
             members = [self._at(member, batch) for member in self._members]
-            self._populations[batch] = self._population(members, Feed(self.data, part, self.device))
+            self._populations[batch] = Population(members, Feed(self.data, part, self.device), self.narrow)
         population = self._populations[batch]
         epochs, left = divmod(batch * steps, population.feed.points)
         if left:  # what is counted must be what is trained
@@ -146,17 +153,10 @@ class Ours(Contender):
             population.train_epoch()
 
     def age(self, steps: int) -> None:
-        population = self._population(self._members, Feed(self.data, device=self.device))
+        population = Population(self._members, Feed(self.data, device=self.device), self.narrow)
         for _ in range(steps * 100 // IMAGES):
             population.train_epoch()
         self._members, self._populations = population.collect(), {}
-
-    def _population(self, members: list[Member], feed: Feed) -> Population:
-        """With this contender's kind of products, or that of the whole run."""
-        if self.products is None:
-            return Population(members, feed, self.narrow)
-        with fast_products(self.products, self.device):
-            return Population(members, feed, self.narrow)
 
     @staticmethod
     def _at(member: Member, batch: int) -> Member:
@@ -172,7 +172,7 @@ class Loop(Contender):
     def __init__(
         self, x: Tensor, loss: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, members: int = 1
     ) -> None:
-        super().__init__(members, x.device)
+        super().__init__(members, x.device, "tf32" if x.is_cuda else "float32")
         self.x, self.loss, self.optimizer = x, loss, optimizer
         self._at = 0
 
@@ -280,7 +280,7 @@ class Processes(Contender):
 
     def __init__(self, threads: int, device: torch.device) -> None:
         count = 4 if device.type == "cuda" else 2
-        super().__init__(count, device)
+        super().__init__(count, device, "tf32" if device.type == "cuda" else "float32")
         each = ["--worker", str(max(1, threads // count)), str(device)]
         command = [sys.executable, "-m", "autovae.reproductions.bench_training", *each]
         self._workers = [
@@ -309,9 +309,10 @@ class Processes(Contender):
 def _work(threads: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
     loop = example(_ready(pictures()[1]).to(device), fused=True)
-    for line in sys.stdin:
-        batch, steps = (int(word) for word in line.split())
-        print(loop.seconds(batch, steps), flush=True)
+    with loop.settled():
+        for line in sys.stdin:
+            batch, steps = (int(word) for word in line.split())
+            print(loop.seconds(batch, steps), flush=True)
 
 
 def _ready(data: Data) -> Tensor:
@@ -332,7 +333,7 @@ def bench_training(
 
     Keys that begin with `aged_` were measured after a thousand steps; where a GPU trains, age makes no difference.
     clock = "processor" counts the processor's time for this program, which neighbours on a busy machine disturb less:
-    for one thread on a CPU. `products` holds for all contenders: "fast" on a CPU, TF32 on CUDA, unless another is named.
+    for one thread on a CPU. `products`: those of our contenders, "fast" on a CPU, TF32 on CUDA unless another is named.
     """
     lookup(CLOCKS, clock, "clock")
     if clock == "processor" and threads != 1:
@@ -349,7 +350,8 @@ def bench_training(
         for used in [threads] if threads else sorted({1, before}) if where.type == "cpu" else [before]:
             torch.set_num_threads(used)
             with fast_products(products, where) as precision:
-                seconds = _rounds(rounds, count, where, used, data)
+                pass
+            seconds = _rounds(rounds, count, where, used, data, products)
             values |= {"threads": used, "precision": precision}
             head = {"device": str(where), "threads": used, "members": count, "clock": clock, "precision": precision}
             rows += [
@@ -371,45 +373,55 @@ def bench_training(
 Seconds = dict[tuple[int, str], list[float]]  # of (batch, contender), a number a round
 
 
-def _rounds(rounds: int, members: int, device: torch.device, threads: int, data: Data) -> dict[int, Seconds]:
+def _rounds(
+    rounds: int, members: int, device: torch.device, threads: int, data: Data, products: str
+) -> dict[int, Seconds]:
     """By the contenders' age in steps."""
-    x = _ready(data).to(device)
+    x, on_cpu = _ready(data).to(device), device.type == "cpu"
+    fast = example(x, fused=True) if on_cpu else None
+    if fast is not None:
+        fast.products = "fast"
     found: dict[str, Contender | None] = {
-        "population": Ours(members, data, device),
-        "float32": Ours(members, data, device, products="float32") if device.type == "cpu" else None,
-        "bfloat16": Ours(members, data, device, torch.bfloat16),
-        "mismatched": Ours(members, data, device, posterior="logistic"),
-        "single": Ours(1, data, device),
+        "population": Ours(members, data, device, products),
+        "float32": Ours(members, data, device, "float32") if on_cpu else None,
+        "bfloat16": Ours(members, data, device, products, torch.bfloat16),
+        "mismatched": Ours(members, data, device, products, posterior="logistic"),
+        "single": Ours(1, data, device, products),
         "pythae": pythae(x),
         "example": example(x, fused=False),
         "fused": example(x, fused=True),
+        "fused_fast": fast,
         "vmap": mapped(members, x),
     }
     processes = Processes(threads, device) if device.type == "cuda" or threads > 1 else None
     contenders = {name: one for name, one in {**found, "processes": processes}.items() if one is not None}
-    scale = 1 if device.type == "cpu" else 10
     try:
-        seconds = {0: _measured(rounds, contenders, device, scale)}
-        if device.type == "cpu":
+        seconds = {0: _measured(rounds, contenders, device, products)}
+        if on_cpu:
             for contender in contenders.values():
-                contender.age(AGED)
-            seconds[AGED] = _measured(rounds, contenders, device, scale)
+                with contender.settled():
+                    contender.age(AGED)
+            seconds[AGED] = _measured(rounds, contenders, device, products)
     finally:
         if processes:
             processes.close()
     return seconds
 
 
-def _measured(rounds: int, contenders: dict[str, Contender], device: torch.device, scale: int) -> Seconds:
+def _measured(rounds: int, contenders: dict[str, Contender], device: torch.device, products: str) -> Seconds:
+    scale = 1 if device.type == "cpu" else 10
     seconds: Seconds = {(batch, name): [] for batch in STEPS for name in contenders}
     for batch, name in seconds:
         for _ in range(2 if device.type == "cuda" else 1):  # before and after the capture
-            contenders[name].train(batch, scale * STEPS[batch])
+            with contenders[name].settled():
+                contenders[name].train(batch, scale * STEPS[batch])
     floors: list[float] = []
     for _ in range(rounds):
-        floors.append(floor(device))
+        with fast_products(products, device):
+            floors.append(floor(device))
         for (batch, name), times in seconds.items():
-            times.append(contenders[name].seconds(batch, scale * STEPS[batch]))
+            with contenders[name].settled():
+                times.append(contenders[name].seconds(batch, scale * STEPS[batch]))
     return seconds | {(batch, "floor"): list(floors) for batch in STEPS}
 
 
@@ -428,7 +440,7 @@ def _ratios(seconds: Seconds) -> dict[str, Any]:
         "peak_fraction_float32_batch1000": ratio(1000, "floor", "float32"),
         "peak_fraction_batch100": ratio(100, "floor", "population"),
     }
-    for peer in ("example", "fused", "vmap", "processes"):
+    for peer in ("example", "fused", "fused_fast", "vmap", "processes"):
         for batch in STEPS:
             values[f"vs_{peer}_batch{batch}"] = ratio(batch, peer, "population")
     for (batch, name), times in seconds.items():

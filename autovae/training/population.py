@@ -36,11 +36,12 @@ from autovae.training.trainer import Row, Trainer
 
 __all__ = ["Population", "order_key", "shape_key", "stack_sizes"]
 
-# Starting the operations of a step costs a thread about a millisecond, whatever they work on: a step with this many
-# multiplications and additions takes some 100 ms. Measured at 100 points of 784 numbers on two threads, two hidden layers
-# of 400: stacks of 4 take a fifth less time a member than single ones, where a step is by the graph; without one, and at
-# 1,000 points, it makes no difference.
-WORTHWHILE_WORK = 1e10
+# Starting the operations of a step costs a thread about a millisecond by a graph, a tenth of that where the step is plain,
+# whatever they work on: a step with this many multiplications and additions takes some 100 ms, or 1. Measured at 100 points
+# of 784 numbers on two threads. By the graph, two hidden layers of 400: stacks of 4 take a fifth less time a member than
+# single ones. Plain, the same layers: single ones take 7 % less than stacks of 4, since a member that takes several steps in
+# a row stays in a cache; one layer of 32: stacks of 4 take an eighth less. At 1,000 points it makes no difference.
+WORTHWHILE_WORK, WORTHWHILE_PLAIN_WORK = 1e10, 1e8
 # Prepared minibatches are shared by the stacks of a lane, one after the other; this many numbers stay in a cache.
 BATCHES_AT_ONCE = 500_000
 
@@ -83,9 +84,9 @@ def step_work(member: Member) -> float:
     return 6.0 * weights * member.spec.batch_size * (1 + member.spec.draws) / 2
 
 
-def stack_sizes(work: float, members: int, threads: int) -> list[int]:
+def stack_sizes(work: float, members: int, threads: int, worthwhile: float = WORTHWHILE_WORK) -> list[int]:
     """How many members each stack of a CPU has: enough for a worthwhile step, without leaving a thread idle."""
-    wanted = max(1, round(WORTHWHILE_WORK / work))  # 1 where the work is infinite
+    wanted = max(1, round(worthwhile / work))  # 1 where the work is infinite
     rounds = -(-members // (threads * wanted))
     stacks = min(members, threads * rounds)
     return [members // stacks + (place < members % stacks) for place in range(stacks)]
@@ -149,13 +150,9 @@ class Population:
         self.members = sorted(members, key=lambda member: order_key(member.spec))
         self.feed = feed
         self.epoch = self.members[0].epoch
-        count = len(self.members)
         self._on_cuda = feed.device.type == "cuda"
         self._threads = threads or torch.get_num_threads()
-        if stack_size is not None:
-            sizes = [min(stack_size, count - start) for start in range(0, count, stack_size)]
-        else:
-            sizes = [count] if self._on_cuda else stack_sizes(step_work(self.members[0]), count, self._threads)
+        sizes = self._sizes(stack_size, narrow)
         queue = iter(self.members)
         rooms = _rooms(len(sizes), self._threads)
         self.trainers = [
@@ -164,6 +161,19 @@ class Population:
         self._split: dict[int, SplitStep] = {}
         self._captured = [CapturedStep(trainer) for trainer in self.trainers] if self._on_cuda else []
         self._stop = threading.Event()
+
+    def _sizes(self, stack_size: int | None, narrow: torch.dtype | None) -> list[int]:
+        """How many members each stack has."""
+        count = len(self.members)
+        if stack_size is not None:
+            return [min(stack_size, count - start) for start in range(0, count, stack_size)]
+        if self._on_cuda or count == 1:
+            return [count]
+        work = step_work(self.members[0])
+        sizes = stack_sizes(work, count, self._threads, WORTHWHILE_PLAIN_WORK)
+        if Trainer(self.members[: sizes[0]], self.feed, narrow).is_plain:
+            return sizes
+        return stack_sizes(work, count, self._threads)
 
     def train_epoch(self) -> list[Row]:
         """One pass over the training points; the mean loss, log likelihood and divergence of every member."""

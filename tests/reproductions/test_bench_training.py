@@ -9,6 +9,7 @@ import torch
 
 from autovae.reproductions import bench_training as bench
 from autovae.reproductions.bench_training import _ratios, bench_training
+from autovae.training.precision import compiled_products
 
 OURS = {
     (batch, name): [1.0, 2.0, 4.0] for batch in (1000, 100) for name in ("population", "bfloat16", "single", "floor")
@@ -48,7 +49,7 @@ def test_everybody_is_measured_fresh_and_aged(monkeypatch, tmp_path) -> None:
 def test_aged_members_go_on_from_where_they_were(monkeypatch) -> None:
     monkeypatch.setattr(bench, "IMAGES", 1000)
     _, data = bench.pictures()
-    ours = bench.Ours(1, data, torch.device("cpu"))
+    ours = bench.Ours(1, data, torch.device("cpu"), "fast")
     ours.age(20)
     (member,) = ours._members
     assert member.steps == 20
@@ -63,9 +64,17 @@ def test_as_many_steps_are_taken_as_are_counted(monkeypatch) -> None:
     """Also where they are more than the images: some epochs of these, or an error."""
     monkeypatch.setattr(bench, "IMAGES", 1000)
     _, data = bench.pictures()
-    ours = bench.Ours(1, data, torch.device("cpu"))
+    ours = bench.Ours(1, data, torch.device("cpu"), "fast")
     ours.train(500, 6)
     (trained,) = ours._populations[500].collect()
     assert trained.steps == 6
     with pytest.raises(ValueError, match="no whole epochs"):
-        bench.Ours(1, data, torch.device("cpu")).train(500, 5)
+        bench.Ours(1, data, torch.device("cpu"), "fast").train(500, 5)
+
+
+def test_peers_multiply_as_torch_does_by_itself() -> None:
+    """On a CPU; the one that says so has torch's fastest exact setting."""
+    before = torch.get_float32_matmul_precision()
+    with bench.example(torch.rand(10, 784), fused=True).settled() as setting:
+        assert setting == before
+        assert not compiled_products("cpu")
