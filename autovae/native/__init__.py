@@ -81,11 +81,15 @@ def serves() -> bool:
     return _functions() is not None
 
 
-@functools.cache
 def multiplies_by() -> str | None:
     """What `product` multiplies by, of `MULTIPLIERS`: the last that can be had, None without a library."""
     found = _functions()
-    return None if found is None else MULTIPLIERS[found.products_by(len(MULTIPLIERS) - 1)]
+    return None if found is None else _multiplier(found)
+
+
+@functools.cache
+def _multiplier(found: ctypes.CDLL) -> str | None:
+    return MULTIPLIERS[found.products_by(len(MULTIPLIERS) - 1)]
 
 
 def multiplies() -> bool:
