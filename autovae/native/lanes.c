@@ -4,7 +4,7 @@
    times the numbers of a column of A's, each of which fills a vector. Slices of A and strips of B are packed, so that both
    are read as they lie. A's slice stays in the nearest cache while B's strips pass by from the second.
 
-   Torch's own library takes vectors of half the width on processors that are not its maker's. */
+   Torch's own setting takes vectors of half the width on processors that are not its library's maker's. */
 
 #include "products.h"
 
@@ -44,7 +44,6 @@ static long begins_at(const Product *p, long slice, long slices) { return p->m *
 
 /* Slices of A from `slice` on, so many, `terms` of their numbers: to[slice][t][row], W a row, `most` rows a slice. */
 static void pack_a(const Product *p, long slice, long count, long slices, long from, long terms, long most, float *to) {
-    const long m = begins_at(p, slice, slices);
     if (!p->a_turned) {
         for (long i = 0; i < count; i++, to += most * W) {
             const long row = begins_at(p, slice + i, slices);
