@@ -76,13 +76,17 @@ def test_kernels_are_right_however_they_were_compiled(monkeypatch, tmp_path: Pat
         pytest.skip("this processor has no vectors of 256 bits")
     if not made._compile(compiler, choice, tmp_path, tmp_path / "native.so"):
         pytest.skip(f"{compiler} does not know {choice}")
-    other = ctypes.CDLL(str(tmp_path / "native.so"))
+    try:
+        other = ctypes.CDLL(str(tmp_path / "native.so"))
+    except OSError:
+        pytest.skip("threads are wanted that torch does not bring")  # clang's, which `library` then does without
     eta, x = randn(40, 700), randn(40, 700, seed=1).sigmoid()
     expected = native.linear_in_x(x, eta, "continuous_bernoulli")
     monkeypatch.setattr(native, "_functions", functools.cache(lambda: native._declared(other)))
     for found, right in zip(native.linear_in_x(x, eta, "continuous_bernoulli"), expected, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-6)
-    if native.multiplies() and other.products_by(2):
+    for by in {other.products_by(1), other.products_by(2)} - {0} if native.multiplies() else ():
+        other.products_by(by)
         for a, b in (
             (x.mT, eta),
             (x, eta.mT),
@@ -109,7 +113,7 @@ def test_the_matrix_units_code_is_right_where_there_is_none(monkeypatch, tmp_pat
             a = randn(2, terms, rows).mT if left else randn(2, rows, terms)
             b = randn(2, columns, terms, seed=1).mT if right else randn(2, terms, columns, seed=1)
             kept, sums, exact = randn(2, rows, columns), torch.empty(2, 1, columns), a.double() @ b.double()
-            assert 1e-7 < error(native.product(a, b), exact) < ERROR_LIMIT
+            assert 1e-6 < error(native.product(a, b), exact) < ERROR_LIMIT
             masked = native.product(a, b, kept=kept, sums=sums)
             assert error(masked, torch.where(kept > 0, exact, 0.0)) < ERROR_LIMIT
             torch.testing.assert_close(sums, masked.sum(-2, keepdim=True), rtol=1e-5, atol=1e-4)

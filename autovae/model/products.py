@@ -20,8 +20,8 @@ from autovae import native
 
 __all__ = ["FEWEST", "affine", "product", "rectified", "by_native"]
 
-# Rows, columns and terms below which tiles would be mostly empty. Shapes alone decide, and not how many threads there are:
-# what a member becomes must not depend on whether others train beside it.
+# Rows, columns and terms below which tiles and vectors would be mostly empty. Shapes alone decide, and not how many threads
+# there are: what a member becomes must not depend on whether others train beside it.
 FEWEST = 16
 
 

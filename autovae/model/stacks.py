@@ -290,8 +290,7 @@ class LinearStack(nn.Module):
         self.sinks: Sinks | None = None
         self._views: list[tuple[Tensor, Tensor]] = []
         self._whole: Chain | None = None
-        wide = all(min(weight.shape[-2:]) >= FEWEST for weight in list(self.parameters())[::2])
-        self._plain = wide and len(self.activations) == depth and all(map(_rectifies, self.activations))
+        self._plain = all(map(is_rectified, members))
 
     def whole(self, h: Tensor, kernels: ModuleType | None) -> Chain | None:
         """The chain as one call for what goes in, (N, in) or (P, N, in), where there are points enough for it."""
@@ -321,7 +320,7 @@ class LinearStack(nn.Module):
     def own_gradients(self) -> None:
         """From now on backward passes write into fixed `.grad` tensors; set `sinks.written = False` after every step.
 
-        Only where all parameters are learned, and products can be had in the weights' type: on CUDA, or of such factors.
+        Only where all parameters are learned, and products can be had in the weights' type: float32, or bfloat16 on CUDA.
         """
         self.sinks = None
         parameters = list(self.parameters())
@@ -424,6 +423,14 @@ def is_linear(module: nn.Module) -> bool:
     return all(
         (type(layer) is nn.Linear and layer.bias is not None) if depth % 2 == 0 else type(layer) in IN_PLACE
         for depth, layer in enumerate(module)
+    )
+
+
+def is_rectified(module: nn.Module) -> bool:
+    """Whether it is such a chain with rectifiers alone, and layers wide enough for compiled products."""
+    return is_linear(module) and all(
+        min(layer.weight.shape) >= FEWEST if isinstance(layer, nn.Linear) else IN_PLACE[type(layer)](layer).rectifies
+        for layer in module  # type: ignore[attr-defined]
     )
 
 

@@ -64,7 +64,9 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.normal_latents_back.argtypes = [*[_whole] * 4, _at, _at, _whole, _whole, ctypes.c_float, *[_at] * 4, _whole]
     found.rectify_back.argtypes = [_whole] * 3 + [_at] * 3 + [_whole]
     found.adam.argtypes = [_whole, _whole, *[_at] * 5, _whole, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
-    for function in (found.linear_in_x, found.scale_rows, found.rectify_back, found.adam):
+    found.products_by.argtypes = [ctypes.c_int]
+    without = (found.linear_in_x, found.scale_rows, found.normal_latents, found.normal_latents_back)
+    for function in (*without, found.rectify_back, found.adam):
         function.restype = None
     found.adam_steps.argtypes = [_whole, _at, _at, *[ctypes.c_double] * 4, ctypes.c_float, _whole]
     if hasattr(found, "products"):
@@ -264,7 +266,7 @@ def product(
     Rows or columns of a factor lie side by side; members that share a factor may share its memory. Then, in this order:
     `bias` (1, N) is added, negative results become 0 where `rectify`, those are 0 where `kept` (M, N) is not positive,
     and `sums` (1, N) becomes their sums over rows; each for every member, contiguous like `out`. By vectors the
-    relative error is float32's, some 2e-7. By a matrix unit it is some 4e-6, and what is infinite in a factor becomes
+    relative error is float32's, some 3e-7. By a matrix unit it is some 4e-6, and what is infinite in a factor becomes
     nan, since its low half does.
     """
     members, m, n, k = sizes(a, b)
@@ -296,7 +298,7 @@ def had_room(failed: int) -> None:
     """Raise where C says that it had no memory."""
     if failed:
         raise MemoryError(
-            "no room for the tiles of a product: give the minibatch fewer points, or the layers less width"
+            "no room for a product's packed factors: give the minibatch fewer points, or the layers less width"
         )
 
 

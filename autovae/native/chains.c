@@ -88,6 +88,8 @@ EXPORT int adam_steps(long count, const Task *tasks, const float *rates, double 
                            .c_apart = t->n, .values = t->values, .means = t->means, .squares = t->squares,
                            .rates = rates, .rate = grow, .rule = rule_of(beta1, beta2, shrink, epsilon)};
         failed |= multiply_each(t->members, &p, t->a_next, t->b_next, size, threads);
+#else
+        failed = 1; /* nobody asked whether there are products */
 #endif
     }
     return failed;

@@ -82,24 +82,30 @@ static void pack_b(const Product *p, long from, long terms, long most, float *to
     }
 }
 
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 16")
+#endif
+
 /* c (+)= a b for `rows` rows and one vector or two, all known when this is compiled. */
 static inline __attribute__((always_inline)) void add_up(const int rows, const int two, const float *a, const float *b,
                                                          long terms, float *c, long apart, int begins) {
     lanes s[ROWS][2];
-#pragma GCC unroll 16
+    UNROLLED
     for (int i = 0; i < rows; i++) {
         s[i][0] = begins ? (lanes){0} : *(const anywhere *)(c + i * apart);
         if (two) s[i][1] = begins ? (lanes){0} : *(const anywhere *)(c + i * apart + W);
     }
     for (; terms > 0; terms--, a += W, b += WIDE) {
         const lanes left = *(const lanes *)b, right = two ? *(const lanes *)(b + W) : left;
-#pragma GCC unroll 16
+        UNROLLED
         for (int i = 0; i < rows; i++) {
             s[i][0] += a[i] * left;
             if (two) s[i][1] += a[i] * right;
         }
     }
-#pragma GCC unroll 16
+    UNROLLED
     for (int i = 0; i < rows; i++) {
         *(anywhere *)(c + i * apart) = s[i][0];
         if (two) *(anywhere *)(c + i * apart + W) = s[i][1];
@@ -170,6 +176,7 @@ int by_lanes(const Product *p) {
     if (!a) return 1;
     float *packed = a + most * GROUP * W, *box = packed + strips * most * WIDE, *held = box + ROWS * WIDE;
     const unsigned before = p->values ? flush_small() : 0;
+    memset(box, 0, 4 * ROWS * WIDE); /* where a strip ends early nothing is written, but read */
     if (p->sums) memset(p->sums, 0, 4 * p->n);
     for (long part = 0; part < parts; part++) {
         const long from = p->k * part / parts, terms = p->k * (part + 1) / parts - from;

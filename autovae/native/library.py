@@ -27,7 +27,16 @@ HERE = Path(__file__).parent
 SOURCES = ("passes.c", "products.c", "lanes.c", "unit.c", "chains.c", "whole.c")
 HEADERS = ("vectors.h", "adam.h", "products.h", "turn.h", "chains.h")
 COMPILERS = ("cc", "gcc", "clang")
-FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", "-w")
+FLAGS = (
+    "-O3",
+    "-std=gnu11",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-w",
+)
 # The first that works. OpenMP's functions are torch's own at run time: threads of two kinds would wait for each other.
 CHOICES = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
 SECONDS = 120.0

@@ -37,8 +37,10 @@ static inline __attribute__((always_inline)) void turn(const float *from, long a
             const float *at = from + apart * i + 4 * half;
             x[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(at + 4 * apart), 1);
         }
-        __m256d even = _mm256_castps_pd(_mm256_unpacklo_ps(x[0], x[1])), second = _mm256_castps_pd(_mm256_unpacklo_ps(x[2], x[3]));
-        __m256d odd = _mm256_castps_pd(_mm256_unpackhi_ps(x[0], x[1])), last = _mm256_castps_pd(_mm256_unpackhi_ps(x[2], x[3]));
+        __m256d even = _mm256_castps_pd(_mm256_unpacklo_ps(x[0], x[1]));
+        __m256d odd = _mm256_castps_pd(_mm256_unpackhi_ps(x[0], x[1]));
+        __m256d second = _mm256_castps_pd(_mm256_unpacklo_ps(x[2], x[3]));
+        __m256d last = _mm256_castps_pd(_mm256_unpackhi_ps(x[2], x[3]));
         float *at = to + 4 * half * next;
         _mm256_storeu_ps(at, _mm256_castpd_ps(_mm256_unpacklo_pd(even, second)));
         _mm256_storeu_ps(at + next, _mm256_castpd_ps(_mm256_unpackhi_pd(even, second)));

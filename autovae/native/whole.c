@@ -11,11 +11,11 @@ typedef struct {
     long depth;
     const Layer *layers;
     float *const *outputs, *const *slopes, *const *sums;
-} Whole;
+} ChainPlan;
 
 typedef struct {
     long members, samples, points, latents, features, head;
-    Whole encoder, decoder;
+    ChainPlan encoder, decoder;
     float *scale, *z, *kl, *value, *slope, *of_z, *of_raw; /* slope: of the logits */
     const float *of_value, *of_kl;                         /* what the loss makes of them: always the same */
     long count, first; /* `first` is the task of the weights that x meets */
@@ -30,7 +30,7 @@ typedef struct {
 EXPORT int whole_step(const Plan *p, const float *x, const float *target, const float *xi, long apart, long next,
                       double grow, double shrink, long threads) {
     const long members = p->members, rows = p->samples * p->points;
-    const Whole *e = &p->encoder, *d = &p->decoder;
+    const ChainPlan *e = &p->encoder, *d = &p->decoder;
     const float *raw = e->outputs[e->depth - 1], *logits = d->outputs[d->depth - 1];
     int failed = chain_forward(members, p->points, e->depth, e->layers, x, 0, e->outputs, threads);
     normal_latents(members, p->samples, p->points, p->latents, raw, xi, apart, next, p->limit, p->scale, p->z, p->kl,

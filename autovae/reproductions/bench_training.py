@@ -70,7 +70,7 @@ CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 class Contender:
     """`members` VAEs that a way of training goes on with, under a setting of products."""
 
-    def __init__(self, members: int, device: torch.device, products: str = "fast") -> None:
+    def __init__(self, members: int, device: torch.device, products: str) -> None:
         self.members, self.device, self.products = members, device, products
 
     def settled(self) -> AbstractContextManager[str]:

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from autovae import native
 from autovae.beliefs.standard import LOG_SCALE_LIMIT
 from autovae.model.products import FEWEST
-from autovae.model.stacks import LinearStack
+from autovae.model.stacks import LinearStack, is_rectified
 from autovae.model.vae import VAEStack
 from autovae.native.whole import Part, Room, WholeStep
 from autovae.training.adam import BETAS, EPSILON, StackedAdam
 from autovae.training.feed import Batch, Feed
+from autovae.training.member import Member
 from autovae.training.objective import by_closed_form
+from autovae.training.precision import compiled_products
 
-__all__ = ["PlainStep", "plain_step"]
+__all__ = ["PlainStep", "plain_head", "plain_step"]
 
 
 class PlainStep:
@@ -73,6 +75,19 @@ def plain_step(stack: VAEStack, adam: StackedAdam, feed: Feed, beta: Tensor, roo
     points = min(spec.batch_size, feed.points)
     whole = WholeStep(encoder, decoder, together, head.name, spec.draws, points, LOG_SCALE_LIMIT, BETAS, EPSILON, room)
     return PlainStep(whole, adam, beta, spec.draws, head.trains_on)
+
+
+def plain_head(member: Member, feed: Feed, narrow: torch.dtype | None = None) -> str | None:
+    """The head that a member's steps are plain with where it trains alone, or beside others with that head; else None.
+
+    What `plain_step` finds, before there is a stack.
+    """
+    spec, vae = member.spec, member.vae
+    if narrow is not None or feed.dtype != torch.float32 or not compiled_products(feed.device):
+        return None
+    plain = spec.matched_normal and by_closed_form(spec) and spec.objective == "density"
+    chains = is_rectified(vae.encoder) and is_rectified(vae.decoder)
+    return spec.likelihood if plain and chains and spec.likelihood in native.HEADS else None
 
 
 def _part(chain: nn.Module, begins: int) -> Part | None:

@@ -4,7 +4,7 @@ On CUDA all members are one stack, whose step is captured as one graph. On CPUs 
 hide the cost of starting operations (`stack_sizes`), because a working set that outgrows the caches costs more than it
 saves; and stacks run side by side on *lanes*, one thread each with products of its own, so that no thread waits for
 another within an epoch. A population smaller than the number of threads shares them out: a single fit uses them all,
-each on a part of the minibatch (`split`).
+each on a part of the minibatch (`split`) or, where products are compiled, of every product.
 
 What a member gets does not depend on its companions: the minibatch order comes from (data seed, epoch), its noise from
 (its own seed, epoch).
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 import torch
 
@@ -31,6 +31,7 @@ from autovae.training.captured import CapturedStep
 from autovae.training.feed import Batch, Feed
 from autovae.training.member import Member
 from autovae.training.objective import estimator_of
+from autovae.training.plain import plain_head
 from autovae.training.split import SplitStep, can_split
 from autovae.training.trainer import Row, Trainer
 
@@ -147,12 +148,13 @@ class Population:
                 f"got members for points of {members[0].vae.domain}, the data have {feed.domain}; a population trains on "
                 "one data set"
             )
-        self.members = sorted(members, key=lambda member: order_key(member.spec))
+        heads = {id(member): plain_head(member, feed, narrow) or "" for member in members}
+        self.members = sorted(members, key=lambda member: (heads[id(member)], *order_key(member.spec)))
         self.feed = feed
         self.epoch = self.members[0].epoch
         self._on_cuda = feed.device.type == "cuda"
         self._threads = threads or torch.get_num_threads()
-        sizes = self._sizes(stack_size, narrow)
+        sizes = self._sizes(stack_size, [heads[id(member)] for member in self.members])
         queue = iter(self.members)
         rooms = _rooms(len(sizes), self._threads)
         self.trainers = [
@@ -162,18 +164,18 @@ class Population:
         self._captured = [CapturedStep(trainer) for trainer in self.trainers] if self._on_cuda else []
         self._stop = threading.Event()
 
-    def _sizes(self, stack_size: int | None, narrow: torch.dtype | None) -> list[int]:
-        """How many members each stack has."""
+    def _sizes(self, stack_size: int | None, heads: Sequence[str]) -> list[int]:
+        """How many members each stack has; members whose steps are plain stand by the head, and are not mixed with others."""
         count = len(self.members)
         if stack_size is not None:
             return [min(stack_size, count - start) for start in range(0, count, stack_size)]
-        if self._on_cuda or count == 1:
+        if self._on_cuda:
             return [count]
-        work = step_work(self.members[0])
-        sizes = stack_sizes(work, count, self._threads, WORTHWHILE_PLAIN_WORK)
-        if Trainer(self.members[: sizes[0]], self.feed, narrow).is_plain:
-            return sizes
-        return stack_sizes(work, count, self._threads)
+        found: list[int] = []
+        for head, those in groupby(heads):
+            worthwhile = WORTHWHILE_PLAIN_WORK if head else WORTHWHILE_WORK
+            found += stack_sizes(step_work(self.members[0]), len(list(those)), self._threads, worthwhile)
+        return found
 
     def train_epoch(self) -> list[Row]:
         """One pass over the training points; the mean loss, log likelihood and divergence of every member."""

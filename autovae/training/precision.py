@@ -19,14 +19,12 @@ from torch import Tensor
 from autovae import native
 from autovae.tables import lookup
 
-__all__ = ["ERROR_LIMIT", "PRODUCTS", "compiled_products", "fast_products", "product_error"]
+__all__ = ["COMPILED", "ERROR_LIMIT", "PRODUCTS", "compiled_products", "fast_products", "product_error"]
 
 ERROR_LIMIT = 1e-5
 # What `native.product` does, by what it multiplies by: float32 throughout, or three products of bfloat16 factors for one.
 COMPILED: dict[str, str] = {"vectors": "vectors", "matrix unit": "bfloat16x3"}
-_compiled = ContextVar(
-    "compiled", default=False
-)  # whether training's products are `native.product`'s now, on processors
+_compiled = ContextVar("compiled", default=False)  # whether training's products are `native.product`'s now
 _measuring, _exact = threading.Lock(), dict[object, bool]()  # what was found, by device, and by name of COMPILED
 PRODUCTS: dict[str, str] = {
     "fast": "float32, by the fastest kernels whose relative error stays below 1e-5",

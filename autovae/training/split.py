@@ -7,8 +7,8 @@ for each other a hundred times, and for a neighbour's work on a busy machine; he
     meet        thread i adds up the gradients of its tensors, part by part in order, and takes Adam's step on them
     meet
 
-Where products are compiled ones threads share each product without meeting in it, which is faster: 200 points on two
-threads take two thirds of the time, 1,000 as long. There nothing is split.
+Where products are compiled ones threads share each product without meeting in it, which is faster: by the matrix unit 200
+points on two threads take two thirds of the time, 1,000 as long. There nothing is split.
 
 The sum over parts is that of the whole minibatch up to rounding, and the same on every run with as many threads.
 Not here: which stacks are split (`population`); a step undivided (`trainer`).
@@ -37,7 +37,9 @@ FEWEST = 100
 def can_split(trainer: Trainer, threads: int) -> bool:
     """Whether a trainer's step may be shared out: linear stacks with gradients of their own, and points enough."""
     stack, spec = trainer.stack, trainer.specs[0]
-    chains = [part for part in (stack.encoder, stack.decoder) if isinstance(part, LinearStack) and part.sinks]
+    chains = [
+        part for part in (stack.encoder, stack.decoder) if isinstance(part, LinearStack) and part.sinks is not None
+    ]
     learned_beliefs = stack.rival is not None or stack.flow_posterior is not None
     if any(chain.compiled for chain in chains):
         return False

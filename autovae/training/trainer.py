@@ -86,11 +86,6 @@ class Trainer:
         self._totals = torch.zeros(3, len(self.specs), dtype=feed.dtype, device=feed.device)
         self._rows: list[list[Row]] = []
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether steps of whole points need no graph."""
-        return self._plain is not None
-
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.feed.dtype, device=self.feed.device).unsqueeze(1)
 

@@ -13,6 +13,7 @@ from autovae.spec import VAESpec
 from autovae.training import plain as plain_module
 from autovae.training.feed import Feed
 from autovae.training.member import Member
+from autovae.training.plain import plain_head
 from autovae.training.population import Population
 from autovae.training.precision import fast_products
 from autovae.training.trainer import Trainer
@@ -68,7 +69,7 @@ def test_it_is_the_step_by_the_graph(digits: Data, threads: int, members: int, s
 
 
 def test_few_points_go_by_the_graph(digits: Data) -> None:
-    """Products of fewer points are not split."""
+    """Products of fewer points are torch's."""
     specs = [SPEC.replace(batch_size=len(digits.train) - 9)]
     with fast_products():
         own, graph = trainer(digits, specs), trainer(digits, specs, by_graph=True)
@@ -149,3 +150,43 @@ def test_what_does_not_fit_is_refused(digits: Data, monkeypatch: pytest.MonkeyPa
     ):
         with pytest.raises(ValueError, match=words):
             step.take(*args, (0.1, 0.001))
+
+
+VARIOUS = [
+    {},
+    {"likelihood": "continuous_bernoulli", "samples": 2},
+    {"beta": 0.5, "hidden": ()},
+    {"activation": "tanh"},
+    {"hidden": (40, 12)},
+    {"latent_dim": 5},
+    {"posterior": "logistic"},
+    {"posterior": "laplace", "prior": "laplace"},
+    {"likelihood": "normal"},
+    {"alpha": 0.5},
+    {"rival": "mixture"},
+    {"regulariser": "jeffreys"},
+]
+
+
+@pytest.mark.parametrize("products", ["fast", "float32"])
+def test_who_is_plain_is_known_before_there_is_a_stack(digits: Data, products: str) -> None:
+    found = []
+    for settings in VARIOUS:
+        spec = SPEC.replace(**settings)
+        with fast_products(products):
+            head = plain_head(Member(build(spec, digits.domain)), Feed(digits))
+            assert (head is not None) == (trainer(digits, [spec])._plain is not None), settings
+        assert head in (None, spec.likelihood)
+        found.append(head is not None)
+    assert found == [products == "fast" and place < 3 for place in range(len(VARIOUS))]
+
+
+def test_in_a_population_of_many_beliefs_the_plain_ones_stand_together(digits: Data) -> None:
+    beliefs = [{}, {"posterior": "logistic"}, {"likelihood": "continuous_bernoulli"}] * 3
+    specs = [SPEC.replace(seed=seed, **belief) for seed, belief in enumerate(beliefs)]
+    with fast_products():
+        population = Population([Member(build(spec, digits.domain)) for spec in specs], Feed(digits), threads=2)
+    plain = [one for one in population.trainers if one._plain is not None]
+    assert sum(len(one.members) for one in plain) == 6
+    assert all(len({spec.likelihood for spec in one.specs}) == 1 for one in plain)
+    assert all(spec.posterior == "logistic" for one in population.trainers if one._plain is None for spec in one.specs)
