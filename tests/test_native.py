@@ -103,8 +103,8 @@ def test_products_take_a_factor_that_members_share():
 @pytest.mark.parametrize(("rows", "columns"), [(96, 64), (45, 71)])
 def test_what_follows_a_product_is_done_in_order(threads, rows, columns):
     a, b, bias, kept = (
-        randn(2, rows, 600),
-        randn(2, 600, columns, seed=1),
+        randn(2, rows, 1100),
+        randn(2, 1100, columns, seed=1),
         randn(2, 1, columns),
         randn(2, rows, columns),
     )
@@ -235,7 +235,7 @@ def test_a_stack_brings_factors_once_and_gradients_when_it_is_used_twice():
 
 
 @multiplied
-@pytest.mark.parametrize("terms", [50, 300, 600])
+@pytest.mark.parametrize("terms", [50, 300, 1100])
 def test_steps_along_products_are_steps_along_gradients(threads, terms):
     """Also of more terms than are multiplied at once, and with columns left over."""
     shapes = [(3, 90, 70), (3, 1, 70), (3, 64, 33)]
