@@ -18,7 +18,7 @@ from torch import Tensor
 
 from autovae import native
 
-__all__ = ["FEWEST", "affine", "product", "rectified", "by_native"]
+__all__ = ["FEWEST", "affine", "by_native", "product", "rectified"]
 
 # Rows, columns and terms below which tiles and vectors would be mostly empty. Shapes alone decide, and not how many threads
 # there are: what a member becomes must not depend on whether others train beside it.

@@ -128,25 +128,6 @@ static void add_rows(long rows, int two, const float *a, const float *b, long te
     }
 }
 
-/* What becomes of a block of sums, WIDE numbers a row in the box: bias, rectifier, mask and column sums, and its place. */
-static void finish(const Product *p, long m, long rows, long n, const float *box) {
-    const numbers zero = all(0);
-    for (long half = 0; half < WIDE && n < p->n; half += LANES, n += LANES) {
-        const long count = p->n - n;
-        const numbers bias = p->bias ? load_some(p->bias + n, count, 0) : zero;
-        numbers sum = p->sums ? load_some(p->sums + n, count, 0) : zero;
-        for (long i = 0; i < rows; i++) {
-            const long at = (m + i) * p->c_apart + n;
-            numbers v = load(box + WIDE * i + half) + bias;
-            if (p->rectify) v = pick(v <= 0.0f, zero, v); /* nan stays */
-            if (p->kept) v = pick(load_some(p->kept + at, count, 0) <= 0.0f, zero, v);
-            store_some(p->c + at, v, count);
-            sum += v;
-        }
-        if (p->sums) store_some(p->sums + n, sum, count);
-    }
-}
-
 /* One block of C over a part of the common axis; `box` is room for it. */
 static void block(const Product *p, long m, long rows, long n, const float *a, const float *b, long terms, int begins,
                   int ends, float *box) {
@@ -157,7 +138,7 @@ static void block(const Product *p, long m, long rows, long n, const float *a, c
     if (!begins)
         for (long i = 0; i < rows; i++) memcpy(box + WIDE * i, at + i * p->c_apart, 4 * columns);
     add_rows(rows, two, a, b, terms, box, WIDE, begins);
-    if (finishes) return finish(p, m, rows, n, box);
+    if (finishes) return finish(p, m, rows, n, WIDE, box);
     for (long i = 0; i < rows; i++) memcpy(at + i * p->c_apart, box + WIDE * i, 4 * columns);
 }
 
@@ -177,7 +158,7 @@ int by_lanes(const Product *p) {
     if (!a) return 1;
     float *packed = a + most * GROUP * W, *box = packed + strips * most * WIDE, *held = box + ROWS * WIDE;
     const unsigned before = p->values ? flush_small() : 0;
-    memset(box, 0, 4 * ROWS * WIDE); /* where a strip ends early nothing is written, but read */
+    memset(box, 0, 4 * ROWS * WIDE); /* where a strip ends early it is read, but not written */
     if (p->sums) memset(p->sums, 0, 4 * p->n);
     for (long part = 0; part < parts; part++) {
         const long from = p->k * part / parts, terms = p->k * (part + 1) / parts - from;

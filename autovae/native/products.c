@@ -43,6 +43,25 @@ char *room_for(size_t size) {
     return room->at;
 }
 
+/* Bias, rectifier, mask and column sums, and its place in C. `wide` is a multiple of LANES. */
+void finish(const Product *p, long m, long rows, long n, long wide, const float *box) {
+    const numbers zero = all(0);
+    for (const float *end = box + wide; box < end && n < p->n; box += LANES, n += LANES) {
+        const long count = p->n - n;
+        const numbers bias = p->bias ? load_some(p->bias + n, count, 0) : zero;
+        numbers sum = p->sums ? load_some(p->sums + n, count, 0) : zero;
+        for (long i = 0; i < rows; i++) {
+            const long at = (m + i) * p->c_apart + n;
+            numbers v = load(box + wide * i) + bias;
+            if (p->rectify) v = pick(v <= 0.0f, zero, v); /* nan stays */
+            if (p->kept) v = pick(load_some(p->kept + at, count, 0) <= 0.0f, zero, v);
+            store_some(p->c + at, v, count);
+            sum += v;
+        }
+        if (p->sums) store_some(p->sums + n, sum, count);
+    }
+}
+
 /* Not through pointers to the rule, that stores could change. */
 void move(const Product *p, long m, long rows, const float *c) {
     const Rule rule = p->rule;

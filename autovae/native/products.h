@@ -45,10 +45,12 @@ int by_unit(const Product *p);
 /* Whether the system lends the unit. */
 int unit_ready(void);
 
-/* For those two: so many bytes of this thread's own, or NULL; whether anything becomes of C; and a step of Adam along some
-   rows of it from row m on, which lie one after the other. */
+/* For those two: so many bytes of this thread's own, or NULL; whether anything becomes of sums before they are C, and what,
+   of a block of some rows from (m, n) on, `wide` numbers a row in the box; and a step of Adam along some rows of C from
+   row m on, which lie one after the other. */
 char *room_for(size_t size);
 static inline int follows(const Product *p) { return p->bias || p->rectify || p->kept || p->sums; }
+void finish(const Product *p, long m, long rows, long n, long wide, const float *box);
 void move(const Product *p, long m, long rows, const float *c);
 #endif
 

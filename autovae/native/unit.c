@@ -172,27 +172,6 @@ static void pack_b(const Product *p, long strip, long from, long steps, char *to
     pack_strip(p->b, p->b_apart, p->b_turned, p->b_turned, p->n, p->k, strip, from, steps, to);
 }
 
-/* What becomes of a block of sums, 32 x 32 in the box: bias, rectifier, mask and column sums, and its place in C. */
-static void finish(const Product *p, long m, long n, const float *box) {
-    long rows = p->m - m < 32 ? p->m - m : 32;
-    for (long half = 0; half < 2 && n < p->n; half++, n += 16) {
-        __mmask16 mask = first(p->n - n);
-        __m512 zero = _mm512_setzero_ps(), sum = zero, bias = p->bias ? _mm512_maskz_loadu_ps(mask, p->bias + n) : zero;
-        for (long i = 0; i < rows; i++) {
-            __m512 v = _mm512_add_ps(_mm512_load_ps(box + 32 * i + 16 * half), bias);
-            if (p->rectify) v = _mm512_max_ps(zero, v); /* nan stays */
-            if (p->kept) {
-                __m512 above = _mm512_maskz_loadu_ps(mask, p->kept + (m + i) * p->c_apart + n);
-                v = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(above, zero, _CMP_NLE_UQ), v);
-            }
-            _mm512_mask_storeu_ps(p->c + (m + i) * p->c_apart + n, mask, v);
-            sum = _mm512_add_ps(sum, v);
-        }
-        if (!p->sums) continue;
-        _mm512_mask_storeu_ps(p->sums + n, mask, _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, p->sums + n)));
-    }
-}
-
 /* One block of C over a part of the common axis; `box` is 32 x 32 numbers of room. */
 static void block(const Product *p, long m, long n, const char *a, const char *b, long steps, int begins, int ends,
                   float *box, Soon *wanted) {
@@ -231,7 +210,7 @@ static void block(const Product *p, long m, long n, const char *a, const char *b
     _tile_stored(2, to + 16 * apart, 4 * apart);
     _tile_stored(3, to + 16 * apart + 16, 4 * apart);
     if (straight) return;
-    if (finished) finish(p, m, n, box);
+    if (finished) finish(p, m, p->m - m < 32 ? p->m - m : 32, n, 32, box);
     else
         for (long i = 0; i < 32 && i < p->m - m; i++)
             for (long j = 0; j < 32; j += 16)

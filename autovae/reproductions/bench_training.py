@@ -166,13 +166,23 @@ class Ours(Contender):
         return replace(member, vae=vae, history=[])
 
 
+def _peers_products(device: torch.device) -> str:
+    """On a CPU torch's own setting, as where it is just installed."""
+    return "tf32" if device.type == "cuda" else "float32"
+
+
 class Loop(Contender):
     """A module's own loop: `loss` of minibatches of x (N, ...) that lie ready, and an optimizer."""
 
     def __init__(
-        self, x: Tensor, loss: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, members: int = 1
+        self,
+        x: Tensor,
+        loss: Callable[[Tensor], Tensor],
+        optimizer: torch.optim.Optimizer,
+        members: int = 1,
+        products: str | None = None,
     ) -> None:
-        super().__init__(members, x.device, "tf32" if x.is_cuda else "float32")
+        super().__init__(members, x.device, products or _peers_products(x.device))
         self.x, self.loss, self.optimizer = x, loss, optimizer
         self._at = 0
 
@@ -204,11 +214,11 @@ class Plain(nn.Module):
         return (loss - 0.5 * (1 + log_var - loc.square() - log_var.exp()).sum()) / len(x)
 
 
-def example(x: Tensor, fused: bool) -> Loop:
+def example(x: Tensor, fused: bool, products: str | None = None) -> Loop:
     torch.manual_seed(0)
     model = Plain(logits=fused).to(x.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
-    return Loop(x, lambda part: model(part, torch.randn(len(part), 20, device=x.device)), optimizer)
+    return Loop(x, lambda part: model(part, torch.randn(len(part), 20, device=x.device)), optimizer, products=products)
 
 
 def mapped(members: int, x: Tensor) -> Loop:
@@ -280,7 +290,7 @@ class Processes(Contender):
 
     def __init__(self, threads: int, device: torch.device) -> None:
         count = 4 if device.type == "cuda" else 2
-        super().__init__(count, device, "tf32" if device.type == "cuda" else "float32")
+        super().__init__(count, device, _peers_products(device))
         each = ["--worker", str(max(1, threads // count)), str(device)]
         command = [sys.executable, "-m", "autovae.reproductions.bench_training", *each]
         self._workers = [
@@ -378,9 +388,6 @@ def _rounds(
 ) -> dict[int, Seconds]:
     """By the contenders' age in steps."""
     x, on_cpu = _ready(data).to(device), device.type == "cpu"
-    fast = example(x, fused=True) if on_cpu else None
-    if fast is not None:
-        fast.products = "fast"
     found: dict[str, Contender | None] = {
         "population": Ours(members, data, device, products),
         "float32": Ours(members, data, device, "float32") if on_cpu else None,
@@ -390,7 +397,7 @@ def _rounds(
         "pythae": pythae(x),
         "example": example(x, fused=False),
         "fused": example(x, fused=True),
-        "fused_fast": fast,
+        "fused_fast": example(x, fused=True, products="fast") if on_cpu else None,
         "vmap": mapped(members, x),
     }
     processes = Processes(threads, device) if device.type == "cuda" or threads > 1 else None

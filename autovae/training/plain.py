@@ -62,32 +62,30 @@ class PlainStep:
         self._whole.prepare(of_value, -(of_bound * self._beta))
 
 
-def plain_step(stack: VAEStack, adam: StackedAdam, feed: Feed, beta: Tensor, room: Room) -> PlainStep | None:
-    """The steps of a stack that is plain, else None. `room` may be that of others that never step at the same time."""
-    spec, head = stack.specs[0], stack.only_head
-    encoder = _part(stack.encoder, 0)
-    decoder = None if encoder is None else _part(stack.decoder, 2 * len(encoder.sums))
-    if encoder is None or decoder is None or head is None or head.name not in native.HEADS:
-        return None
-    if not stack.plain or not by_closed_form(spec) or spec.objective != "density":
-        return None
-    together = adam.together([*stack.encoder.parameters(), *stack.decoder.parameters()])
-    points = min(spec.batch_size, feed.points)
-    whole = WholeStep(encoder, decoder, together, head.name, spec.draws, points, LOG_SCALE_LIMIT, BETAS, EPSILON, room)
-    return PlainStep(whole, adam, beta, spec.draws, head.trains_on)
-
-
 def plain_head(member: Member, feed: Feed, narrow: torch.dtype | None = None) -> str | None:
-    """The head that a member's steps are plain with where it trains alone, or beside others with that head; else None.
-
-    What `plain_step` finds, before there is a stack.
-    """
+    """The head that a member's steps are plain with, alone or beside others with that head; else None."""
     spec, vae = member.spec, member.vae
     if narrow is not None or feed.dtype != torch.float32 or not compiled_products(feed.device):
         return None
     plain = spec.matched_normal and by_closed_form(spec) and spec.objective == "density"
     chains = is_rectified(vae.encoder) and is_rectified(vae.decoder)
     return spec.likelihood if plain and chains and spec.likelihood in native.HEADS else None
+
+
+def plain_step(stack: VAEStack, adam: StackedAdam, feed: Feed, beta: Tensor, room: Room) -> PlainStep | None:
+    """The steps of a stack whose members have one `plain_head`, None where their weights are not all learned by `adam`.
+
+    `room` may be that of others that never step at the same time.
+    """
+    spec, head = stack.specs[0], stack.only_head
+    encoder = _part(stack.encoder, 0)
+    decoder = None if encoder is None else _part(stack.decoder, 2 * len(encoder.sums))
+    if encoder is None or decoder is None or head is None:
+        return None
+    together = adam.together([*stack.encoder.parameters(), *stack.decoder.parameters()])
+    points = min(spec.batch_size, feed.points)
+    whole = WholeStep(encoder, decoder, together, head.name, spec.draws, points, LOG_SCALE_LIMIT, BETAS, EPSILON, room)
+    return PlainStep(whole, adam, beta, spec.draws, head.trains_on)
 
 
 def _part(chain: nn.Module, begins: int) -> Part | None:

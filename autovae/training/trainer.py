@@ -28,7 +28,7 @@ from autovae.training.adam import StackedAdam
 from autovae.training.feed import Batch, Feed
 from autovae.training.member import Member
 from autovae.training.objective import bound
-from autovae.training.plain import plain_step
+from autovae.training.plain import plain_head, plain_step
 from autovae.training.precision import compiled_products
 
 __all__ = ["Row", "Trainer"]
@@ -76,7 +76,9 @@ class Trainer:
         for sinks in self._sinks:
             sinks.defers = self.adam.takes_factors
         self._take_moments()
-        self._plain = plain_step(self.stack, self.adam, feed, self._beta, room or Room())
+        heads = {plain_head(member, feed, narrow) for member in self.members}
+        plain = len(heads) == 1 and None not in heads
+        self._plain = plain_step(self.stack, self.adam, feed, self._beta, room or Room()) if plain else None
         self._generators = [torch.Generator(feed.device) for _ in self.specs]
         spec = self.specs[0]
         shape = (spec.draws, min(spec.batch_size, feed.points), spec.latent_dim)

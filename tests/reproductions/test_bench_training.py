@@ -9,7 +9,7 @@ import torch
 
 from autovae.reproductions import bench_training as bench
 from autovae.reproductions.bench_training import _ratios, bench_training
-from autovae.training.precision import compiled_products
+from autovae.training.precision import compiled_products, fast_products
 
 OURS = {
     (batch, name): [1.0, 2.0, 4.0] for batch in (1000, 100) for name in ("population", "bfloat16", "single", "floor")
@@ -78,3 +78,7 @@ def test_peers_multiply_as_torch_does_by_itself() -> None:
     with bench.example(torch.rand(10, 784), fused=True).settled() as setting:
         assert setting == before
         assert not compiled_products("cpu")
+    with fast_products("fast") as fast:
+        pass
+    with bench.example(torch.rand(10, 784), fused=True, products="fast").settled() as setting:
+        assert setting == fast
