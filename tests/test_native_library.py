@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import os
 import stat
 import subprocess
@@ -16,7 +15,6 @@ import torch
 
 from autovae import native
 from autovae.native import library as made
-from autovae.native.chains import Steps
 from autovae.training.precision import ERROR_LIMIT
 
 compiled = pytest.mark.skipif(not native.serves(), reason="there is no C compiler here")
@@ -95,35 +93,6 @@ def test_kernels_are_right_however_they_were_compiled(monkeypatch, tmp_path: Pat
         ):
             bias, exact = randn(1, b.shape[1], seed=2), a.double() @ b.double()
             assert error(native.product(a, b, bias=bias), exact + bias) < ERROR_LIMIT
-
-
-@compiled
-def test_the_matrix_units_code_is_right_where_there_is_none(monkeypatch, tmp_path: Path):
-    """Its instructions in plain C, so that a change made elsewhere does not break it unseen."""
-    compiler, header = made._compiler(), Path(__file__).parent / "emulated_unit.h"
-    assert compiler is not None
-    if not made._compile(compiler, ("-march=native", "-include", str(header)), tmp_path, tmp_path / "native.so"):
-        pytest.skip(f"{compiler} cannot compile it for this processor")
-    other = ctypes.CDLL(str(tmp_path / "native.so"))
-    if not hasattr(other, "products") or other.products_by(2) != 2:
-        pytest.skip("this processor does not round vectors to bfloat16")
-    monkeypatch.setattr(native, "_functions", functools.cache(lambda: native._declared(other)))
-    for rows, terms, columns in ((100, 300, 40), (33, 70, 130), (5, 300, 3), (64, 32, 64)):
-        for left, right in itertools.product((False, True), repeat=2):
-            a = randn(2, terms, rows).mT if left else randn(2, rows, terms)
-            b = randn(2, columns, terms, seed=1).mT if right else randn(2, terms, columns, seed=1)
-            kept, sums, exact = randn(2, rows, columns), torch.empty(2, 1, columns), a.double() @ b.double()
-            assert 1e-6 < error(native.product(a, b), exact) < ERROR_LIMIT
-            masked = native.product(a, b, kept=kept, sums=sums)
-            assert error(masked, torch.where(kept > 0, exact, 0.0)) < ERROR_LIMIT
-            torch.testing.assert_close(sums, masked.sum(-2, keepdim=True), rtol=1e-5, atol=1e-4)
-    values, h, g = torch.zeros(2, 90, 70), randn(2, 50, 90), randn(2, 50, 70, seed=1)
-    moments = [torch.zeros_like(values) for _ in range(3)]
-    steps = Steps([values], *([moment] for moment in moments), torch.full((2,), 1e-3))
-    steps.take({0: (h, g)}, (0.1, 0.001), (0.9, 0.999), 1e-8)
-    gradient = h.double().mT @ g.double()
-    assert error(moments[1] / 0.1, gradient) < ERROR_LIMIT
-    torch.testing.assert_close(values.double(), -1e-3 * gradient.sign(), rtol=0.1, atol=0)
 
 
 @compiled
