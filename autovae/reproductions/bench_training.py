@@ -30,6 +30,7 @@ at hand, since made-up ones leave more units dead.
 from __future__ import annotations
 
 import csv
+import functools
 import statistics
 import subprocess
 import sys
@@ -367,6 +368,7 @@ def bench_training(
             rows += [
                 {**head, "age": age, "batch": batch, "contender": name}
                 | {"seconds_median": statistics.median(times), "seconds_min": min(times), "rounds": rounds}
+                | {"over_pythae": _ratio(at_age, batch, "pythae", name)}
                 for age, at_age in seconds.items()
                 for (batch, name), times in at_age.items()
             ]
@@ -432,12 +434,15 @@ def _measured(rounds: int, contenders: dict[str, Contender], device: torch.devic
     return seconds | {(batch, "floor"): list(floors) for batch in STEPS}
 
 
-def _ratios(seconds: Seconds) -> dict[str, Any]:
-    def ratio(batch: int, peer: str, own: str) -> float | None:
-        pairs = zip(seconds.get((batch, peer), []), seconds.get((batch, own), []), strict=False)
-        each = [theirs / mine for theirs, mine in pairs]
-        return statistics.median(each) if each else None
+def _ratio(seconds: Seconds, batch: int, peer: str, own: str) -> float | None:
+    """How many times faster than a peer, the median over rounds; None where one of them was not measured."""
+    pairs = zip(seconds.get((batch, peer), []), seconds.get((batch, own), []), strict=False)
+    each = [theirs / mine for theirs, mine in pairs]
+    return statistics.median(each) if each else None
 
+
+def _ratios(seconds: Seconds) -> dict[str, Any]:
+    ratio = functools.partial(_ratio, seconds)
     values: dict[str, Any] = {f"vs_pythae_batch{batch}": ratio(batch, "pythae", "population") for batch in STEPS}
     for own in ("single", "float32", "bfloat16", "mismatched"):
         for batch in STEPS:

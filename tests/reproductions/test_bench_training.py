@@ -44,6 +44,7 @@ def test_everybody_is_measured_fresh_and_aged(monkeypatch, tmp_path) -> None:
     assert {row["age"] for row in rows} == {"0", "20"}
     assert {"population", "single", "example", "fused", "vmap", "floor"} <= {row["contender"] for row in rows}
     assert all(float(row["seconds_median"]) > 0 for row in rows)
+    assert all(row["over_pythae"] == "" or float(row["over_pythae"]) > 0 for row in rows)
 
 
 def test_aged_members_go_on_from_where_they_were(monkeypatch) -> None:
