@@ -223,14 +223,11 @@ class Draws:
         return self.posterior.prior.transported(self.transport, answer={"method": self.method, "seed": self.seed})
 
     def to_arviz(self) -> Any:
-        """A DataTree (or InferenceData) with groups posterior and sample_stats."""
+        """A DataTree with groups posterior and sample_stats."""
         try:
-            from arviz_base import from_dict
+            from arviz_base import from_dict  # which arviz brings, from 1.0 on
         except ImportError:
-            try:
-                from arviz import from_dict
-            except ImportError:
-                raise ImportError("to_arviz needs arviz-base: pip install arviz-base (or arviz)") from None
+            raise ImportError("to_arviz needs arviz-base: pip install arviz-base") from None
         stats = {"lp": self.log_prob.cpu().numpy(), "energy": self.energy.cpu().numpy()}
         return from_dict({"posterior": {"xi": self.xi.cpu().numpy()}, "sample_stats": stats})
 
