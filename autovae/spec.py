@@ -298,6 +298,11 @@ class VAESpec:
                 f"bound {self.bound} is a bound of order 0: set alpha = 0 and beta = 1, got {self.alpha:g}, {self.beta:g}"
             )
         object.__setattr__(self, "alpha", 0.0)
+        if self.estimator not in (None, "dreg"):
+            raise ValueError(
+                f"bound {self.bound} is trained by the doubly reparameterised gradient, got estimator "
+                f"{self.estimator!r}; leave it out"
+            )
         moving = [q for q, _ in distinct(self.pairs) if not TAILS[q].whole_line]
         if moving:
             raise ValueError(
@@ -318,7 +323,7 @@ class VAESpec:
         if self.regulariser == "kl":
             return
         what = f"regulariser = {self.regulariser!r}"
-        if not self.closed_form or self.bound != "vr":
+        if self.alpha != 1 or self.bound != "vr" or self.rival or self.posterior_flow:
             raise ValueError(
                 f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
                 f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, rival {self.rival!r}, posterior_flow "
@@ -348,11 +353,6 @@ class VAESpec:
                 "a cauchy posterior at alpha >= 1 needs a decoder whose first layer saturates, else E log p(x|z) is "
                 "-inf: set saturate = True (tanh there), or alpha < 1"
             )
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether the training bound is the ELBO with the divergence in closed form (alpha = 1)."""
-        return self.alpha == 1.0 and not self.rival and not self.posterior_flow
 
     @property
     def matched_normal(self) -> bool:

@@ -56,7 +56,6 @@ from autovae.beliefs.likelihood_masses import (
     sum_of_logs,
     tilted_bins_sum,
 )
-from autovae.fused import in_memory, kernels_for
 from autovae.tables import lookup, unknown
 
 __all__ = ["LIKELIHOODS", "Likelihood", "check_support"]
@@ -72,6 +71,7 @@ class Likelihood(ABC):
     formula: str  # of log p(x), for reports
     supports: frozenset[str]  # of the data it can describe: "binary", "unit", "real"
     has_scale: bool = False
+    linear_in_x: bool = False  # whether log p(x) = x eta - A(eta): a device may have its own way to the sum
     trains_on: str = "dequantised"  # or "levels": the middle of the level's bin, 0 or 1 for binary data
 
     @abstractmethod
@@ -85,10 +85,6 @@ class Likelihood(ABC):
     def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         """`log_prob` summed over the last axis; a head may find the sum with less work than its terms."""
         return self.log_prob(x, params, scale).sum(-1)
-
-    def sums_in_one_pass(self, params: Tensor) -> bool:
-        """Whether `log_prob_sum` has a fused kernel for these params, which may be bfloat16 then."""
-        return False
 
     def log_mass_sum(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         """`log_mass` summed over the last axis."""
@@ -208,40 +204,10 @@ class _CoinSum(torch.autograd.Function):
         return None, slope.mul_(grad.unsqueeze(-1))
 
 
-class _FusedSum(torch.autograd.Function):
-    """sum x eta - A(eta) over the last axis by one kernel, for x (B, X) and eta (..., B, X), see `fused`."""
-
-    @staticmethod
-    def forward(ctx, x, eta, head, kernels):  # type: ignore[no-untyped-def]
-        value, slope = kernels.linear_in_x(x.contiguous(), eta.contiguous(), head)
-        ctx.save_for_backward(slope)
-        ctx.kernels, ctx.spent = kernels, False
-        return value
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        if ctx.spent:
-            raise RuntimeError("this log likelihood was differentiated before, which overwrote its slope")
-        ctx.spent = True
-        (slope,) = ctx.saved_tensors  # nobody else's
-        return None, ctx.kernels.scale_rows_(slope, grad.contiguous()), None, None
-
-
 class LinearInX(Likelihood):
     """Heads x eta - A(eta): log densities linear in x."""
 
-    def sums_in_one_pass(self, params: Tensor) -> bool:
-        return kernels_for(params) is not None
-
-    def _fused_sum(self, x: Tensor, params: Tensor) -> Tensor | None:
-        """`log_prob_sum` by one kernel, or None where there is none."""
-        kernels = kernels_for(params)
-        if kernels is None or x.dim() != 2 or params.shape[-2:] != x.shape or x.requires_grad or not in_memory(x):
-            return None
-        if params.requires_grad and torch.is_grad_enabled():
-            return _FusedSum.apply(x, params, self.name, kernels)  # type: ignore[no-any-return]
-        return kernels.linear_in_x(x.contiguous(), params.contiguous(), self.name, slopes=False)[0]  # type: ignore[no-any-return]
+    linear_in_x = True
 
 
 class Bernoulli(LinearInX):
@@ -256,8 +222,6 @@ class Bernoulli(LinearInX):
         return _linear_in_x(x, params, _softplus_and_sigmoid)
 
     def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        if (fused := self._fused_sum(x, params)) is not None:
-            return fused
         x = x.to(params.dtype)
         if not (params.requires_grad and torch.is_grad_enabled()):
             spare = params.abs()
@@ -310,10 +274,6 @@ class ContinuousBernoulli(LinearInX):
 
     def log_prob(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return _linear_in_x(x, params, log_uniform_tilt)
-
-    def log_prob_sum(self, x: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
-        fused = self._fused_sum(x, params)
-        return super().log_prob_sum(x, params, scale) if fused is None else fused
 
     def log_mass(self, lower: Tensor, upper: Tensor, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return log_tilted_bin(lower, upper, params)

@@ -33,7 +33,7 @@ from autovae.export.prior import PriorModule
 from autovae.export.transport import FlowMap, MixtureMap, Transport
 from autovae.streams import stream_seed
 from autovae.tables import lookup
-from autovae.training.feed import Feed
+from autovae.data.minibatches import Minibatches
 from autovae.training.trained import Trained
 
 __all__ = ["DENSITIES", "encoded", "ex_post", "fit_flow", "fit_mixture", "fit_sources", "latent_scores"]
@@ -45,7 +45,7 @@ HELD_OUT = 0.1
 @torch.no_grad()
 def encoded(trained: Trained, seed: int = 0, part: str = "train") -> Tensor:
     """One draw z ~ q(z|x) for every point of a split, (N, latent_dim)."""
-    feed = Feed(trained.data, getattr(trained.data, part))
+    feed = Minibatches(trained.data, getattr(trained.data, part))
     stack = trained.model.stacked.eval()
     generator = torch.Generator().manual_seed(stream_seed(seed, "ex post", part))
     parts = []

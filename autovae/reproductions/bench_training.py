@@ -52,7 +52,7 @@ from autovae.data.errors import DataError
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.tables import lookup
-from autovae.training.feed import Feed
+from autovae.data.minibatches import Minibatches
 from autovae.training.loop import choose_device
 from autovae.training.member import Member
 from autovae.training.population import Population
@@ -145,7 +145,7 @@ class Ours(Contender):
         if batch not in self._populations:
             part = replace(self.data.train, x=self.data.train.x[: batch * steps])
             members = [self._at(member, batch) for member in self._members]
-            self._populations[batch] = Population(members, Feed(self.data, part, self.device), self.narrow)
+            self._populations[batch] = Population(members, Minibatches(self.data, part, self.device), self.narrow)
         population = self._populations[batch]
         epochs, left = divmod(batch * steps, population.feed.points)
         if left:  # what is counted must be what is trained
@@ -154,7 +154,7 @@ class Ours(Contender):
             population.train_epoch()
 
     def age(self, steps: int) -> None:
-        population = Population(self._members, Feed(self.data, device=self.device), self.narrow)
+        population = Population(self._members, Minibatches(self.data, device=self.device), self.narrow)
         for _ in range(steps * 100 // IMAGES):
             population.train_epoch()
         self._members, self._populations = population.collect(), {}

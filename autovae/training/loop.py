@@ -29,7 +29,7 @@ from autovae.streams import stream_seed
 from autovae.tables import lookup
 from autovae.training.capacity import members_that_fit
 from autovae.training.checkpoints import Checkpoints
-from autovae.training.feed import Feed
+from autovae.data.minibatches import Minibatches
 from autovae.training.member import Member
 from autovae.training.population import Population, shape_key
 from autovae.training.precision import PRODUCTS, fast_products
@@ -74,7 +74,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 def advance(
     members: Sequence[Member],
-    feed: Feed,
+    feed: Minibatches,
     until: int,
     on_epoch: OnEpoch | None = None,
     max_members: int | None = None,
@@ -116,7 +116,7 @@ def advance(
 
 def _train(
     members: Sequence[Member],
-    feed: Feed,
+    feed: Minibatches,
     last: int,
     on_epoch: OnEpoch | None,
     narrow: torch.dtype | None,
@@ -166,7 +166,7 @@ def fit_population(
     lookup(PRODUCTS, products, "setting of products")
     where = choose_device(device)
     source = load(data, data_dir=None if data_dir is None else Path(data_dir))
-    feed = Feed(source, device=where, dtype=dtype)
+    feed = Minibatches(source, device=where, dtype=dtype)
     kept = Checkpoints(checkpoint, source.digest)
     vaes = _build_all(specs, source.domain, own_modules(specs, encoder, decoder))
     members = [_member(vae, place, kept, feed) for place, vae in enumerate(vaes)]
@@ -240,7 +240,7 @@ def _per_spec(specs: Sequence[VAESpec], own: OwnModule, what: str) -> list[nn.Mo
     return list(made)
 
 
-def _member(vae: VAE, place: int, kept: Checkpoints, feed: Feed) -> Member:
+def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches) -> Member:
     member = kept.load(place, vae)
     if vae.rival is not None and not member.epoch:
         generator = torch.Generator().manual_seed(stream_seed(vae.spec.seed, "rival start"))

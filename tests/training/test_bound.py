@@ -8,8 +8,8 @@ import torch
 from autovae.data.datasets import load
 from autovae.model.vae import VAEStack, build
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
-from autovae.training.objective import bound, estimator_of
+from autovae.data.minibatches import Minibatches
+from autovae.training.bound import bound_of
 
 BASE = VAESpec(latent_dim=2, hidden=(5,), samples=3)
 
@@ -17,7 +17,7 @@ BASE = VAESpec(latent_dim=2, hidden=(5,), samples=3)
 def setting(spec, points=2, draws=1):
     data = load("digits")
     stack = VAEStack([build(spec, data.domain)]).double()
-    feed = Feed(data)
+    feed = Minibatches(data)
     batch = feed.batch(torch.arange(points), stack.target_kinds)
     batch = type(batch)(batch.inputs.double(), {k: v.double() for k, v in batch.targets.items()})
     repeated = type(batch)(
@@ -33,7 +33,7 @@ def setting(spec, points=2, draws=1):
 def gradient(spec, draws):
     """The gradient of the mean bound over many noise draws, encoder and decoder apart."""
     stack, batch, xi, alpha, beta = setting(spec, draws=draws)
-    bound(stack, batch, xi, alpha, beta).surrogate.mean().backward()
+    bound_of(stack.specs[0]).terms(stack, batch, xi, alpha, beta).surrogate.mean().backward()
     return [
         torch.cat([p.grad.flatten() for p in part.parameters() if p.grad is not None])
         for part in (stack.encoder, stack.decoder)
@@ -65,7 +65,7 @@ def test_at_alpha_one_closed_form_and_samples_agree(posterior):
     """The ELBO with the divergence in closed form is the mean of the ELBO by samples."""
     spec = BASE.replace(posterior=posterior, prior="normal", samples=1)
     stack, batch, xi, alpha, beta = setting(spec, draws=20_000)
-    closed = bound(stack, batch, xi, alpha, beta)
+    closed = bound_of(stack.specs[0]).terms(stack, batch, xi, alpha, beta)
     loc, scale = stack.encode(batch.inputs)
     z, eps = stack.latents(loc, scale, xi)
     sampled = closed.log_likelihood + stack.log_latent_ratio(z, eps, loc, scale, 1)[:, 0]
@@ -78,7 +78,7 @@ def test_more_samples_and_smaller_alpha_raise_the_bound():
     for samples, alpha in ((1, 0.0), (8, 0.0), (8, 0.5), (8, 1.0)):
         spec = BASE.replace(samples=samples, alpha=alpha)
         stack, batch, xi, order, beta = setting(spec, draws=2000)
-        values[samples, alpha] = float(bound(stack, batch, xi, order, beta).value.mean())
+        values[samples, alpha] = float(bound_of(stack.specs[0]).terms(stack, batch, xi, order, beta).value.mean())
     assert values[8, 0.0] > values[8, 0.5] > values[8, 1.0]
     assert values[8, 0.0] > values[1, 0.0]
 
@@ -92,9 +92,9 @@ def test_grouped_bounds_train_encoder_and_decoder(name):
 
 
 def test_moving_supports_take_the_full_path():
-    assert estimator_of(BASE.replace(posterior="uniform", alpha=0.0)) == "pathwise"
-    assert estimator_of(BASE.replace(alpha=0.0)) == "dreg"
-    assert estimator_of(BASE) == "pathwise"
+    assert bound_of(BASE.replace(posterior="uniform", alpha=0.0)).estimator == "pathwise"
+    assert bound_of(BASE.replace(alpha=0.0)).estimator == "dreg"
+    assert bound_of(BASE).estimator == "pathwise"
     with pytest.raises(ValueError, match="support of uniform moves"):
         build(BASE.replace(posterior="uniform", alpha=0.0, estimator="dreg"), load("digits").domain)
 
@@ -112,10 +112,10 @@ def test_unobserved_values_drop_out_of_the_likelihood(likelihood, objective):
     xi, one = torch.randn(1, 3, 4, 2, generator=torch.Generator().manual_seed(0)), torch.ones(1, 1)
     found = []
     for x in (data.train.x, other):
-        feed = Feed(replace(data, train=replace(data.train, x=x, mask=mask)))
+        feed = Minibatches(replace(data, train=replace(data.train, x=x, mask=mask)))
         noise = feed.dequantiser().manual_seed(0)
         batch = feed.batch(torch.arange(4), stack.target_kinds, edges=objective == "mass", generator=noise)
-        found.append(bound(stack, batch, xi, one, one).log_likelihood)
+        found.append(bound_of(stack.specs[0]).terms(stack, batch, xi, one, one).log_likelihood)
     torch.testing.assert_close(found[0], found[1])
-    whole = Feed(data).batch(torch.arange(4), stack.target_kinds, objective == "mass", Feed(data).dequantiser())
-    assert not torch.allclose(bound(stack, whole, xi, one, one).log_likelihood, found[0])
+    whole = Minibatches(data).batch(torch.arange(4), stack.target_kinds, objective == "mass", Minibatches(data).dequantiser())
+    assert not torch.allclose(bound_of(stack.specs[0]).terms(stack, whole, xi, one, one).log_likelihood, found[0])

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from autovae.model.networks import ACTIVATIONS, mlp
-from autovae.model.stacks import IN_PLACE, LinearStack, ModuleStack, is_linear, prepare, stack
+from autovae.model.operations import TorchOperations
+from autovae.model.stacked import LinearStack, ModuleStack, is_linear, stack
 
 
 def chains(names: list[str], seed: int = 0) -> list[nn.Sequential]:
@@ -47,29 +48,11 @@ def test_outputs_and_gradients_are_the_members_own(names: list[str], shared: boo
             assert torch.allclose(bias.grad[place, 0], layer.bias.grad, rtol=1e-10)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_own_gradients_are_overwritten_then_added_to(count: int) -> None:
-    whole = stack(chains(["relu"] * count))
-    (chain,) = prepare(whole)
-    x, y = torch.randn(2, 8, 5, dtype=torch.float64)
-    whole(x).sum().backward()
-    alone = [p.grad.clone() for p in whole.parameters()]
-    tensors = [p.grad for p in whole.parameters()]
-    chain.sinks.written = False
-    (whole(x).sum() + whole(y).sum()).backward()  # as where pseudo-inputs go through the encoder, too
-    both = [p.grad.clone() for p in whole.parameters()]
-    chain.sinks.written = False
-    whole(y).sum().backward()
-    for p, tensor, one, two in zip(whole.parameters(), tensors, alone, both, strict=True):
-        assert p.grad is tensor
-        assert torch.allclose(one + p.grad, two, rtol=1e-10)
-
-
 def test_narrow_products_keep_wide_weights_and_gradients() -> None:
     torch.manual_seed(0)
     members = [mlp([50, 40, 30], "relu") for _ in range(2)]
     exact, narrow = stack(members), stack(members)
-    prepare(narrow, torch.bfloat16)
+    narrow.operations = TorchOperations(torch.bfloat16)
     x = torch.randn(64, 50)
     for each in (exact, narrow):
         each(x).square().sum().backward()
@@ -95,10 +78,6 @@ def test_unstack_gives_the_weights_back(kind: type[LinearStack] | type[ModuleSta
     assert all(torch.equal(a, b) for a, b in zip(before, (p for m in members for p in m.parameters()), strict=True))
     whole.unstack(members)
     assert all(torch.equal(a + 1, b) for a, b in zip(before, (p for m in members for p in m.parameters()), strict=True))
-
-
-def test_every_activation_has_an_in_place_form() -> None:
-    assert {type(make()) for make in ACTIVATIONS.values()} <= set(IN_PLACE)
 
 
 def test_settings_of_an_activation_are_kept() -> None:
@@ -128,7 +107,6 @@ def test_frozen_parameters_stay_frozen() -> None:
     for member in members:
         member[0].weight.requires_grad_(False)
     whole = stack(members)
-    prepare(whole)
     whole(torch.randn(4, 5, dtype=torch.float64)).sum().backward()
     learned = [p.grad is not None for p in whole.parameters()]
     assert learned == [False, True, True, True, True, True]

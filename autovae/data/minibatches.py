@@ -1,4 +1,4 @@
-"""Feed: the training points as one tensor on the device, and minibatches as each kind of likelihood wants them.
+"""Minibatches: the points of a split as one tensor on the device, served as each kind of likelihood wants them.
 
 The encoder sees the middle of a level's bin, (v + 1/2) / L, in training and in scoring alike. Likelihoods that train on
 densities see a point drawn within the bin, (v + u) / L, from a stream shared by all members of a study: common random
@@ -14,17 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autovae import native
 from autovae.data import batches
 from autovae.data.datasets import Data, Split
 from autovae.spec import Domain
 from autovae.streams import stream_seed
 
-__all__ = ["Batch", "Feed"]
+__all__ = ["Minibatch", "Minibatches"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class Minibatch:
     """B points as a model needs them, all (B, X)."""
 
     inputs: Tensor  # what the encoder sees
@@ -36,14 +35,8 @@ class Batch:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def part(self, here: slice) -> Batch:
-        """Some of the points."""
-        targets = {kind: x[here] for kind, x in self.targets.items()}
-        lower, upper, mask = (None if t is None else t[here] for t in (self.lower, self.upper, self.mask))
-        return Batch(self.inputs[here], targets, lower, upper, mask)
 
-
-class Feed:
+class Minibatches:
     """The points of one split on a device; models see them as `dtype`."""
 
     def __init__(
@@ -59,8 +52,6 @@ class Feed:
         self._x = split.x.flatten(1).to(self.device)
         self._mask = None if split.mask is None else split.mask.flatten(1).to(self.device)
         self._grey = split.grey
-        plain = data.support == "unit" and self._mask is None and not self._grey and self._x.dtype == torch.uint8
-        self._in_one_pass = plain and dtype == torch.float32 and self.device.type == "cpu" and native.serves()
 
     @property
     def points(self) -> int:
@@ -90,12 +81,9 @@ class Feed:
         kinds: Iterable[str] = (),
         edges: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Batch:
+    ) -> Minibatch:
         """The points at `index`, with the targets of these kinds and, if asked for, their bins' edges."""
         kinds = tuple(kinds)
-        if self._in_one_pass and isinstance(index, Tensor) and not edges and set(kinds) <= {"levels"}:
-            inputs = native.middles(self._x, index, self.data.levels)
-            return Batch(inputs, dict.fromkeys(kinds, inputs))
         x, mask = self._take(self._x, index), None if self._mask is None else self._take(self._mask, index)
         if self._grey:
             x = self._binarised(x, generator)
@@ -105,7 +93,7 @@ class Feed:
             values = inputs if kind == "levels" else batches.dequantise(x, self.data, generator)
             targets[kind] = values.to(self.dtype)
         lower, upper = batches.bin_edges(x, self.data) if edges else (None, None)
-        return Batch(inputs.to(self.dtype), targets, lower, upper, mask)
+        return Minibatch(inputs.to(self.dtype), targets, lower, upper, mask)
 
     def _binarised(self, grey: Tensor, generator: torch.Generator | None) -> Tensor:
         """Dynamic binarisation: the bits of this use; without a generator always the same ones."""
@@ -123,7 +111,7 @@ class Feed:
 
     def epoch(
         self, batch_size: int, data_seed: int, epoch: int, kinds: Iterable[str] = (), edges: bool = False
-    ) -> Iterator[Batch]:
+    ) -> Iterator[Minibatch]:
         """The minibatches of an epoch, one after the other."""
         generator = self.dequantiser()
         self.start(generator, data_seed, epoch)
