@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from autovae.data.datasets import Data, Split
-from autovae.model.vae import VAE
 from autovae.data.minibatches import Minibatches
+from autovae.model.vae import VAE
 
 __all__ = ["ACTIVE", "active_units", "posterior_spread"]
 

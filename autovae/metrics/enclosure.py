@@ -27,10 +27,10 @@ from torch import Tensor
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.batches import bin_edges
 from autovae.data.datasets import Data, Split
+from autovae.data.minibatches import Minibatch, Minibatches
 from autovae.metrics.annealed import LogDensity, ais, standard_normal, step_sizes
 from autovae.model.vae import VAE, VAEStack
 from autovae.streams import stream_seed
-from autovae.data.minibatches import Minibatch, Minibatches
 
 __all__ = ["Enclosure", "Side", "enclose"]
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from autovae.data.datasets import Data, Split
+from autovae.data.minibatches import Minibatches
 from autovae.metrics.coins import BIAS_LIMIT, binary_log_prob
 from autovae.metrics.importance import PER_POINT, LogLikelihood, from_log_weights
 from autovae.model.chains import Chain
 from autovae.model.vae import VAE
 from autovae.streams import stream_seed
-from autovae.data.minibatches import Minibatches
 from autovae.training.precision import fast_products
 
 __all__ = ["Model", "VAEModel", "log_likelihood", "log_weights"]

@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from autovae.finiteness import TAILS

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
 from autovae.training.loop import choose_device
 from autovae.training.member import Member
 from autovae.training.population import Population

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.reproductions.bench_training import images
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
 from autovae.training.member import Member
 from autovae.training.population import Population
 

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 
 from autovae.data.datasets import Data, Split, load
+from autovae.data.minibatches import Minibatches
 from autovae.finiteness import finiteness
 from autovae.metrics.bits import log_mass_bounds, score
 from autovae.model.vae import build
 from autovae.reproductions.bench_training import write_rows
 from autovae.spec import VAESpec
 from autovae.training.capacity import footprint
-from autovae.data.minibatches import Minibatches
 from autovae.training.loop import Event, choose_device, fit_population
 from autovae.training.member import Member
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from autovae.data.datasets import Data
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
 from autovae.training.loop import DivergedError, advance
 from autovae.training.member import CheckpointError, Member, load_member, save_member
 from autovae.training.precision import fast_products

@@ -31,7 +31,18 @@ from autovae.model.estimators import check_estimator, default_estimator, follow
 from autovae.model.vae import VAEStack
 from autovae.spec import VAESpec
 
-__all__ = ["CIWAE", "MIWAE", "PIWAE", "Bound", "ClosedFormELBO", "Formula", "Renyi", "SampledBound", "Terms", "bound_of"]
+__all__ = [
+    "CIWAE",
+    "MIWAE",
+    "PIWAE",
+    "Bound",
+    "ClosedFormELBO",
+    "Formula",
+    "Renyi",
+    "SampledBound",
+    "Terms",
+    "bound_of",
+]
 
 
 @dataclass(frozen=True)

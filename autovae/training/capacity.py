@@ -23,11 +23,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autovae.model.stacked import is_linear
 from autovae.data.minibatches import Minibatches
-from autovae.training.member import Member
+from autovae.model.stacked import is_linear
 from autovae.training.backend import CPUBackend, stack_sizes, step_work
 from autovae.training.cuda import CUDABackend
+from autovae.training.member import Member
 from autovae.training.trainer import NOISE_AT_ONCE, Trainer
 
 __all__ = ["Footprint", "available_memory", "footprint", "members_that_fit"]

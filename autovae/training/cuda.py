@@ -186,7 +186,9 @@ class _Chain(torch.autograd.Function):
                 break
             g, sums = buffers.product(g, buffers.layers[depth][0].mT), None
             if depth and stack.rectifies(depth - 1):
-                sums = kernels.rectify_back(g.view(stack.size, -1, g.shape[-1]), below.view(stack.size, -1, g.shape[-1]))
+                sums = kernels.rectify_back(
+                    g.view(stack.size, -1, g.shape[-1]), below.view(stack.size, -1, g.shape[-1])
+                )
                 sums = sums.squeeze(0) if one else sums
             elif depth:
                 g = _pull(stack, depth - 1, kept[2 * depth], g)

@@ -23,13 +23,13 @@ import torch
 from torch import nn
 
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
 from autovae.tables import lookup
 from autovae.training.capacity import members_that_fit
 from autovae.training.checkpoints import Checkpoints
-from autovae.data.minibatches import Minibatches
 from autovae.training.member import Member
 from autovae.training.population import Population, shape_key
 from autovae.training.precision import PRODUCTS, fast_products

@@ -126,7 +126,9 @@ class Trainer:
         """Give every member its weights, age, history and, if asked, moments as they are now; training may go on."""
         self.stack.unstack()
         steps = self.adam.steps
-        for name, mean, square in zip(self._names if moments else (), self.adam.means, self.adam.squares, strict=moments):
+        for name, mean, square in zip(
+            self._names if moments else (), self.adam.means, self.adam.squares, strict=moments
+        ):
             for key, values in ((f"{name}/mean", mean.cpu()), (f"{name}/square", square.cpu())):
                 for position, member in enumerate(self.members):
                     member.moments[key] = values[position : position + 1].clone()

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 import autovae.metrics.log_likelihood as module
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood, log_weights
 from autovae.model.bounds import iwae, vr
 from autovae.model.chains import Chain
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
 
 
 def test_the_exact_posterior_gives_log_p_without_error(linear_vae) -> None:

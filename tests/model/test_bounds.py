@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from autovae.model import bounds
 from autovae.model.bounds import ciwae, elbo, iwae, miwae, multi_sample_elbo, piwae, vr, vr_max
 
 ALPHAS = [-math.inf, -50.0, -2.0, -0.5, 0.0, 0.3, 0.5, 1 - 1e-9, 1.0, 1 + 1e-9, 1.5, 2.0, 10.0, 300.0, math.inf]

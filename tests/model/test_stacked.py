@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from autovae.model.networks import ACTIVATIONS, mlp
+from autovae.model.networks import mlp
 from autovae.model.operations import TorchOperations
 from autovae.model.stacked import LinearStack, ModuleStack, is_linear, stack
 

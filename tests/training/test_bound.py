@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAEStack, build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
 from autovae.training.bound import bound_of
 
 BASE = VAESpec(latent_dim=2, hidden=(5,), samples=3)
@@ -117,5 +117,7 @@ def test_unobserved_values_drop_out_of_the_likelihood(likelihood, objective):
         batch = feed.batch(torch.arange(4), stack.target_kinds, edges=objective == "mass", generator=noise)
         found.append(bound_of(stack.specs[0]).terms(stack, batch, xi, one, one).log_likelihood)
     torch.testing.assert_close(found[0], found[1])
-    whole = Minibatches(data).batch(torch.arange(4), stack.target_kinds, objective == "mass", Minibatches(data).dequantiser())
+    whole = Minibatches(data).batch(
+        torch.arange(4), stack.target_kinds, objective == "mass", Minibatches(data).dequantiser()
+    )
     assert not torch.allclose(bound_of(stack.specs[0]).terms(stack, whole, xi, one, one).log_likelihood, found[0])

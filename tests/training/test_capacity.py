@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from autovae.data.datasets import Data, load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.training.capacity import footprint, in_a_step, members_that_fit
-from autovae.data.minibatches import Minibatches
 from autovae.training.member import Member
 from autovae.training.population import Population
 from autovae.training.precision import fast_products

@@ -14,11 +14,11 @@ import torch
 import autovae
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.datasets import Data, load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
-from autovae.training.cuda import CUDABackend
 from autovae.training.capacity import footprint, members_that_fit
-from autovae.data.minibatches import Minibatches
+from autovae.training.cuda import CUDABackend
 from autovae.training.member import Member
 from autovae.training.population import Population
 from autovae.training.trainer import Trainer

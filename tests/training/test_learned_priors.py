@@ -9,11 +9,11 @@ import torch
 from autovae import fit, fit_population
 from autovae.beliefs.priors import RIVALS
 from autovae.data.datasets import Split, load
+from autovae.data.minibatches import Minibatches
 from autovae.metrics.bits import log_mass_bounds
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import VAEStack, build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
 from autovae.training.bound import bound_of
 
 BASE = VAESpec(latent_dim=2, hidden=(6,), components=4, epochs=2, batch_size=500)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from autovae.data.datasets import Data
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
 from autovae.training.member import CheckpointError, Member, load_member, save_member
 from autovae.training.population import Population
 

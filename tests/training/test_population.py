@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from autovae.data.datasets import Data, load
+from autovae.data.minibatches import Minibatches
 from autovae.model.stacked import ModuleStack
 from autovae.model.vae import build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
-from autovae.training.member import Member
 from autovae.training.backend import CPUBackend, stack_sizes
+from autovae.training.member import Member
 from autovae.training.population import Population, shape_key
 from autovae.training.precision import fast_products
 from autovae.training.trainer import Trainer

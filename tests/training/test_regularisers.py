@@ -8,11 +8,11 @@ import torch
 from autovae import fit_population
 from autovae.beliefs.regularisers import REGULARISERS
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAEStack, build
 from autovae.spec import VAESpec
-from autovae.data.minibatches import Minibatches
-from autovae.training.member import Member
 from autovae.training.bound import bound_of
+from autovae.training.member import Member
 from autovae.training.population import shape_key
 
 BASE = VAESpec(latent_dim=2, hidden=(5,), samples=2, epochs=2, batch_size=500)
