@@ -15,7 +15,7 @@ __all__ = ["run", "report", "restore", "compare", "export"]
 
 def run(
     study: Annotated[str, typer.Argument(help="A study by name (see studies/) or the path of a .toml file.")],
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, without doing it.")] = False,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Instead of the study's: a name, an .npz, a folder of images.")
     ] = None,
@@ -33,14 +33,14 @@ def run(
     ] = None,
     storage: Storage = None,
     log: Annotated[
-        str | None, typer.Option("--log", help="Tell a tracker of every trial: tensorboard, mlflow or wandb.")
+        str | None, typer.Option("--log", help="Report every trial to a tracker: tensorboard, mlflow or wandb.")
     ] = None,
     results: Results = Path("results"),
     data: DataDir = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Run or resume a study; the same command again goes on where it stopped.
+    """Run or resume a study; the same command again continues where it stopped.
 
     `autovae run quickstart` searches pairs of families and likelihoods on scikit-learn's digits.
     `autovae run quickstart --dataset my.npz` does the same on an array `x` of your own.
@@ -55,7 +55,7 @@ def run(
         if workers is not None or storage is not None or devices is not None:
             raise ValueError("--workers, --devices and --storage are for searches; a reproduction runs in one process")
         if log is not None:
-            raise ValueError("--log is for searches, whose trials it tells of; leave it out")
+            raise ValueError("--log reports the trials of a search; leave it out")
         _reproduce(study, full, plan, results, data, device, json)
         return
     if full:
@@ -66,7 +66,7 @@ def run(
             raise ValueError("--devices gives every worker its device; leave out --device")
         workers = workers or len(places)
     if log is not None and (workers is not None or storage is not None):
-        raise ValueError("--log tells of the trials of one process; leave out --workers and --storage")
+        raise ValueError("--log reports the trials of one process; leave out --workers and --storage")
     from autovae.search.plan import plan_rows, time_row
     from autovae.search.run import Run
     from autovae.search.study import load_study

@@ -9,7 +9,7 @@ from typing import Any
 
 from autovae.data.datasets import Data
 from autovae.metrics.curves import bound_curves, encoder_weights
-from autovae.search.finals import Verdict
+from autovae.search.verdict import Verdict
 
 __all__ = ["curve_rows"]
 

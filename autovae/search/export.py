@@ -8,7 +8,7 @@ from pathlib import Path
 from autovae.data.datasets import load
 from autovae.export.card import load_prior, save_vae
 from autovae.search.files import read_toml
-from autovae.search.results import ResultsError
+from autovae.search.result import ResultsError
 from autovae.spec import VAESpec
 from autovae.training.loop import fit
 
@@ -38,7 +38,7 @@ def export_trial(
     """Train trial `number` again (same spec, seed and data order give the same weights) and save it to `to`."""
     import optuna
 
-    from autovae.search.journal import open_journal
+    from autovae.search.workers.journal import open_journal
 
     folder = Path(results)
     if not (folder / "study.toml").is_file() or not (folder / "trials.journal").is_file():

@@ -19,6 +19,7 @@ import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import optuna
@@ -86,7 +87,7 @@ class Pairs(Parameter):
             )
         return self
 
-    @property
+    @cached_property
     def pairs(self) -> list[Pair]:
         """The pairs that a trial may choose. A listed pair that is infinite is an error; in a product it is left out."""
         if self.choices is not None:
@@ -98,7 +99,7 @@ class Pairs(Parameter):
             lookup(TAILS, name, "family")
         return [(q, p) for q in self.posteriors or () for p in self.priors or () if finiteness(q, p) != "infinite"]
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         return ["|".join(pair) for pair in self.pairs]
 

@@ -29,13 +29,14 @@ r"""Search spaces: a TOML file that says which beliefs and settings a study may 
 A sampler sees the space as flat, unconditional parameters: a categorical of the finite pairs never suggests an infinite
 one, and importance can be read for posterior and prior apart, whatever the encoding was. `canonical` names a belief once,
 however it was reached. `schema()` is the JSON schema of these files, for editors.
-Not here: the kinds of parameters (`parameters`), what is done with a spec (`objective`), how many trials (`study`).
+Not here: the kinds of parameters (`parameters`), what is done with a spec (`evaluate`), how many trials (`study`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from autovae.search.parameters import Choices, Pairings, Pairs, Parameter, Range
 from autovae.spec import VAESpec, field_names
 from autovae.tables import unknown
 
-__all__ = ["Space", "SpaceFile", "canonical", "load_space", "schema"]
+__all__ = ["Space", "SpaceFile", "belief_key", "canonical", "load_space", "schema"]
 
 PAIRED: dict[str, type[Pairs]] = {"pair": Pairs, "pairing": Pairings}
 DERIVED = ("depth", "width")  # together they are `hidden`
@@ -144,22 +145,32 @@ def _with_hidden(settings: Settings) -> Settings:
 
 
 def canonical(spec: VAESpec) -> VAESpec:
-    """The one name of a belief: latents in order, what the belief does not use at its default, and no seed.
+    """The one form of a belief: latents in order, settings that the belief does not use at their defaults, and no seed.
 
     Latents are exchangeable, so a pairing is its counts; a likelihood without a scale has no kind of scale; only ciwae
     mixes; only mixtures and VampPriors have components. Specs of one canonical form are one belief, trained with other
     noise: a search need not train it again.
     """
-    plain = VAESpec()
+    return spec.replace(**_canonical_values(spec))
+
+
+def belief_key(spec: VAESpec) -> Hashable:
+    """Equal for two specs exactly if they are of one canonical form; builds no other spec."""
+    values = {name: getattr(spec, name) for name in field_names()} | _canonical_values(spec)
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values.values())
+
+
+def _canonical_values(spec: VAESpec) -> dict[str, Any]:
+    """The settings in which a spec differs from its canonical form."""
+    defaults = {field.name: field.default for field in fields(VAESpec)}
     pairs = sorted(spec.pairs)
     changes: dict[str, Any] = {"seed": 0, "posterior": [q for q, _ in pairs], "prior": [p for _, p in pairs]}
-    if not LIKELIHOODS[spec.likelihood].has_scale:
-        changes["scale"] = plain.scale
-    if spec.bound != "ciwae":
-        changes["mix"] = plain.mix
-    if spec.rival not in ("mixture", "vampprior"):
-        changes["components"] = plain.components
-    return spec.replace(**changes)
+    unused = {
+        "scale": not LIKELIHOODS[spec.likelihood].has_scale,
+        "mix": spec.bound != "ciwae",
+        "components": spec.rival not in ("mixture", "vampprior"),
+    }
+    return changes | {name: defaults[name] for name, is_unused in unused.items() if is_unused}
 
 
 def _kind(name: str, table: Mapping[str, Any]) -> type[Parameter]:

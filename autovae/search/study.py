@@ -169,15 +169,12 @@ class Study:
                 table.pop(last)
         return {"name": self.name, **written, "space": self.space.to_dict()}
 
-    def sampler_for(self, number: int, startup: int, asker: str = "") -> BaseSampler:
-        """A sampler for one question, seeded by (study seed, trial number), and by who asks where several workers do.
-
-        A share of the questions is random.
-        """
+    def sampler_for(self, number: int, startup: int) -> BaseSampler:
+        """A sampler for one question, seeded by (study seed, trial number). A share of the questions is random."""
         file = self.file
         share = 0.0 if file.sampler in EXHAUSTIVE else file.random_share
         is_random = math.floor((number + 1) * share) > math.floor(number * share)
-        seed = stream_seed(file.seed, "sampler", number, *([asker] if asker else [])) % 2**32
+        seed = stream_seed(file.seed, "sampler", number) % 2**32
         question = Question(seed, file.seed, self.space, startup, file.batch)
         return SAMPLERS["random" if is_random else file.sampler](question)
 

@@ -12,10 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
 from autovae.search import run as run_module
-from autovae.search.ledger import Ledger
-from autovae.search.results import ResultsError
+from autovae.search.result import ResultsError
 from autovae.search.run import Run
 from autovae.search.study import load_study
+from autovae.search.trials import Trials
+from autovae.search.workers.storage import StorageError
 
 SPACE = """
 [parameters.pair]
@@ -70,7 +71,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(study, whole, tmp_path, mo
     """Stopped while a batch trains, and while its trials are being told: nothing is lost and nothing changes."""
     job = Run(study, tmp_path / "resumed")
     told = []
-    original = Ledger.tell
+    original = Trials.tell
 
     def tell(self, trial, outcome):
         if len(told) == stop_after:
@@ -78,10 +79,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(study, whole, tmp_path, mo
         told.append(trial.number)
         original(self, trial, outcome)
 
-    monkeypatch.setattr(Ledger, "tell", tell)
+    monkeypatch.setattr(Trials, "tell", tell)
     with pytest.raises(KeyboardInterrupt):
         job.execute()
-    monkeypatch.setattr(Ledger, "tell", original)
+    monkeypatch.setattr(Trials, "tell", original)
     resumed = Run(study, tmp_path / "resumed")
     resumed.execute()
     assert resumed.added == 6 - stop_after
@@ -190,13 +191,13 @@ def test_a_batch_that_was_killed_goes_on_from_its_last_rung_or_checkpoint(tmp_pa
 @pytest.mark.parametrize(("loss", "second"), [(1e9, (False, 2)), (1e-9, (True, 1))])
 def test_a_batch_is_saved_on_its_way_where_that_is_worth_it(study, tmp_path, monkeypatch, loss, second):
     """The first, whose pace is not known, in any case; a later one where the batch before took longer than may be lost."""
-    original, saved = run_module.run_batch, []
+    original, saved = run_module.evaluate, []
 
-    def run_batch(*arguments):
+    def evaluate(*arguments):
         saved.append((arguments[-2] is not None, arguments[-1]))
         return original(*arguments)
 
-    monkeypatch.setattr(run_module, "run_batch", run_batch)
+    monkeypatch.setattr(run_module, "evaluate", evaluate)
     monkeypatch.setattr(run_module, "LOSS", loss)
     Run(study, tmp_path / "results").execute()
     assert saved == [(True, 1), second]
@@ -205,7 +206,7 @@ def test_a_batch_is_saved_on_its_way_where_that_is_worth_it(study, tmp_path, mon
 def test_finals_that_were_killed_run_again(study, whole, tmp_path, monkeypatch):
     """Also where an earlier, shorter search had finals of its own."""
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(run_module, "save_verdict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             Run(study, tmp_path / "whole", trials=7).execute()
     again = Run(study, tmp_path / "whole", trials=7)
@@ -215,14 +216,14 @@ def test_finals_that_were_killed_run_again(study, whole, tmp_path, monkeypatch):
 
 
 def test_a_trial_that_does_not_fit_into_memory_fails_alone(study, tmp_path, monkeypatch):
-    original = run_module.run_batch
+    original = run_module.evaluate
 
-    def run_batch(study, data, asked, *rest):
+    def evaluate(study, data, asked, *rest):
         if any(number == 4 for number, _ in asked):
             raise MemoryError("cannot allocate 1 TiB")
         return original(study, data, asked, *rest)
 
-    monkeypatch.setattr(run_module, "run_batch", run_batch)
+    monkeypatch.setattr(run_module, "evaluate", evaluate)
     job = Run(study, tmp_path / "memory")
     job.execute()
     rows = table(job.folder.path, ("number", "state", "reason"))
@@ -236,7 +237,7 @@ def test_a_second_run_of_the_same_study_is_refused(study, tmp_path):
 
     def second(progress):
         if progress.epoch and not refused:
-            with pytest.raises(ResultsError, match="in use by process") as caught:
+            with pytest.raises(StorageError, match="in use by process") as caught:
                 Run(study, tmp_path / "twice").execute()
             refused.append(str(caught.value))
 
