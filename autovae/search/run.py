@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
+from optuna import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 import autovae
@@ -64,7 +64,7 @@ class Run:
         self.folder = ResultsFolder(Path(results) / (study.name if own_data else f"{study.name}-{self.data.name}"))
         self.study, self.notes = fit_likelihoods(study, self.data, own_data)
         check_requirements(self.study, self.data, self.target)
-        self.trials: Trials | None = None  # until the storage is open
+        self.trials: Trials  # once the storage is open
         self._before = 0  # finished trials when the storage was opened
         self._asked, self._outcomes = Batch(), list[Outcome]()
         self._progress = Progress("search", 0, self.target)
@@ -77,7 +77,7 @@ class Run:
 
     def finished_count(self) -> int:
         """How many trials are finished; 0 before the storage is open."""
-        return len(self.trials.finished()) if self.trials else 0
+        return len(self.trials.finished()) if hasattr(self, "trials") else 0
 
     @property
     def added(self) -> int:
@@ -135,24 +135,18 @@ class Run:
     # ------------------------------------------------------------------------------------------- the search of a driver
 
     @property
-    def opened(self) -> Trials:
-        if self.trials is None:
-            raise RuntimeError("the storage is not open; use `with run.joined() as driver:`")
-        return self.trials
-
-    @property
-    def optuna(self) -> optuna.Study:
-        return self.opened.optuna
+    def optuna(self) -> OptunaStudy:
+        return self.trials.optuna
 
     def finished(self) -> Sequence[FrozenTrial]:
-        return self.opened.finished()
+        return self.trials.finished()
 
     def ended(self) -> str:
-        return self.opened.over()
+        return self.trials.over()
 
     def ask(self, left: Sequence[FrozenTrial], count: int) -> Sequence[int]:
-        self.opened.refresh()
-        self._asked = self.opened.ask(count, [trial.number for trial in left])
+        self.trials.refresh()
+        self._asked = self.trials.ask(count, [trial.number for trial in left])
         self.report_search()
         return self._asked.running
 
@@ -193,7 +187,7 @@ class Run:
         return (folder if every < epochs or folder.exists() else None), every
 
     def tell(self, numbers: Sequence[int]) -> None:
-        trials, batch = self.opened, self._asked
+        trials, batch = self.trials, self._asked
         trials.refresh()
         for asked, outcome in zip(batch.asked, self._outcomes, strict=True):
             if asked.number in numbers:
@@ -216,7 +210,7 @@ class Run:
 
     def write_trials(self) -> Path:
         """trials.csv from the storage."""
-        return self.folder.write_table("trials.csv", self.opened.rows())
+        return self.folder.write_table("trials.csv", self.trials.rows())
 
     # --------------------------------------------------------------------------------------------------------- progress
 
@@ -227,7 +221,7 @@ class Run:
 
     def report_search(self) -> None:
         """Report the state of the search in the storage."""
-        trials = self.opened
+        trials = self.trials
         trials.refresh()
         states = [trial.state for trial in trials.finished()]
         best = min(trials.complete(), key=lambda t: t.values[0], default=None)
@@ -263,8 +257,8 @@ class Run:
 
     def _finals(self) -> Verdict:
         self.write_trials()
-        self.opened.refresh()
-        rows = self.opened.complete_rows()
+        self.trials.refresh()
+        rows = self.trials.complete_rows()
         if not rows:
             reasons = [t.user_attrs.get("reason", "unknown") for t in self.finished()]
             raise ValueError(f"all {len(reasons)} trials failed; the last reason: {reasons[-1] if reasons else '-'}")
@@ -290,7 +284,7 @@ class Run:
         """Copy the trials of a storage elsewhere into the results folder."""
         storage, home = driver.storage, self.folder.journal.absolute()
         if storage.shown != str(home):
-            trials = patiently(self.opened.all, driver.say, storage.patience)
+            trials = patiently(self.trials.all, driver.say, storage.patience)
             bring_home(home, self.study.name, storage.shown, self.optuna, trials)
 
 

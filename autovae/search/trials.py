@@ -123,6 +123,7 @@ class Trials:
         trials = self.all()
         if self.study.file.sampler in EXHAUSTIVE or any(trial.state != TrialState.WAITING for trial in trials):
             return
+        wanted: list[tuple[dict[str, Any], dict[str, Any]]]
         wanted = [(params, {}) for s in self.study.baselines() if (params := self.study.space.params_of(s))]
         if self.study.file.stop and wanted:
             wanted += [(wanted[0][0], {NOISE: True})] * (self.study.file.stop.runs - 1)

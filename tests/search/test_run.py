@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,8 +18,10 @@ from autovae.search.result import ResultsError
 from autovae.search.run import Run
 from autovae.search.study import load_study
 from autovae.search.trials import Trials
+from autovae.search.workers.journal import open_journal
 from autovae.search.workers.storage import StorageError
 
+DATA = Path(__file__).parent / "data" / "interrupted"
 SPACE = """
 [parameters.pair]
 posteriors = ["normal", "laplace", "cauchy"]
@@ -253,3 +257,20 @@ def test_results_of_an_older_format_are_refused(study, whole, tmp_path):
         Run(study, tmp_path / "whole").execute()
     assert "--results" in str(caught.value)
     assert sorted(p.name for p in whole.folder.path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("how", "workers"), [("cut", 1), ("cut", 2), ("shared", 1), ("shared", 2)])
+def test_a_search_that_an_earlier_version_began_is_finished(tmp_path, how, workers):
+    """Journals of version 0.1, of a lone run and of a worker, interrupted while their second batch trained."""
+    shutil.copytree(DATA / how, tmp_path / "results")
+    before = optuna.load_study(study_name="tiny", storage=open_journal(tmp_path / "results/tiny/trials.journal")).trials
+    job = Run(load_study(DATA / "tiny.toml"), tmp_path / "results")
+    with job.joined(workers=workers) as driver:
+        assert driver.run() == 2
+        assert job.conclude(driver) is not None
+        after = job.trials.all()
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 4
+    assert [trial.params for trial in after] == [trial.params for trial in before]
+    assert [trial.values for trial in after[:2]] == [trial.values for trial in before[:2]]
+    assert len(table(job.folder.path)) == 4
+    assert Run(load_study(DATA / "tiny.toml"), tmp_path / "results").execute() is None

@@ -13,6 +13,7 @@ from autovae.search.run import Run
 from autovae.search.stopping import Outlook
 from autovae.search.study import load_study
 from autovae.search.trials import Trials
+from autovae.spec import VAESpec
 
 SPACE = """
 [parameters.pair]
@@ -72,6 +73,19 @@ def make(folder, monkeypatch, trials=40, sampler="tpe", repeats=1, rule="halving
 
     monkeypatch.setattr(run_module, "evaluate", evaluate)
     return load_study(folder / "formula.toml"), trained
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The specs that were built, one entry each."""
+    found, original = [], VAESpec.__post_init__
+
+    def build(self):
+        found.append(self)
+        original(self)
+
+    monkeypatch.setattr(VAESpec, "__post_init__", build)
+    return found
 
 
 def rows(job):
@@ -158,3 +172,46 @@ def test_what_was_searched_is_in_the_rows(tmp_path, monkeypatch):
     assert {row["scale"] for row in found if row["likelihood"] == "normal"} == {"global", "pixel"}
     assert {row["scale"] for row in found if row["likelihood"] == "bernoulli"} == {None}
     assert not {"saturate", "batch_size", "data_seed"} & set(found[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_spec_is_built_once_per_trial(tmp_path, monkeypatch, built, workers):
+    """By asking, training, telling and reporting together, duplicates included; a resumed search builds each once more."""
+    study, _ = make(tmp_path, monkeypatch, trials=16)
+    job = Run(study, tmp_path / "results")
+    built.clear()
+    with job.joined(workers=workers) as driver:
+        driver.run()
+    before = len(job.trials.all())
+    assert len(built) == before > 16
+    resumed = Run(study, tmp_path / "results", trials=20)
+    built.clear()
+    with resumed.joined(workers=workers) as driver:
+        driver.run()
+    assert len(built) == 16 + len(resumed.trials.all()) - before
+
+
+def test_one_worker_of_a_shared_storage_has_the_trials_of_a_lone_run(tmp_path, monkeypatch):
+    study, _ = make(tmp_path, monkeypatch, trials=24)
+    worker = Run(study, tmp_path / "worker")
+    with worker.joined(workers=2) as driver:
+        driver.run()
+    assert rows(worker) == rows(search(Run(study, tmp_path / "alone")))
+
+
+def test_baselines_are_enqueued_once_wherever_that_was_cut(tmp_path, monkeypatch):
+    study, _ = make(tmp_path, monkeypatch, trials=6, more="[stop]\nafter = 32\nruns = 3\n")
+    whole = rows(search(Run(study, tmp_path / "whole")))
+    original, calls = optuna.Study.enqueue_trial, []
+
+    def interrupted(self, *args, **kwargs):
+        if len(calls) == 2:
+            raise Cut
+        calls.append(0)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", interrupted)
+    with pytest.raises(Cut):
+        search(Run(study, tmp_path / "cut"))
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", original)
+    assert rows(search(Run(study, tmp_path / "cut"))) == whole

@@ -14,43 +14,21 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autovae.search.workers.heartbeat import Heartbeat
 
-__all__ = ["WORKER", "Alone", "Claims", "Shared"]
+__all__ = ["WORKER", "Alone", "Shared"]
 
 RETRIES = 1
 WORKER, CAUSES = "worker", "causes"  # attributes of a trial; WORKER is "" on a trial that was handed back
 
 
-class Claims(Protocol):
-    """The contract of both. `id` is the worker's unique name."""
-
-    id: str
-
-    def alive(self) -> contextlib.AbstractContextManager[None]:
-        """The worker lives until the block ends."""
-
-    def register(self) -> None:
-        """Take a unique name."""
-
-    def split(self, running: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """(trials that other workers train, trials free to be trained); fails those that failed too often."""
-
-    def claim(self, trials: Sequence[FrozenTrial]) -> None: ...
-
-    def is_mine(self, trial: FrozenTrial) -> bool: ...
-
-    def hand_back(self, trials: Sequence[FrozenTrial], cause: str) -> None:
-        """Release claimed trials; a non-empty cause counts as a failure."""
-
-
 class Alone:
-    """The storage has no other worker."""
+    """The storage has no other worker. Same methods as `Shared`."""
 
     id = "alone"
 
@@ -74,22 +52,25 @@ class Alone:
 
 
 class Shared:
-    """Claims of the worker `name`; restarted under the same name it is another worker."""
+    """Claims of the worker `name`; restarted under that name it is another worker, with another `id`."""
 
     def __init__(self, study: optuna.Study, heartbeat: Heartbeat, name: str, say: Callable[[str], Any]) -> None:
         self.study, self.heartbeat, self.say = study, heartbeat, say
         self.name, self.id = name or f"{socket.gethostname()}-{os.getpid()}", ""
 
     def alive(self) -> contextlib.AbstractContextManager[None]:
+        """This worker lives until the block ends."""
         return self.heartbeat.beat(self.id)
 
     def register(self) -> None:
+        """Take an id that was never used."""
         key = f"worker:{self.name}"
         starts = self.study.user_attrs.get(key, {}).get("starts", 0) + 1
         self.study.set_user_attr(key, {"starts": starts, "host": socket.gethostname(), "pid": os.getpid()})
         self.id = f"{self.name}.{starts}"
 
     def split(self, running: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """(trials that other workers train, trials free to be trained); fails those that failed too often."""
         orphans = [trial for trial in running if self._is_orphan(trial)]
         numbers = {trial.number for trial in orphans}
         free = [trial for trial in orphans if not self._fails(trial)]
@@ -107,6 +88,7 @@ class Shared:
         return trial.user_attrs.get(WORKER) == self.id
 
     def hand_back(self, trials: Sequence[FrozenTrial], cause: str) -> None:
+        """Release claimed trials; a non-empty cause counts as a failure."""
         for trial in trials:
             if cause:
                 self._mark(trial, CAUSES, [*trial.user_attrs.get(CAUSES, []), f"{self.id}: {cause}"])
@@ -123,10 +105,9 @@ class Shared:
     def _causes(self, trial: FrozenTrial) -> list[str]:
         """Why workers failed on a trial, each once, including a worker that died on it just now."""
         worker = trial.user_attrs.get(WORKER)
-        silent = [f"worker {worker} ended without a word (killed, or out of memory)"]
-        return list(
-            dict.fromkeys([*trial.user_attrs.get(CAUSES, []), *(silent if worker not in (None, "", self.id) else [])])
-        )
+        gone = worker not in (None, "", self.id)
+        died = [f"worker {worker} ended without a word (killed, or out of memory)"] if gone else []
+        return list(dict.fromkeys([*trial.user_attrs.get(CAUSES, []), *died]))
 
     def _fails(self, trial: FrozenTrial) -> bool:
         """Fail an orphan that was taken over often enough; returns whether it was."""

@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import optuna
+from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from autovae.search.workers.claims import WORKER, Alone, Claims, Shared
+from autovae.search.workers.claims import WORKER, Alone, Shared
 from autovae.search.workers.storage import TRIALS, StudyStorage, patiently
 
 __all__ = ["BATCH", "CONCLUDED", "Driver", "Search"]
@@ -33,9 +33,11 @@ BATCH = "batch"  # attribute of a trial: the first trial of its batch
 class Search(Protocol):
     """What a driver needs of a study."""
 
-    optuna: optuna.Study
     target: int  # finished trials that the study shall have in all
     batch: int  # trials trained together
+
+    @property
+    def optuna(self) -> Study: ...
 
     def finished(self) -> Sequence[FrozenTrial]:
         """The finished trials that count towards the target."""
@@ -67,7 +69,7 @@ class Driver:
     ) -> None:
         self.search, self.storage, self.say, self.poll, self.expected = search, storage, say, poll, expected
         heartbeat = storage.heartbeat_of(search.optuna) if storage.heartbeat_of else None
-        self.claims: Claims = Shared(search.optuna, heartbeat, name, say) if heartbeat else Alone()
+        self.claims: Alone | Shared = Shared(search.optuna, heartbeat, name, say) if heartbeat else Alone()
         self.ended = ""  # why the search ended before its target, once it is known
         self.patiently(self._register)
 

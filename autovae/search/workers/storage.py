@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
+from optuna import Study
 from optuna.storages import BaseStorage
 
 from autovae.search.workers.heartbeat import FileHeartbeat, Heartbeat, StorageHeartbeat
@@ -55,7 +56,7 @@ class StudyStorage:
     shown: str
     optuna: BaseStorage
     mutex: Callable[[str], Lock] = lambda _: threading.Lock()  # by purpose: one lock per purpose for all workers
-    heartbeat_of: Callable[[optuna.Study], Heartbeat] | None = None  # None: this process has the storage to itself
+    heartbeat_of: Callable[[Study], Heartbeat] | None = None  # None: this process has the storage to itself
     in_use: FileLock | None = field(default=None, repr=False)  # held while open
     patience: float = 0.0  # seconds for which a worker waits for a server that is away
 
