@@ -70,7 +70,7 @@ def worker(
     from autovae.terminal import live_progress
 
     _end_with_parent()
-    signal.signal(signal.SIGTERM, _as_ctrl_c)  # what SLURM and Kubernetes send first
+    signal.signal(signal.SIGTERM, _as_ctrl_c)  # sent first by SLURM and Kubernetes
     if (
         PARENT in os.environ
     ):  # a parent in the background ignores Ctrl-C, its workers inherit that, and it stops them by it

@@ -51,7 +51,7 @@ def run(
 
     if is_reproduction(study):
         if dataset is not None or trials is not None:
-            raise ValueError("--dataset and --trials are for searches; a reproduction says both in its study file")
+            raise ValueError("--dataset and --trials are for searches; a reproduction sets both in its study file")
         if workers is not None or storage is not None or devices is not None:
             raise ValueError("--workers, --devices and --storage are for searches; a reproduction runs in one process")
         if log is not None:
@@ -155,7 +155,7 @@ def _reproduce(
 
 
 def report(folder: Annotated[Path, typer.Argument(help="results/STUDY")], json: Json = False) -> None:
-    """Rebuild report.html, importance.csv and figures/ from a results folder alone."""
+    """Rebuild report.html, importance.csv and figures/ from a results folder."""
     from autovae.report.html import build_report
 
     if not (folder / "study.toml").is_file():
@@ -175,7 +175,7 @@ def restore(
     """Train winner, baseline and learned priors of a published study again, and make its report with them.
 
     Weights are not published with results. The best seed of each is trained from its spec; its score is measured again
-    and stands beside the published one. `autovae restore results/mnist_pairing_v1`
+    and compared with the published one. `autovae restore results/mnist_pairing_v1`
     """
     from autovae.reproductions.restored import restore as restore_models
     from autovae.terminal import live_progress
@@ -200,11 +200,11 @@ def _say_epoch(event: Any, on_progress: Any) -> None:
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="results/STUDY, two or more.")],
     to: Annotated[
-        Path | None, typer.Option("--to", help="The page; beside the first folder's report by default.")
+        Path | None, typer.Option("--to", help="The page; next to the first folder's report by default.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Several studies side by side on one page, with what may be compared and what may not."""
+    """Show several studies on one page, with the comparisons that are allowed."""
     from autovae.report.compare import compare as compare_folders
 
     path = compare_folders(folders, to)

@@ -161,7 +161,7 @@ def _read_rungs(folder: Path, outcomes: Sequence[Outcome]) -> None:
 def _stopped(
     study: Study, outcomes: Sequence[Outcome], event: Event, earlier: Sequence[tuple[float, ...]]
 ) -> list[int]:
-    """The members that the study's pruner stops; matched normals go on, so that the baseline has its full budget."""
+    """The members that the study's pruner stops; matched normals continue, since the baseline gets its full budget."""
     rule = study.file.pruning
     rung = Rung(
         values={place: outcomes[place].rungs[-1][1] for place in event.members},

@@ -30,7 +30,7 @@ from autovae.metrics.bits import log_mass_bounds, score
 from autovae.metrics.common_head import common_head_scores
 from autovae.search.space import canonical
 from autovae.search.study import Study
-from autovae.search.verdict import Final, Verdict, paired_gain
+from autovae.search.verdict import Final, Gain, Verdict, paired_gain
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, choose_device, fit_population
 
@@ -117,25 +117,25 @@ def run_finals(
     priors = train(tried) if tried else []
     learned = [min((p for p in priors if p.role == name), key=lambda final: final.order) for name in names]
     winner = ranked[0]
+    test: dict[str, np.ndarray] = {}
     for final in (winner, base, *learned):
         scored()
-        final.test = _bits(final.fits, data, "test", samples, where)
+        final.test = test[final.role] = _bits(final.fits, data, "test", samples, where)
     scored()
-    assert winner.test is not None  # both were just measured
-    assert base.test is not None
-    gains = {
-        final.role: paired_gain(final.test, winner.test, len(ranked)) for final in learned if final.test is not None
-    }
+
+    def gain(role: str) -> Gain:
+        return paired_gain(test[role], test["finalist"], len(ranked))
+
     return Verdict(
         finalists=ranked,
         baseline=base,
         gain_validation=paired_gain(base.validation, winner.validation, len(ranked)),
-        gain_test=paired_gain(base.test, winner.test, len(ranked)),
+        gain_test=gain("baseline"),
         bound_gap=_gap(winner, data, samples, where),
         samples=samples,
         twins=others,
         rivals=learned,
-        rival_gains=gains,
+        rival_gains={final.role: gain(final.role) for final in learned},
     )
 
 

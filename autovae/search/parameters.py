@@ -1,4 +1,4 @@
-r"""The kinds of parameters a search space has, and what each of them may choose.
+r"""The kinds of parameters in a search space.
 
 | table of the space file            | kind       | a trial chooses                                                         |
 |------------------------------------|------------|-------------------------------------------------------------------------|
@@ -32,7 +32,7 @@ from autovae.tables import lookup
 
 __all__ = ["Choices", "Pairings", "Pairs", "Parameter", "Range", "label", "parse_pair"]
 
-Params = dict[str, Any]  # what the sampler chose, by the sampler's names
+Params = dict[str, Any]  # a choice, by the sampler's names
 Settings = dict[str, Any]  # keyword arguments of VAESpec
 
 
@@ -47,7 +47,7 @@ class Parameter(BaseModel):
 
     @abstractmethod
     def suggest(self, name: str, trial: optuna.Trial) -> Settings:
-        """What this trial chooses."""
+        """The settings this trial chooses."""
 
     @abstractmethod
     def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
@@ -71,7 +71,7 @@ class Parameter(BaseModel):
 
     @abstractmethod
     def describe(self) -> str:
-        """What may be chosen, in words."""
+        """The possible choices, in words."""
 
     @abstractmethod
     def example(self, name: str) -> Settings:
@@ -138,7 +138,7 @@ class Pairings(Pairs):
     two, three   pair1, pair2 (, pair3) and the number of latents n2 (, n3) that the later pairs take
     simplex      a number u for every pair; shares -log u, normalised (uniform on the simplex for uniform u), rounded by
                  largest remainder
-    per_latent   one categorical per latent: what shares are compared with; latents are exchangeable, so the space holds
+    per_latent   one categorical per latent, to compare shares with; latents are exchangeable, so the space holds
                  every belief many times
     """
 

@@ -5,7 +5,7 @@ trials.journal      Optuna's storage, an append-only log: every finished trial s
 trials.csv          a row a trial, rewritten after every batch
 finals.csv          finalists and baselines, a row a seed
 curves.csv          the bound of winner and baseline against K and alpha
-summary.json        winner, gain with interval, what the report says in words
+summary.json        winner, gain with interval, the verdict in words
 importance.csv      fANOVA of the beliefs
 winners/<rank>/, baseline/, rivals/<learned prior>/      saved models
 report.html, figures/
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
-    """The differences between two nests of plain values, in words."""
+    """The differences between two nested plain values, in words."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             where = f"{place}.{key}" if place else key

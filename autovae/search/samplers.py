@@ -1,8 +1,8 @@
 """Samplers by name. Every question has a new sampler with its own seed, so that a resumed study asks the same.
 
 tpe       tree-structured Parzen estimators, all parameters together (Optuna's default)
-gp        a Gaussian process with expected improvement; a question costs tenths of a second
-cmaes     covariance matrix adaptation for numbers; choices are drawn at random beside it
+gp        a Gaussian process with expected improvement; tenths of a second per question
+cmaes     covariance matrix adaptation for numbers; choices are drawn at random
 random    independent draws
 grid      every choice of a finite space once, in an order shuffled by the study's seed, then again from the start
 nsga2, nsga3   genetic algorithms for several objectives; a generation is a batch

@@ -1,4 +1,4 @@
-r"""Search spaces: a TOML file that says which beliefs and settings a study may choose, and how a trial chooses them.
+r"""Search spaces: a TOML file with the beliefs and settings that a trial may choose, and how it chooses.
 
     purpose = "All finite pairs of seven families, with three likelihoods"
     extends = "other_space"                # optional: start from another space, override or add below
@@ -29,7 +29,7 @@ r"""Search spaces: a TOML file that says which beliefs and settings a study may 
 A sampler sees the space as flat, unconditional parameters: a categorical of the finite pairs never suggests an infinite
 one, and importance can be read for posterior and prior apart, whatever the encoding was. `canonical` names a belief once,
 however it was reached. `schema()` is the JSON schema of these files, for editors.
-Not here: the kinds of parameters (`parameters`), what is done with a spec (`evaluate`), how many trials (`study`).
+Not here: the kinds of parameters (`parameters`), training a spec (`evaluate`), the number of trials (`study`).
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ class Space:
         return _with_hidden(settings)
 
     def params_of(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The sampler's parameters that lead to these settings; what they leave open is left to the sampler."""
+        """The sampler's parameters that lead to these settings; the sampler chooses those left open."""
         params: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             params |= parameter.params_of(name, settings)
         return params
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every choice of a finite space, in the sampler's parameters; `ValueError` names what is continuous."""
+        """Every choice of a finite space, in the sampler's parameters. Raises `ValueError` naming a continuous range."""
         each = [list(parameter.points(name)) for name, parameter in self.parameters.items()]
         for combination in itertools.product(*each):
             yield {key: value for part in combination for key, value in part.items()}
@@ -116,7 +116,7 @@ class Space:
         return Space(self.name, self.purpose, {**self.parameters, name: parameter}, self.fixed)
 
     def describe(self) -> list[tuple[str, str]]:
-        """(parameter, what it may be), in words."""
+        """(parameter, its possible choices), in words."""
         return [(name, parameter.describe()) for name, parameter in self.parameters.items()]
 
     def example(self) -> Settings:
@@ -127,7 +127,7 @@ class Space:
         return _with_hidden(settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved space as plain values, without what is unset."""
+        """The resolved space as plain values, without unset ones."""
         return {
             "name": self.name,
             "purpose": self.purpose,
@@ -204,7 +204,7 @@ def load_space(name: str | Path, _seen: tuple[str, ...] = ()) -> Space:
         parent = load_space(file.extends, (*_seen, where))
         tables, fixed = dict(parent.parameters), dict(parent.fixed)
     own = {key: _parameter(key, table, where) for key, table in file.parameters.items()}
-    for key, parameter in own.items():  # what is chosen anew takes the place of what decided it before
+    for key, parameter in own.items():  # a new parameter replaces those that decided the same settings
         decided = set(parameter.decides(key))
         tables = {name: old for name, old in tables.items() if name == key or not decided & set(old.decides(name))}
         fixed = {name: value for name, value in fixed.items() if name not in decided}
@@ -229,7 +229,7 @@ def load_space(name: str | Path, _seen: tuple[str, ...] = ()) -> Space:
 
 
 def _check_together(parameters: Mapping[str, Parameter], fixed: Mapping[str, Any], where: str) -> None:
-    """What no parameter sees alone."""
+    """Conflicts between parameters."""
     if not parameters:
         raise ValueError(f"{where}: the space is empty; give at least one [parameters.NAME] table")
     if all(name in parameters for name in PAIRED):

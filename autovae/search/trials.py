@@ -1,9 +1,9 @@
 """The trials of a study in an Optuna storage: asked in batches, told in trial order, each belief trained `repeats` times.
 
 Every question has its own sampler, seeded by the study's seed and the trial's number. Trials that were asked and never told
-are resumed first, so an interrupted search goes on as if it had not been. A trial whose belief was trained often enough is
+are resumed first, so an interrupted search continues as if it had not been. A trial whose belief was trained often enough is
 told the earlier result, and another one is asked. A spec is built once per trial.
-Not here: training and scoring (`evaluate`), who trains which trial (`workers`), the rows of trials.csv (`result`).
+Not here: training and scoring (`evaluate`), sharing trials among workers (`workers`), the rows of trials.csv (`result`).
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Trials:
             self.optuna.enqueue_trial(params, user_attrs=attributes)
 
     def over(self) -> str:
-        """Why the search ends before its target; an empty string while it goes on."""
+        """Why the search ends before its target; an empty string while it continues."""
         trials = self.all()
         if len(trials) >= EXHAUSTED and all(DUPLICATE in trial.user_attrs for trial in trials[-EXHAUSTED:]):
             return f"{EXHAUSTED} consecutive suggestions were duplicates; the search ends"
@@ -156,7 +156,7 @@ class Trials:
         while members or (not batch.told and len(batch.asked) < count and duplicates < EXHAUSTED):
             trial = members.pop(0) if members else self._new(batch)
             mine.add(trial.number)
-            self._use_sampler(trial.number)  # answers what enqueued and new trials left open
+            self._use_sampler(trial.number)  # for the parameters that enqueued and new trials left open
             asked = self._spec_of(trial)
             key = belief_key(asked.spec) if asked.spec else ("refused", trial.number)
             before = [number for number in self._numbers.get(key, []) if number not in mine]

@@ -1,4 +1,4 @@
-r"""The verdict of the finals: who won, by how much, and whether the lead is beyond doubt.
+r"""The verdict of the finals: the winner, its gain, and whether the lead is beyond doubt.
 
 A gain is the mean of differences paired by seed, with the interval
 
@@ -137,7 +137,7 @@ def paired_gain(baseline: np.ndarray, candidate: np.ndarray, picked_from: int) -
 
 
 def network_words(spec: VAESpec) -> str:
-    """The network and its training in a few words: what beliefs are compared at."""
+    """The network and its training in a few words."""
     hidden = "-".join(map(str, spec.hidden)) or "no hidden layer"
     kind = "" if spec.network == "mlp" else f"{spec.network} "
     return f"{kind}{hidden} {spec.activation}, {spec.latent_dim} latents, rate {spec.learning_rate:.2g}"

@@ -199,7 +199,7 @@ def test_two_workers_through_a_grpc_proxy(path, tmp_path):
 
 @pytest.mark.slow
 def test_run_with_two_workers_and_a_killed_one(path, tmp_path):
-    """The command itself: a worker that is killed is started again, the study reaches its count, the report is written."""
+    """The command itself: a worker that is killed is restarted, the study reaches its count, the report is written."""
     path.write_text(tiny.study(epochs=40, trials=12))
     results = tmp_path / "results"
     command = [sys.executable, "-m", "autovae", "run", str(path), "--workers", "2", "--results", str(results)]

@@ -3,12 +3,12 @@
 A lone run is one worker on a storage of its own; `run --workers N` and `autovae worker` run the same loop on a shared
 storage. The list of trials is only changed under the mutex of the storage:
 
-    take    the unfinished trials of a batch that nobody trains; else new ones, as many as the study still lacks
+    take    the unfinished trials of a batch without a living worker; else new ones, as many as the study still lacks
     train   outside the mutex, for as long as it takes
     tell    trials still claimed by this worker; one that was taken for dead and comes back drops its outcomes
 
-What is searched and how it is trained is the `Search` (`search.run.Run` is one); nothing here imports torch.
-Not here: who trains which trial (`claims`), how a death is noticed (`heartbeat`).
+A `Search` asks, trains and tells (`search.run.Run` is one); nothing here imports torch.
+Not here: which worker trains which trial (`claims`), noticing a death (`heartbeat`).
 """
 
 from __future__ import annotations

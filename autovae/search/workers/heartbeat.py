@@ -5,7 +5,7 @@ FileHeartbeat      one host: a locked file per worker. The operating system rele
 StorageHeartbeat   many hosts: a counter per worker in the storage, raised every `interval` seconds. A worker is dead when an
                    observer has seen its counter unchanged for `grace` seconds of the observer's own monotonic clock. Clocks
                    are never compared, so a wrong clock does no harm. A failed beat (the storage is away) restarts the
-                   observer's watch, since nobody else could beat either.
+                   observer's watch, since no other worker could beat either.
 """
 
 from __future__ import annotations

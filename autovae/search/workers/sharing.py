@@ -1,7 +1,7 @@
 """A study in a storage outside its results folder: all workers agree on it, and its trials are brought home in the end.
 
-The results folder holds what one machine sees, the storage holds the trials. The worker that concludes the study copies
-them into the folder's own journal, so that report and export need nothing but the folder.
+The worker that concludes the study copies the trials into the results folder's own journal, so that report and export
+need only the folder.
 """
 
 from __future__ import annotations

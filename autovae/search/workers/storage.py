@@ -7,9 +7,9 @@ r"""Storages by URL: where the trials of a study are kept.
 | sqlite:///path                               | one process; several are refused                                        |
 | postgresql://user:password@host:port/name    | many hosts (`postgresql+psycopg://` is the same; extra `postgres`)      |
 
-A `StudyStorage` is Optuna's storage with what several workers need: a mutex, under which trials are changed, and
-heartbeats. Opened for one worker, a journal or SQLite file is locked for that process. Passwords are masked in every
-message. Not here: what a worker does (`driver`).
+A `StudyStorage` is Optuna's storage with a mutex, under which trials are changed, and the workers' heartbeats. Opened for
+one worker, a journal or SQLite file is locked for that process. Passwords are masked in every message.
+Not here: the loop of a worker (`driver`).
 """
 
 from __future__ import annotations
