@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from autovae.cli import main
 from autovae.export.card import read_card
 from autovae.reproductions.restored import restore
-from autovae.search.results import ResultsError
+from autovae.search.result import ResultsError
 from autovae.search.run import Run
 from autovae.search.study import load_study
 

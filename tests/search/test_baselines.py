@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
 from autovae.export.card import load_prior
-from autovae.search.finals import Final, Gain, Verdict
 from autovae.search.plan import plan_rows
 from autovae.search.run import Run
 from autovae.search.study import load_study
+from autovae.search.verdict import Final, Gain, Verdict
 from autovae.spec import VAESpec
 
 SPACE = """

@@ -1,9 +1,9 @@
-"""The journal: one file, one JSON record a line, only ever appended to; Optuna's storage of a study on one host.
+"""The journal: Optuna's storage of a study on one host, an append-only file of one JSON record per line.
 
-Optuna's own file backend is not safe against two things: a process that is killed while it holds the lock (the others
-wait for half a minute of silence), and a record that was written in part, by a kill or a full disk (the next record is
-appended to the torn one, and the file cannot be read again). Here the lock is the operating system's, on the file itself,
-and goes with its holder; and whoever appends first cuts off a torn tail, which nobody has ever read.
+Two faults break Optuna's own file backend: a process killed while it holds the lock (the others wait for half a minute),
+and a record written in part, by a kill or a full disk (the next record is appended to the torn one, and the file becomes
+unreadable). Here the operating system locks the file itself and releases the lock with its holder; the next writer cuts
+off a torn tail, which no process has ever read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from autovae.search.locks import FileLock
+from autovae.search.workers.locks import FileLock
 
 __all__ = ["Journal", "open_journal"]
 
@@ -44,11 +44,11 @@ class Journal(JournalFileBackend):
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError as error:
-                file.truncate(end)  # all of it or nothing
+                file.truncate(end)  # all or nothing
                 raise OSError(
                     error.errno,
-                    f"cannot write to {self.path}: {error.strerror}; everything told before is kept: make room, then "
-                    "run the same command again",
+                    f"cannot write to {self.path}: {error.strerror}; earlier trials are kept: make room, then run "
+                    "the same command again",
                 ) from None
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -64,7 +64,7 @@ class Journal(JournalFileBackend):
             ) from None
 
     def _whole(self, file: Any) -> int:
-        """Where the last whole record ends. What follows it is cut off, and must look like a part of a record."""
+        """Where the last whole record ends. What follows must be part of a record, and is cut off."""
         end = file.seek(0, os.SEEK_END)
         while end:
             start = _line_start(file, end - 1)
@@ -80,7 +80,7 @@ class Journal(JournalFileBackend):
 
 
 def _line_start(file: Any, end: int) -> int:
-    """Where the line begins whose last byte is before `end`."""
+    """Where the line begins that ends before `end`."""
     while end:
         start = max(0, end - BLOCK)
         file.seek(start)
@@ -92,7 +92,7 @@ def _line_start(file: Any, end: int) -> int:
 
 
 def open_journal(path: str | os.PathLike[str]) -> JournalStorage:
-    """The storage of a journal file, made if absent. Raises `ValueError` where the file is no journal."""
+    """The storage of a journal file, created if absent. Raises `ValueError` if the file is no journal."""
     try:
         return JournalStorage(Journal(path))
     except OSError as error:

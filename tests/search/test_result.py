@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from autovae.search.results import ResultsError, ResultsFolder
+from autovae.search.result import ResultsError, ResultsFolder
 
 STUDY = {"purpose": "none", "seed": 0}
 

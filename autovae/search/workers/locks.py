@@ -1,16 +1,17 @@
-"""Locks that die with their holder: a killed process leaves none behind, and no clock is asked.
+"""Locks that die with their holder: a killed process leaves none behind, and no clock is read.
 
-FileLock        a lock of the operating system (flock) on a file: for processes of one host, or of one NFSv4 file system
-AdvisoryLock    a lock of the PostgreSQL server on a number, held by a connection: for processes of many hosts
+FileLock        a lock of the operating system (flock) on a file: processes of one host, or of one NFSv4 file system
+AdvisoryLock    a lock of the PostgreSQL server on a number, held by a connection: processes of many hosts
 
-Both are context managers; `acquire(wait=False)` says whether the lock was free. A server that restarts lets go of its
-locks, and whoever held one does not notice: `AdvisoryLock.check` asks within the transaction that wants to write.
+Both are context managers; `acquire(wait=False)` returns whether the lock was free. A restarting server drops its locks
+without telling their holders: `AdvisoryLock.guard` checks within the transaction that wants to write.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,28 +19,28 @@ __all__ = ["AdvisoryLock", "FileLock", "Lock", "LockLost"]
 
 
 class LockLost(RuntimeError):
-    """A lock that is not held any more, as its server restarted; what was read under it may be old."""
+    """The server restarted and dropped the lock; what was read under it may be stale."""
 
 
 class Lock(Protocol):
-    """What both locks do."""
+    """The contract of both, and of `threading.Lock`."""
 
-    def acquire(self, wait: bool = True) -> bool: ...
+    def acquire(self, wait: bool = True, /) -> bool: ...
     def release(self) -> None: ...
-    def __enter__(self) -> Lock: ...
-    def __exit__(self, *_: object) -> None: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *_: Any) -> None: ...
 
 
 class FileLock:
-    """Exclusive, or shared with others that ask for it shared.
+    """Exclusive, or shared with other holders that ask for `shared`.
 
-    `note` is left in the file for whoever finds it taken. A `passing` file is made for the lock and goes with it.
+    `note` is written to the file for processes that find the lock taken. A `temporary` file is deleted with its lock.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], shared: bool = False, note: str = "", passing: bool = False
+        self, path: str | os.PathLike[str], shared: bool = False, note: str = "", temporary: bool = False
     ) -> None:
-        self.path, self.shared, self.note, self.passing = Path(path), shared, note, passing
+        self.path, self.shared, self.note, self.temporary = Path(path), shared, note, temporary
         self._file: int | None = None
 
     def acquire(self, wait: bool = True) -> bool:
@@ -50,7 +51,7 @@ class FileLock:
                     os.truncate(file, 0)
                     os.pwrite(file, self.note.encode(), 0)
                 return True
-            os.close(file)  # its last holder took it away in the meantime
+            os.close(file)  # its last holder deleted it in the meantime
         return False
 
     def _is_still_there(self, file: int) -> bool:
@@ -60,7 +61,7 @@ class FileLock:
             return False
 
     def _open(self, wait: bool) -> int | None:
-        """The file, open and locked; None where another process has it."""
+        """The file, open and locked; None if another process has it."""
         import fcntl
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,13 +85,13 @@ class FileLock:
 
     def release(self) -> None:
         if self._file is not None:
-            if self.passing:
+            if self.temporary:
                 self.path.unlink(missing_ok=True)
             os.close(self._file)  # which unlocks
             self._file = None
 
     def holder(self) -> str:
-        """The note of whoever holds the lock, or held it last."""
+        """The note of the holder, or of the last one."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
             return self.path.read_text().strip()
         return ""
@@ -104,12 +105,13 @@ class FileLock:
 
 
 class AdvisoryLock:
-    """A PostgreSQL advisory lock. A server that goes down lets go of it: what is done under it must bear being done again."""
+    """A PostgreSQL advisory lock. A restarting server drops it, so actions under it must be repeatable."""
 
     def __init__(self, engine: Any, key: int) -> None:
         self.engine, self.key = engine, key
         self._connection: Any = None
         self._holder: Any = None  # the server's process that holds it, and when that server started
+        self._thread = 0  # the thread that holds it: transactions of other threads do not depend on it
 
     def acquire(self, wait: bool = True) -> bool:
         from sqlalchemy import text
@@ -126,27 +128,29 @@ class AdvisoryLock:
             connection.invalidate()
             connection.close()
             raise
-        self._connection = connection
+        self._connection, self._thread = connection, threading.get_ident()
         return True
 
-    def check(self, connection: Any) -> None:
-        """Raise `LockLost` unless the server of `connection` knows that this lock is held.
+    def guard(self, connection: Any) -> None:
+        """Raise `LockLost` if the holder begins a transaction and the server does not know the lock.
 
-        Asked first in a transaction it holds to its end: a server that goes down takes the transaction with it.
+        Checked at the beginning it holds to the end: a server that goes down takes the transaction with it.
         """
         from sqlalchemy import text
 
+        if self._thread != threading.get_ident():
+            return
         held = text(
             "select count(*) from pg_locks where locktype = 'advisory' and pid = :pid and pg_postmaster_start_time() = :began"
         )
         pid, began = self._holder
         if not connection.execute(held, {"pid": pid, "began": began}).scalar():
-            raise LockLost("the server restarted and let go of the lock on the trials")
+            raise LockLost("the server restarted and dropped the lock on the trials")
 
     def release(self) -> None:
         from sqlalchemy import text
 
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._thread = self._connection, None, 0
         if connection is None:
             return
         try:

@@ -1,11 +1,11 @@
-"""The results folder of a study: what lies where, what may not change, and tables that are always whole.
+"""The results folder of a study: its files, what may not change, and tables that are written atomically.
 
 study.toml          the resolved study with the data's digest: compared on every run
 trials.journal      Optuna's storage, an append-only log: every finished trial survives a kill
 trials.csv          a row a trial, rewritten after every batch
 finals.csv          finalists and baselines, a row a seed
 curves.csv          the bound of winner and baseline against K and alpha
-summary.json        winner, gain with interval, what the report says in words
+summary.json        winner, gain with interval, the verdict in words
 importance.csv      fANOVA of the beliefs
 winners/<rank>/, baseline/, rivals/<learned prior>/      saved models
 report.html, figures/
@@ -16,22 +16,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from optuna.trial import FrozenTrial
 
 from autovae.files import write_text
 from autovae.search.files import read_toml
+from autovae.spec import WITHOUT_SCALE
 
-__all__ = ["FORMAT", "ResultsError", "ResultsFolder", "differences"]
+__all__ = ["DUPLICATE", "FORMAT", "ResultsError", "ResultsFolder", "counted", "differences", "trial_rows"]
 
 FORMAT = 1
+DUPLICATE = "duplicate_of"  # attribute of a trial that repeats a trained belief: the trial it repeats
 
 
 class ResultsError(ValueError):
-    """A results folder that cannot be used, with the reason and what to do."""
+    """A results folder that cannot be used: the reason and what to do."""
 
 
 class ResultsFolder:
@@ -49,9 +52,9 @@ class ResultsFolder:
         return self.path / "study.toml"
 
     def open(self, identity: Mapping[str, Any], trials: int) -> None:
-        """Make the folder for a study, or check that it is this study's. Raises `ResultsError` and changes nothing."""
+        """Create the folder of a study, or check that it is this study's. Raises `ResultsError` and changes nothing."""
         stored = _plain({"format": FORMAT, **identity})
-        # Looked at before study.toml is: another worker may write it, and then all else, between the two looks.
+        # checked before study.toml: another worker may write it, and then the rest, between the two checks
         strangers = self.path.is_dir() and any(not _begun(entry) for entry in self.path.iterdir())
         if self.study_file.is_file():
             before = read_toml(self.study_file)
@@ -97,7 +100,7 @@ class ResultsFolder:
 
 
 def _begun(entry: Path) -> bool:
-    """Whether this is what another worker of the study leaves in the moment before it has written study.toml."""
+    """Whether another worker of the study may have written this before study.toml."""
     return entry.name in ("workers", "tensorboard") or entry.name.startswith((".", "trials.journal"))
 
 
@@ -110,7 +113,7 @@ def _cell(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Only what TOML has: no None, tuples as lists."""
+    """Values that TOML has: no None, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
@@ -118,8 +121,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def differences(before: Any, now: Any, place: str = "") -> Any:
-    """What differs between two nests of plain values, in words, one by one."""
+def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    """The differences between two nested plain values, in words."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             where = f"{place}.{key}" if place else key
@@ -130,3 +133,54 @@ def differences(before: Any, now: Any, place: str = "") -> Any:
                 yield from differences(before[key], now[key], where)
     elif before != now:
         yield f"{place}: was {before!r}, is {now!r}"
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The finished trials that were trained, without duplicates."""
+    return [trial for trial in trials if trial.state.is_finished() and DUPLICATE not in trial.user_attrs]
+
+
+# settings always in trials.csv; others that differ between trials follow
+SETTINGS = ("posterior", "prior", "likelihood", "alpha", "latent_dim", "hidden", "epochs", "learning_rate", "rival")
+OMITTED = ("seed", "data_seed", "saturate", "estimator")  # implied by the trial's number or its belief
+
+
+def _setting(spec: Mapping[str, Any], name: str) -> Any:
+    if name == "scale" and spec.get("likelihood") in WITHOUT_SCALE:
+        return None  # suggested, but not used
+    return spec.get(name)
+
+
+def _varied(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings outside SETTINGS that differ between trials."""
+    names = dict.fromkeys(name for spec in specs for name in spec if name not in (*SETTINGS, *OMITTED))
+    return [name for name in names if len({str(_setting(spec, name)) for spec in specs if spec} - {"None"}) > 1]
+
+
+def trial_rows(trials: Sequence[FrozenTrial], also: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A row a finished trial: number, state, score with error, belief, settings, seed, seconds, reason.
+
+    `also` names further objectives; `duplicate_of` is the trial whose training a repeated belief reuses.
+    """
+    rows = []
+    repeated = any(DUPLICATE in trial.user_attrs for trial in trials)
+    names = [*SETTINGS, *_varied([trial.user_attrs.get("spec", {}) for trial in trials])]
+    for trial in trials:
+        if not trial.state.is_finished():
+            continue
+        spec = trial.user_attrs.get("spec", {})
+        rows.append(
+            {
+                "number": trial.number,
+                "state": trial.state.name,
+                "score": trial.values[0] if trial.values else None,
+                "score_se": trial.user_attrs.get("standard_error"),
+                **{name: _setting(spec, name) for name in names},
+                "seed": spec.get("seed"),
+                "seconds": trial.user_attrs.get("seconds"),
+                "reason": trial.user_attrs.get("reason", ""),
+                **dict(zip(also, (trial.values or ())[1:], strict=False)),
+                **({"duplicate_of": trial.user_attrs.get(DUPLICATE)} if repeated else {}),
+            }
+        )
+    return rows
