@@ -30,6 +30,7 @@ from autovae.beliefs.priors import RIVALS, Rival, join, part
 from autovae.model.estimators import check_estimator
 from autovae.model.networks import NETWORKS, init_linear
 from autovae.model.operations import Operations, TorchOperations
+from autovae.model.own_modules import adapt
 from autovae.model.stacked import LinearStack, stack
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
@@ -40,43 +41,6 @@ __all__ = ["VAE", "VAEStack", "build"]
 # Adam moves a parameter by about its learning rate a step; the log scale of a likelihood has to travel further than a
 # weight, so its parameter is log scale / SCALE_SPEED.
 SCALE_SPEED = 10.0
-
-
-class Shaped(nn.Module):
-    """A user's module between flat tensors: points are given their shape before it, outputs are flattened after it."""
-
-    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.module, self.shape = module, shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.reshape(-1, *self.shape)).flatten(1)
-
-
-def adapt(module: nn.Module, shape: tuple[int, ...], outputs: Sequence[int], what: str) -> nn.Module:
-    """Wrap a user's module so that it maps flat (N, prod(shape)) to flat (N, one of `outputs`), or say what is wrong.
-
-    It is tried with points of their own shape, with a channel axis before a two-dimensional shape, and flat.
-    """
-    tries = dict.fromkeys([shape, (1, *shape) if len(shape) == 2 else shape, (math.prod(shape),)])
-    found: list[str] = []
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    was_training = module.training
-    module.eval()
-    for attempt in tries:
-        wrapped = Shaped(module, attempt)
-        try:
-            with torch.no_grad():
-                size = wrapped(torch.zeros(2, math.prod(shape), device=device)).shape
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            found.append(f"input {(2, *attempt)}: {str(error).splitlines()[0]}")
-            continue
-        if size[0] == 2 and size[1] in outputs:
-            module.train(was_training)
-            return wrapped
-        found.append(f"input {(2, *attempt)}: output {tuple(size)}")
-    expected = " or ".join(str(n) for n in dict.fromkeys(outputs))
-    raise ValueError(f"the {what} must give {expected} numbers a point; tried " + "; ".join(found))
 
 
 class VAE(nn.Module):
@@ -213,9 +177,9 @@ class VAEStack(nn.Module):
     def use(self, operations: Operations) -> list[LinearStack]:
         """Let products and sums be those of a device; the linear stacks they will see."""
         self.operations = operations
-        found = [part for part in (self.encoder, self.decoder) if isinstance(part, LinearStack)]
-        for part in found:
-            part.operations = operations
+        found = [network for network in (self.encoder, self.decoder) if isinstance(network, LinearStack)]
+        for network in found:
+            network.operations = operations
         return found
 
     def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

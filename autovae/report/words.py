@@ -81,8 +81,8 @@ def score_formula(study: Mapping[str, Any], summary: Mapping[str, Any] | None, f
     size = "X" if features is None else f"{features:,}"
     digits = size.replace(",", "{,}")
     body = _mathml(
-        rf"\mathrm{{bits}} = - \frac{{1}}{{{digits} \, \ln 2}} \; \underset{{v}}{{\mathrm{{mean}}}} \; \log \left[ \frac{{1}}{{K}} "
-        r"\sum_{k=1}^{K} \frac{P(v \mid z_k) \, p(z_k)}{q(z_k \mid x)} \right]"
+        rf"\mathrm{{bits}} = - \frac{{1}}{{{digits} \, \ln 2}} \; \underset{{v}}{{\mathrm{{mean}}}} \; "
+        r"\log \left[ \frac{1}{K} \sum_{k=1}^{K} \frac{P(v \mid z_k) \, p(z_k)}{q(z_k \mid x)} \right]"
     )
     text = f"bits = −(1 / ({size} ln 2)) mean_v log (1/K) Σ_k P(v|z_k) p(z_k) / q(z_k|x)"
     letters = [

@@ -139,7 +139,9 @@ class Ours(Contender):
         population = self._populations[batch]
         epochs, left = divmod(batch * steps, population.points.points)
         if left:  # what is counted must be what is trained
-            raise ValueError(f"{steps} steps of {batch} points are no whole epochs of {population.points.points} points")
+            raise ValueError(
+                f"{steps} steps of {batch} points are no whole epochs of {population.points.points} points"
+            )
         for _ in range(epochs):
             population.train_epoch()
 

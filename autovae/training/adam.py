@@ -31,8 +31,8 @@ SWEEP = 128  # steps between two looks; a moment shrinks by .9 ** 128 = 1e-6 at 
 class Adam(Protocol):
     """The optimizer of a stack: reads and clears the parameters' gradients; its moments belong to the members."""
 
-    means: Sequence[Tensor]
-    squares: Sequence[Tensor]
+    means: list[Tensor]
+    squares: list[Tensor]
 
     @property
     def steps(self) -> int:

@@ -1,10 +1,10 @@
 r"""The bound that training follows, as one object: its value, surrogate, formula, estimator and stack key.
 
-| bound                   | spec                        | what is followed                                                          |
-|-------------------------|-----------------------------|---------------------------------------------------------------------------|
-| `ClosedFormELBO`        | alpha = 1                   | (1/K) sum_k log p(x given z_k) - beta D(q, p), D in closed form           |
-| `Renyi`                 | alpha != 1, learned beliefs | 1 / (1 - alpha) log (1/K) sum_k w_k^(1 - alpha)                           |
-| `MIWAE` `CIWAE` `PIWAE` | bound = "miwae", ...        | M groups of K samples, see `model.bounds`                                 |
+| bound                   | spec                        | what is followed                                                |
+|-------------------------|-----------------------------|-----------------------------------------------------------------|
+| `ClosedFormELBO`        | alpha = 1                   | (1/K) sum_k log p(x given z_k) - beta D(q, p), D in closed form |
+| `Renyi`                 | alpha != 1, learned beliefs | 1 / (1 - alpha) log (1/K) sum_k w_k^(1 - alpha)                 |
+| `MIWAE` `CIWAE` `PIWAE` | bound = "miwae", ...        | M groups of K samples, see `model.bounds`                       |
 
 with w = p(x|z) p(z) / q(z|x) by samples. With a learned prior or posterior the ELBO has no closed form and is `Renyi` at
 alpha = 1. A sampled bound gives its value and, for the doubly reparameterised estimator, what each sample's log weight

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from autovae.data.datasets import load
 from autovae.data.minibatches import Minibatches
+from autovae.model.own_modules import OwnModule, OwnPair, own_modules
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
@@ -39,8 +39,6 @@ __all__ = ["DivergedError", "Event", "Trained", "advance", "choose_device", "fit
 
 OnEvent = Callable[["Event"], Any]
 OnEpoch = Callable[[Population, Sequence[dict[str, float]], float], None]
-OwnPair = tuple[nn.Module | None, nn.Module | None]
-OwnModule = nn.Module | Sequence[nn.Module] | Callable[[VAESpec], nn.Module] | None
 
 
 @dataclass(frozen=True)
@@ -216,28 +214,6 @@ def _build_all(specs: Sequence[VAESpec], domain: Domain, own: Sequence[OwnPair])
         return [build(spec, domain, *pair) for spec, pair in zip(specs, own, strict=True)]
     with ThreadPoolExecutor(min(len(specs), os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda spec: build(spec, domain), specs))
-
-
-def own_modules(specs: Sequence[VAESpec], encoder: OwnModule, decoder: OwnModule) -> list[OwnPair]:
-    """The user's encoder and decoder for every spec, None where a named network is wanted."""
-    pairs = zip(_per_spec(specs, encoder, "encoder"), _per_spec(specs, decoder, "decoder"), strict=True)
-    return list(pairs)
-
-
-def _per_spec(specs: Sequence[VAESpec], own: OwnModule, what: str) -> list[nn.Module | None]:
-    if own is None:
-        return [None] * len(specs)
-    if isinstance(own, nn.Module):
-        if len(specs) > 1:
-            raise ValueError(
-                f"got one {what} for {len(specs)} specs, each needs its own: give a list of {len(specs)} modules, or a "
-                "function from a spec to a module"
-            )
-        return [own]
-    made = [own(spec) for spec in specs] if callable(own) else list(own)
-    if len(made) != len(specs):
-        raise ValueError(f"got {len(made)} {what}s for {len(specs)} specs, expected one each")
-    return list(made)
 
 
 def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches) -> Member:
