@@ -124,6 +124,10 @@ class SampledBound(Bound):
     def value(self, log_weights: Tensor, alpha: float | Tensor) -> Tensor:
         """The bound, (*batch); alpha broadcasts against it."""
 
+    def encoder_value(self, log_weights: Tensor, alpha: float | Tensor) -> Tensor:
+        """What the encoder's gradient follows, where that is another bound than the model's."""
+        return self.value(log_weights, alpha)
+
     @abstractmethod
     def weights(self, log_weights: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
         """What d log w counts in the doubly reparameterised gradient, (M, K, *batch) each: of the model's parameters,
@@ -238,6 +242,9 @@ class PIWAE(SampledBound):
 
     def value(self, log_weights: Tensor, alpha: float | Tensor) -> Tensor:
         return piwae(log_weights)[1]
+
+    def encoder_value(self, log_weights: Tensor, alpha: float | Tensor) -> Tensor:
+        return piwae(log_weights)[0]
 
     def weights(self, log_weights: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
         return _softmax(log_weights), torch.softmax(log_weights, 1).square() / len(log_weights)
