@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["TAILS", "Tail", "Tails", "finite_priors", "finiteness", "why_infinite"]
 

@@ -106,7 +106,7 @@ def test_steps_of_adam_are_those_of_torch(monkeypatch, rates):
 
 def use(monkeypatch, kernels):
     """Let every part of a step that can take these kernels, or none."""
-    for module in ("autovae.beliefs.likelihoods", "autovae.model.stacks", "autovae.training.adam"):
+    for module in ("autovae.model.stacks", "autovae.training.adam"):
         monkeypatch.setattr(
             f"{module}.kernels_for", lambda values: kernels if kernels and values.dtype in WIDTHS else None
         )

@@ -33,7 +33,7 @@ from autovae.beliefs import quadrature
 from autovae.beliefs import special_cells as special
 from autovae.beliefs.energies import Divergence, Rule, from_rule, from_value
 from autovae.beliefs.families import FAMILIES
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["KL", "Cell", "jeffreys", "kl", "kl_kind", "kl_unchecked", "standardised"]
 

@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from autovae.beliefs.families import FAMILIES
 from autovae.beliefs.regularisers import REGULARISERS
-from autovae.beliefs.standard import LOG_SCALE_LIMIT
 from autovae.finiteness import TAILS, finiteness
 from autovae.spec import Pair
 
@@ -36,6 +35,8 @@ __all__ = ["Pairing"]
 
 Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
+# A scale of exp(+-12) is past anything a latent can use; beyond it float32 products overflow in the tails.
+LOG_SCALE_LIMIT = 12.0
 ROUNDING = 1e-6  # keeps |loc| + scale <= 1 in float32, where the sum may round up
 
 

@@ -31,8 +31,8 @@ from autovae.beliefs.priors import log_normal
 from autovae.export.card import to_prior
 from autovae.export.prior import PriorModule
 from autovae.export.transport import FlowMap, MixtureMap, Transport
+from autovae.registry import lookup
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 from autovae.training.feed import Feed
 from autovae.training.trained import Trained
 

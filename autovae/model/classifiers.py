@@ -35,8 +35,8 @@ from torch.nn import functional
 
 from autovae.model.halving import HalvingConv, Image
 from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
+from autovae.registry import lookup
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 
 __all__ = ["JUDGES", "NETWORKS", "PARTS", "TASKS", "Classifier", "ClassifierSettings", "Task", "train_classifier"]
 

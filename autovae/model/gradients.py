@@ -31,7 +31,7 @@ from torch import Tensor
 
 from autovae.finiteness import TAILS
 from autovae.model.bounds import ciwae, miwae, piwae, vr
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = [
     "ESTIMATORS",

@@ -18,8 +18,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from autovae.registry import lookup
 from autovae.spec import VAESpec
-from autovae.tables import lookup
 
 __all__ = ["ACTIVATIONS", "NETWORKS", "Network", "init_linear", "is_convolutional"]
 

@@ -27,13 +27,12 @@ from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
 from autovae.beliefs.priors import RIVALS, Rival, join, part
-from autovae.beliefs.standard import NormalLatents, in_one_pass
 from autovae.model.gradients import check_estimator
 from autovae.model.networks import NETWORKS, init_linear
 from autovae.model.stacks import LinearStack, prepare, stack
+from autovae.registry import lookup
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 
 __all__ = ["VAE", "VAEStack", "build"]
 
@@ -241,9 +240,6 @@ class VAEStack(nn.Module):
     def sampled(self, inputs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """z (P, K B, D) of inputs (B, X) and noise xi (P, K, B, D), and `divergence` (P, B), where that has a closed form."""
         raw = self.encoder(inputs)
-        if self.plain and in_one_pass(raw):
-            z, divergence = NormalLatents.apply(raw, xi)  # type: ignore[no-untyped-call]
-            return z, divergence
         loc, scale = self.pairing.parametrise(raw)
         return self.latents(loc, scale, xi)[0], self.divergence(loc, scale)
 
@@ -296,10 +292,9 @@ class VAEStack(nn.Module):
         outputs = self.decoder(z)
         return outputs.view(outputs.shape[0], samples, -1, outputs.shape[-1])
 
-    def _heads(self, outputs: Tensor, sums: bool = False) -> list[tuple[_Run, Tensor, Tensor | None]]:
-        """Per run of members: its parameters and its scale, floored at a quarter of a bin.
-
-        Parameters in a narrower type are widened, unless only `sums` of a head are wanted that takes them as they are.
+    def _heads(self, outputs: Tensor) -> list[tuple[_Run, Tensor, Tensor | None]]:
+        """Per run of members: its parameters and its scale, floored at a quarter of a bin. Parameters in a narrower type are
+        widened.
         """
         heads: list[tuple[_Run, Tensor, Tensor | None]] = []
         floor = self.domain.scale_floor
@@ -307,8 +302,7 @@ class VAEStack(nn.Module):
         parts = outputs.split([run.stop - run.start for run in self._runs]) if len(self._runs) > 1 else (outputs,)
         for run, params in zip(self._runs, parts, strict=True):
             scale = None
-            if not (sums and run.likelihood.sums_in_one_pass(params)):
-                params = params.to(self.raw_scale.dtype)
+            params = params.to(self.raw_scale.dtype)
             if run.source == "pixel":
                 params, log_scale = params.chunk(2, dim=-1)
                 scale = floor + log_scale.clamp(max=10.0).exp()
@@ -326,7 +320,7 @@ class VAEStack(nn.Module):
         Where `mask` (B, X) is 0 the feature was not observed and drops out.
         """
         parts = []
-        for run, params, scale in self._heads(outputs, sums=mask is None):
+        for run, params, scale in self._heads(outputs):
             x = targets[run.likelihood.trains_on]
             if mask is None:
                 parts.append(run.likelihood.log_prob_sum(x, params, scale))

@@ -50,8 +50,8 @@ from autovae.data.batches import grey
 from autovae.data.datasets import Data, load
 from autovae.data.errors import DataError
 from autovae.model.vae import build
+from autovae.registry import lookup
 from autovae.spec import VAESpec
-from autovae.tables import lookup
 from autovae.training.feed import Feed
 from autovae.training.loop import choose_device
 from autovae.training.member import Member

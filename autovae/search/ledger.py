@@ -18,12 +18,13 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from autovae.registry import LIKELIHOODS
 from autovae.search.objective import Outcome
 from autovae.search.samplers import EXHAUSTIVE
 from autovae.search.space import canonical
 from autovae.search.stopping import outlook
 from autovae.search.study import Study
-from autovae.spec import WITHOUT_SCALE, VAESpec
+from autovae.spec import VAESpec
 
 __all__ = ["TIRED", "Batch", "Ledger", "counted", "trial_rows"]
 
@@ -258,7 +259,8 @@ UNTOLD = ("seed", "data_seed", "saturate", "estimator")  # follow from the trial
 
 
 def _setting(spec: Mapping[str, Any], name: str) -> Any:
-    if name == "scale" and spec.get("likelihood") in WITHOUT_SCALE:
+    row = LIKELIHOODS.get(spec.get("likelihood", ""))
+    if name == "scale" and row is not None and not row.has_scale:
         return None  # asked for, and not used
     return spec.get(name)
 

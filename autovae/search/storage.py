@@ -25,12 +25,12 @@ from typing import Any, TypeVar
 import optuna
 from optuna.storages import BaseStorage
 
+from autovae.registry import unknown
 from autovae.search.held import HeldStorage
 from autovae.search.journal import open_journal
 from autovae.search.leases import BeatLeases, FileLeases, Leases
 from autovae.search.locks import AdvisoryLock, FileLock, Lock, LockLost
 from autovae.streams import stream_seed
-from autovae.tables import unknown
 
 __all__ = ["TRIALS", "SharedStorage", "StorageError", "masked", "open_storage", "patiently", "scheme_of"]
 

@@ -24,9 +24,9 @@ from torch import nn
 
 from autovae.data.datasets import load
 from autovae.model.vae import VAE, build
+from autovae.registry import lookup
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 from autovae.training.capacity import members_that_fit
 from autovae.training.checkpoints import Checkpoints
 from autovae.training.feed import Feed

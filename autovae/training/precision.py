@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from autovae import native
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["COMPILED", "ERROR_LIMIT", "PRODUCTS", "compiled_products", "fast_products", "product_error"]
 
