@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autovae import native
-from autovae.beliefs.pairing import LOG_SCALE_LIMIT
+from autovae.beliefs.regions import LOG_SCALE_LIMIT
 from autovae.model.products import FEWEST
 from autovae.model.stacks import LinearStack, is_rectified
 from autovae.model.vae import VAEStack
