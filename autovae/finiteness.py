@@ -3,15 +3,16 @@ r"""When a divergence between two location-scale families is finite: supports an
 For q = loc + scale X and a standard prior p, KL(q || p) = -h(q) + E_q[-log p]. It is finite exactly when
 the support of q lies in the support of p and the tails of q carry the growth of -log p (r = abs z):
 
-| tail of the law    | density       | growth of -log p | finite under power nu | under an exponential tail |
-|--------------------|---------------|------------------|-----------------------|---------------------------|
-| bounded            | 0 past it     | infinite         | -                     | -                         |
-| double exponential | exp(-exp r)   | exp r            | never                 | only where scale < 1      |
-| gaussian           | exp(-r^2 / 2) | r^2              | nu > 2                | always                    |
-| exponential        | exp(-r)       | r                | nu > 1                | always                    |
-| power nu           | r^(-nu - 1)   | log r            | always                | always                    |
+| tail of p          | density       | growth of -log p | finite under power nu | under exp(-b r)        |
+|--------------------|---------------|------------------|-----------------------|------------------------|
+| bounded            | 0 past it     | infinite         | -                     | -                      |
+| double exponential | exp(-exp a r) | exp a r          | never                 | only if a scale < b    |
+| stretched k        | exp(-a r^k)   | r^k              | nu > k                | always                 |
+| power nu           | r^(-nu - 1)   | log r            | always                | always                 |
 
-So a table of tails replaces a table of pairs: a family added to TAILS has every cell decided.
+k = 2 is gaussian, k = 1 exponential; a tail of k < 1 is infinite under a double exponential. So a table of tails
+replaces a table of pairs: TAILS decides every cell of a new family, and the region of a conditional one.
+To add a family: its tails here, its law in `beliefs.families`.
 Not here: how a finite divergence is computed, see `beliefs.divergences`.
 """
 
@@ -20,30 +21,63 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autovae.tables import lookup
+from autovae.registry import lookup
 
-__all__ = ["TAILS", "Tail", "Tails", "finite_priors", "finiteness", "why_infinite"]
+__all__ = [
+    "BOUNDED",
+    "DOUBLE_EXPONENTIAL",
+    "EXPONENTIAL",
+    "GAUSSIAN",
+    "TAILS",
+    "Tail",
+    "Tails",
+    "double_exponential_tail",
+    "finite_priors",
+    "finiteness",
+    "power_tail",
+    "stretched_tail",
+    "why_infinite",
+]
 
 INF = math.inf
 
 
 @dataclass(frozen=True)
 class Tail:
-    """One end of a law: `order` is the heaviness of -log p there, `power` the index of a power tail."""
+    """One end of a standard law: how fast -log p grows there."""
 
-    name: str
-    growth: float  # exponent k of -log p ~ |z|^k; inf for exp|z|, 0 for log|z|
+    name: str  # "bounded", "double exponential", "stretched" or "power"
+    growth: float  # exponent k of -log p ~ rate |z|^k; inf for exp|z|, 0 for log|z|
     power: float = INF  # the largest nu with E|z|^k < inf for all k < nu
+    rate: float = 1.0  # a of exp(-a r^k) or exp(-exp(a r))
+
+    @property
+    def bounded(self) -> bool:
+        return self.name == "bounded"
+
+    @property
+    def double_exponential(self) -> bool:
+        return self.name == "double exponential"
 
 
 BOUNDED = Tail("bounded", INF)
-DOUBLE_EXPONENTIAL = Tail("double exponential", INF)
-GAUSSIAN = Tail("gaussian", 2.0)
-EXPONENTIAL = Tail("exponential", 1.0)
+
+
+def double_exponential_tail(rate: float = 1.0) -> Tail:
+    return Tail("double exponential", INF, rate=rate)
+
+
+def stretched_tail(growth: float, rate: float = 1.0) -> Tail:
+    return Tail("stretched", growth, rate=rate)
 
 
 def power_tail(nu: float) -> Tail:
     return Tail("power", 0.0, nu)
+
+
+DOUBLE_EXPONENTIAL = double_exponential_tail()
+GAUSSIAN = stretched_tail(2, rate=0.5)
+EXPONENTIAL = stretched_tail(1)
 
 
 @dataclass(frozen=True)
@@ -55,7 +89,16 @@ class Tails:
 
     @property
     def whole_line(self) -> bool:
-        return self.left is not BOUNDED and self.right is not BOUNDED
+        return not self.left.bounded and not self.right.bounded
+
+    @property
+    def mirrored(self) -> Tails:
+        """Those of the law of -X."""
+        return Tails(self.right, self.left)
+
+    @property
+    def ends(self) -> tuple[Tail, Tail]:
+        return self.left, self.right
 
     @property
     def power(self) -> float:
@@ -79,14 +122,14 @@ TAILS: dict[str, Tails] = {
 
 def _end(q: Tail, p: Tail) -> str:
     """finite, conditional or infinite, for one end of the line."""
-    if q is BOUNDED:
-        return "conditional" if p is BOUNDED else "finite"
-    if p is BOUNDED:
+    if q.bounded:
+        return "conditional" if p.bounded else "finite"
+    if p.bounded:
         return "infinite"
     if q.power < INF:
         return "finite" if p.growth < q.power else "infinite"
-    if p is DOUBLE_EXPONENTIAL and q is EXPONENTIAL:
-        return "conditional"
+    if p.double_exponential and q.growth <= 1:
+        return "conditional" if q.growth == 1 else "infinite"
     return "finite"
 
 
@@ -113,6 +156,8 @@ def why_infinite(posterior: str, prior: str) -> str:
     if not p.whole_line:
         reason = f"the {posterior} reaches outside the support of the {prior}"
     else:
-        growth = {INF: "E exp|z|", 2.0: "E z^2", 1.0: "E |z|"}[max(p.left.growth, p.right.growth)]
-        reason = f"{growth} diverges under tails of power {q.power:g}"
+        fastest = max(tail.growth for tail in p.ends)
+        growth = {INF: "E exp|z|", 2.0: "E z^2", 1.0: "E |z|"}.get(fastest, f"E |z|^{fastest:g}")
+        heavy = f"power {q.power:g}" if q.power < INF else f"order {min(tail.growth for tail in q.ends):g}"
+        reason = f"{growth} diverges under tails of {heavy}"
     return f"KL({posterior} || {prior}) is infinite ({reason}); choose one of: {', '.join(finite_posteriors(prior))}"

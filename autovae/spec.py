@@ -22,31 +22,25 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from autovae.finiteness import TAILS, finiteness, why_infinite
-from autovae.tables import lookup, unknown
+from autovae.registry import (
+    ACTIVATIONS,
+    BOUNDS,
+    LEARNED_PRIORS,
+    LIKELIHOODS,
+    NETWORKS,
+    REGULARISERS,
+    RENYI,
+    SUPPORTS,
+    lookup,
+    unknown,
+)
 
-__all__ = ["LIKELIHOOD_NAMES", "RIVAL_NAMES", "Domain", "Pair", "VAESpec", "largest_remainder"]
+__all__ = ["Domain", "Pair", "VAESpec", "largest_remainder"]
 
 Pair: TypeAlias = tuple[str, str]  # (posterior family, prior family) of one latent
 Belief: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
 
-LIKELIHOOD_NAMES = (
-    "bernoulli",
-    "continuous_bernoulli",
-    "normal",
-    "mse",
-    "beta",
-    "laplace",
-    "logistic",
-    "student_t",
-)
-WITHOUT_SCALE = ("bernoulli", "continuous_bernoulli", "mse")
-SUPPORTS = ("binary", "unit", "real")
-ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "leaky_relu")
 OBJECTIVES = ("density", "mass")
-BOUNDS = ("vr", "miwae", "ciwae", "piwae")
-RIVAL_NAMES = ("mixture", "vampprior", "flow")
-REGULARISERS = ("kl", "renyi", "jeffreys")
-RENYI_FAMILIES = ("normal", "laplace", "cauchy", "uniform", "exponential")  # whose matched pairs have a closed form
 
 
 @dataclass(frozen=True)
@@ -143,7 +137,7 @@ class VAESpec:
     """One VAE and its training, as plain values.
 
     posterior, prior    families of the latents: a name, one per latent, or shares
-    likelihood          p(x|z), one of LIKELIHOOD_NAMES
+    likelihood          p(x|z), a name of registry.LIKELIHOODS
     alpha               Renyi order of the training bound; 1 is the ELBO, 0 the importance-weighted bound
     samples             latent samples K per data point in training
     bound, groups, mix  "vr" (order alpha), or "miwae", "ciwae", "piwae" on `groups` M of K samples; ciwae weighs the ELBO by mix
@@ -151,7 +145,7 @@ class VAESpec:
     regulariser, regulariser_order   the divergence of the ELBO: "kl"; "renyi" of an order in (0, 1); "jeffreys"
     scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
     objective           "density": log p of dequantised data; "mass": log probability of the level's bin
-    latent_dim, hidden, activation, network      the network; `network` names an entry of model.networks.NETWORKS
+    latent_dim, hidden, activation, network      the network; `network` names an entry of registry.NETWORKS
     rival, components   a learned prior in place of the product: "" (none), "mixture", "vampprior" (of `components` each) or
                         "flow"; its base or components are of the families `prior` (vampprior: of the posterior's)
     posterior_flow      whether a normal posterior is bent by a flow that sees the data point
@@ -211,18 +205,16 @@ class VAESpec:
             _whole(width, "every width of hidden", 1)
         object.__setattr__(self, "hidden", hidden)
         object.__setattr__(self, "alpha", float(self.alpha))
-        if self.likelihood not in LIKELIHOOD_NAMES:
-            raise ValueError(unknown(self.likelihood, LIKELIHOOD_NAMES, "likelihood"))
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(unknown(self.activation, ACTIVATIONS, "activation"))
+        lookup(LIKELIHOODS, self.likelihood, "likelihood")
+        lookup(ACTIVATIONS, self.activation, "activation")
         if self.objective not in OBJECTIVES:
             raise ValueError(unknown(self.objective, OBJECTIVES, "objective"))
         if isinstance(self.scale, str) and self.scale not in ("global", "pixel"):
             raise ValueError(f"scale must be 'global', 'pixel' or a number > 0, got {self.scale!r}")
         if not isinstance(self.scale, str):
             _positive(self.scale, "scale")
-        if self.bound not in BOUNDS:
-            raise ValueError(unknown(self.bound, BOUNDS, "bound"))
+        lookup(BOUNDS, self.bound, "bound")
+        lookup(NETWORKS, self.network, "network")
         if isinstance(self.mix, bool) or not isinstance(self.mix, (int, float)) or not 0 <= self.mix <= 1:
             raise ValueError(f"mix must be a number in [0, 1], the weight of the ELBO in ciwae, got {self.mix!r}")
         if self.allow not in ("", "alpha<1"):
@@ -256,10 +248,9 @@ class VAESpec:
             raise ValueError(f"posterior_flow must be true or false, got {self.posterior_flow!r}")
         if not isinstance(self.rival, str):
             raise ValueError(f"rival must be the name of a learned prior or '' for none, got {self.rival!r}")
-        if self.rival and self.rival not in RIVAL_NAMES:
-            raise ValueError(unknown(self.rival, RIVAL_NAMES, "rival prior"))
         if not self.rival and not self.posterior_flow:
             return
+        of_posterior = bool(self.rival) and lookup(LEARNED_PRIORS, self.rival, "rival prior").of_posterior
         what = f"rival = {self.rival!r}" if self.rival else "posterior_flow"
         for q, p in distinct(self.pairs):
             if not TAILS[p].whole_line or finiteness(q, p) == "conditional":
@@ -267,23 +258,24 @@ class VAESpec:
                     f"{what} needs pairs that are finite everywhere under a prior on the whole line, got {q}|{p}: what is "
                     "learned would leave the region where the divergence is finite; use prior = 'normal'"
                 )
-            if self.rival == "vampprior" and q != p:
+            if of_posterior and q != p:
                 raise ValueError(
-                    f"the components of a VampPrior are posteriors, so its prior family is the posterior's; got {q}|{p}, "
+                    f"the components of {self.rival} are posteriors, so its prior family is the posterior's; got {q}|{p}, "
                     f"expected prior = {q!r}"
                 )
             if self.posterior_flow and q != "normal":
                 raise ValueError(
                     f"posterior_flow bends a normal posterior, got posterior {q!r}; use posterior = 'normal'"
                 )
-        if self.posterior_flow and self.rival == "vampprior":
+        if self.posterior_flow and of_posterior:
+            able = [name for name, row in LEARNED_PRIORS.items() if not row.of_posterior]
             raise ValueError(
-                "a VampPrior of flow posteriors would invert the flow at every component; leave out posterior_flow, or "
-                "use rival = 'flow' or 'mixture'"
+                f"a {self.rival} of flow posteriors would invert the flow at every component; leave out posterior_flow, or "
+                f"use rival = {' or '.join(map(repr, able))}"
             )
 
     def _check_bound(self) -> None:
-        if self.bound == "vr":
+        if not BOUNDS[self.bound].grouped:
             if self.groups > 1:
                 raise ValueError(
                     f"groups = {self.groups} is for bound miwae, ciwae or piwae; with vr raise samples instead"
@@ -313,8 +305,7 @@ class VAESpec:
     def _check_regulariser(self) -> None:
         """Another divergence than the KL stands in the ELBO alone, and must be finite wherever training may go."""
         order = self.regulariser_order
-        if self.regulariser not in REGULARISERS:
-            raise ValueError(unknown(self.regulariser, REGULARISERS, "regulariser"))
+        lookup(REGULARISERS, self.regulariser, "regulariser")
         if isinstance(order, bool) or not isinstance(order, (int, float)) or not 0 < order < 1:
             raise ValueError(
                 f"regulariser_order must be a number in (0, 1), got {order!r}: the Renyi divergence of a higher order is "
@@ -323,7 +314,7 @@ class VAESpec:
         if self.regulariser == "kl":
             return
         what = f"regulariser = {self.regulariser!r}"
-        if self.alpha != 1 or self.bound != "vr" or self.rival or self.posterior_flow:
+        if self.alpha != 1 or BOUNDS[self.bound].grouped or self.rival or self.posterior_flow:
             raise ValueError(
                 f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
                 f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, rival {self.rival!r}, posterior_flow "
@@ -332,10 +323,10 @@ class VAESpec:
         if self.estimator not in (None, "pathwise"):
             raise ValueError(f"{what} is no mean of log weights, as estimator {self.estimator!r} needs; leave it out")
         for q, p in distinct(self.pairs):
-            if self.regulariser == "renyi" and (q != p or q not in RENYI_FAMILIES):
+            if self.regulariser == "renyi" and (q, p) not in RENYI:
+                closed = ", ".join(f"{q}|{p}" for q, p in RENYI)
                 raise ValueError(
-                    f"{what} has a closed form for matched pairs of {', '.join(RENYI_FAMILIES)}, got {q}|{p}; use one of "
-                    "them, or regulariser = 'kl'"
+                    f"{what} has a closed form for {closed}, got {q}|{p}; use one of them, or regulariser = 'kl'"
                 )
             if self.regulariser == "jeffreys" and {finiteness(q, p), finiteness(p, q)} != {"finite"}:
                 raise ValueError(
@@ -391,7 +382,7 @@ class VAESpec:
         order = f" {self.regulariser_order:g}" if self.regulariser == "renyi" else ""
         other = "" if self.regulariser == "kl" else f", {self.regulariser}{order} regulariser"
         scale = ""
-        if self.scale != "global" and self.likelihood not in WITHOUT_SCALE:
+        if self.scale != "global" and LIKELIHOODS[self.likelihood].has_scale:
             scale = " (pixel scale)" if self.scale == "pixel" else f" (scale {self.scale:g})"
         return f"{self.pair_text}{''.join(learned)}, {self.likelihood}{scale}, alpha {self.alpha:g}{other}"
 

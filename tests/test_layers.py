@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "autovae"
 ORDER = [
-    "tables", "finiteness", "streams", "files",
+    "registry", "finiteness", "streams", "files",
     "spec", "beliefs", "data", "model", "training", "metrics", "export",
     "search", "report", "reasoning", "reproductions", "terminal", "commands", "cli",
 ]  # fmt: skip

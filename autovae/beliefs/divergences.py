@@ -1,7 +1,9 @@
 r"""Kullback-Leibler divergences between location-scale families: the table, and the functions that read it.
 
-KL[posterior, prior] says how KL(q || p) is computed, for q the law of loc + scale * eps and p the standard prior. A
-pair that is missing from the table is infinite for every loc and scale, which `autovae.finiteness` derives from tails.
+KL[posterior, prior] says how KL(q || p) is computed, for q the law of loc + scale * eps and p the standard prior. The
+table holds the closed forms and rules that are known. `cell_of` derives every other pair from tails and laws: infinite
+for every loc and scale (`autovae.finiteness`), by moments under a normal prior, by symmetry from the pair of the mirrored
+families, else by integration (`integration`).
 
 | kind       | computed by                                            | error, float64           |
 |------------|--------------------------------------------------------|--------------------------|
@@ -11,19 +13,21 @@ pair that is missing from the table is infinite for every loc and scale, which `
 | infinite   | -                                                      | exact                    |
 
 (errors relative to max(KL, 1e-3).) A conditional cell, finite only in a region of loc and scale, keeps its kind and
-returns inf outside. By affine invariance a prior at (m, s) is the standard one at ((loc - m) / s, scale / s).
+returns inf outside (`regions`). By affine invariance a prior at (m, s) is the standard one at ((loc - m) / s, scale / s).
 
 `kl` checks its arguments, which reads them back from the device; `kl_unchecked` is the same without, for training.
 
-Not here: which pairs are finite (`autovae.finiteness`), parametrisations that stay in the region of a conditional
-pair (`pairing`), Rényi divergences (`renyi`).
+To add a closed form: a function of (mu, sigma, log sigma) and its row in KL.
+Not here: which pairs are finite (`autovae.finiteness`), regions of conditional pairs (`regions`), Rényi divergences
+(`renyi`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,14 +35,16 @@ from torch import Tensor
 from autovae.beliefs import elementary as closed
 from autovae.beliefs import quadrature
 from autovae.beliefs import special_cells as special
-from autovae.beliefs.energies import Divergence, Rule, from_rule, from_value
-from autovae.beliefs.families import FAMILIES
-from autovae.tables import lookup
+from autovae.beliefs.energies import Divergence, Rule, from_energy, from_rule, from_value
+from autovae.beliefs.families import FAMILIES, LocationScale, mirror_of
+from autovae.beliefs.integration import energy_rule
+from autovae.beliefs.regions import FREE, Region, region_of
+from autovae.finiteness import finiteness
+from autovae.registry import lookup
 
-__all__ = ["KL", "Cell", "jeffreys", "kl", "kl_kind", "kl_unchecked", "standardised"]
+__all__ = ["KL", "Cell", "cell_of", "jeffreys", "kl", "kl_kind", "kl_unchecked", "standardised"]
 
 INF = math.inf
-Region = Callable[[Tensor, Tensor], Tensor]  # (mu, sigma) -> where KL is finite
 
 
 @dataclass(frozen=True)
@@ -48,34 +54,15 @@ class Cell:
     kind: str  # "elementary", "special" or "quadrature"
     value: Divergence
     coarse: Divergence | None = None  # for float32 where it differs; computed in float64 all the same
-    region: Region | None = None
-    safe: tuple[float, float] = (0.0, 1.0)  # a (mu, sigma) inside the region, used outside it before inf is put
     in_double: bool = True  # computed in float64 whatever comes; else in the dtype given
 
 
-def elementary(value: Divergence, region: Region | None = None, safe: tuple[float, float] = (0.0, 1.0)) -> Cell:
-    return Cell("elementary", value, region=region, safe=safe, in_double=False)
+def elementary(value: Divergence) -> Cell:
+    return Cell("elementary", value, in_double=False)
 
 
 def by_rule(kind: str, posterior: str, prior: str, rule: Rule) -> Cell:
     return Cell(kind, from_rule(posterior, prior, rule, True), from_rule(posterior, prior, rule, False))
-
-
-def below_one(mu: Tensor, sigma: Tensor) -> Tensor:
-    """The moment generating function of an exponential tail of rate 1 exists."""
-    return (sigma < 1) & (mu < INF)
-
-
-def inside_unit(mu: Tensor, sigma: Tensor) -> Tensor:
-    return mu.abs() + sigma <= 1
-
-
-def right_of_zero(mu: Tensor, sigma: Tensor) -> Tensor:
-    return mu >= sigma
-
-
-def not_negative(mu: Tensor, sigma: Tensor) -> Tensor:
-    return (mu >= 0) & (sigma < INF)
 
 
 # posterior: how its energy is found under all priors that share it
@@ -108,14 +95,6 @@ KL: dict[tuple[str, str], Cell] = {
     **{(q, p): cell(q, p) for p in ("logistic", "hypsecant") for q, cell in LOG_COSH.items()},
     #
     ("normal", "normal"): elementary(closed.normal_normal),
-    ("laplace", "normal"): elementary(closed.any_normal("laplace")),
-    ("logistic", "normal"): elementary(closed.any_normal("logistic")),
-    ("gumbel", "normal"): elementary(closed.any_normal("gumbel")),
-    ("uniform", "normal"): elementary(closed.any_normal("uniform")),
-    ("exponential", "normal"): elementary(closed.any_normal("exponential")),
-    ("hypsecant", "normal"): elementary(closed.any_normal("hypsecant")),
-    ("student_t3", "normal"): elementary(closed.any_normal("student_t3")),
-    ("student_t5", "normal"): elementary(closed.any_normal("student_t5")),
     #
     ("normal", "laplace"): by_rule("special", "normal", "laplace", special.normal_abs),
     ("laplace", "laplace"): elementary(closed.laplace_laplace),
@@ -128,16 +107,16 @@ KL: dict[tuple[str, str], Cell] = {
     ("student_t5", "laplace"): elementary(closed.student_laplace(5)),
     #
     ("normal", "gumbel"): elementary(closed.by_moment("normal", closed.normal_moment)),
-    ("laplace", "gumbel"): elementary(closed.by_moment("laplace", closed.laplace_moment), below_one, (0.0, 0.5)),
-    ("logistic", "gumbel"): elementary(closed.by_moment("logistic", closed.logistic_moment), below_one, (0.0, 0.5)),
-    ("hypsecant", "gumbel"): elementary(closed.by_moment("hypsecant", closed.hypsecant_moment), below_one, (0.0, 0.5)),
+    ("laplace", "gumbel"): elementary(closed.by_moment("laplace", closed.laplace_moment)),
+    ("logistic", "gumbel"): elementary(closed.by_moment("logistic", closed.logistic_moment)),
+    ("hypsecant", "gumbel"): elementary(closed.by_moment("hypsecant", closed.hypsecant_moment)),
     ("uniform", "gumbel"): elementary(closed.by_moment("uniform", closed.uniform_moment)),
     ("exponential", "gumbel"): elementary(closed.by_moment("exponential", closed.exponential_moment)),
     ("gumbel", "gumbel"): Cell("special", special.gumbel_gumbel),
     #
-    ("uniform", "uniform"): elementary(closed.uniform_uniform, inside_unit),
-    ("uniform", "exponential"): elementary(closed.uniform_exponential, right_of_zero, (1.0, 1.0)),
-    ("exponential", "exponential"): elementary(closed.exponential_exponential, not_negative),
+    ("uniform", "uniform"): elementary(closed.uniform_uniform),
+    ("uniform", "exponential"): elementary(closed.uniform_exponential),
+    ("exponential", "exponential"): elementary(closed.exponential_exponential),
     # Near q = p the general form has constants that meet: these are written without.
     ("cauchy", "cauchy"): elementary(closed.cauchy_cauchy),
     ("student_t3", "student_t3"): elementary(closed.t3_t3),
@@ -172,7 +151,7 @@ def kl_kind(posterior: str, prior: str) -> str:
     """
     lookup(FAMILIES, posterior, "posterior family")
     lookup(FAMILIES, prior, "prior family")
-    cell = KL.get((posterior, prior))
+    cell = cell_of(posterior, prior)
     return cell.kind if cell else "infinite"
 
 
@@ -187,7 +166,7 @@ def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, *, log_
 
     Pass `log_scale` where it is at hand and its logarithm is saved.
     """
-    cell = KL.get((posterior, prior))
+    cell = cell_of(posterior, prior)
     if cell is None:
         total = loc + scale
         return torch.where(torch.zeros_like(total, dtype=torch.bool), total, INF)  # inf with a gradient, which is 0
@@ -197,12 +176,64 @@ def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, *, log_
         value = cell.coarse or cell.value
     elif dtype in (torch.float16, torch.bfloat16):
         loc, scale, log_scale = loc.float(), scale.float(), None
-    if cell.region is None:
+    region = _region(posterior, prior)
+    if region is FREE:
         return value(loc, scale, torch.log(scale) if log_scale is None else log_scale).to(dtype)
-    finite = cell.region(loc, scale)
+    finite = region.contains(loc, scale)
     # Outside the region the formulas may be NaN or infinite with NaN slopes: evaluate them at a safe point instead.
-    mu, sigma = torch.where(finite, loc, cell.safe[0]), torch.where(finite, scale, cell.safe[1])
+    safe = _SAFE[region]
+    mu, sigma = torch.where(finite, loc, safe[0]), torch.where(finite, scale, safe[1])
     return torch.where(finite, value(mu, sigma, torch.log(sigma)), INF).to(dtype)
+
+
+# --- pairs without a row ---
+
+_DERIVED: dict[tuple[LocationScale, LocationScale], Cell] = {}
+_REGIONS: dict[tuple[LocationScale, LocationScale], Region] = {}
+_SAFE: dict[Region, tuple[float, float]] = {}
+
+
+def cell_of(posterior: str, prior: str) -> Cell | None:
+    """How KL(posterior || prior) is computed: its row, or what tails and laws give. None if it is infinite."""
+    row = KL.get((posterior, prior))
+    if row is not None:
+        return row
+    if finiteness(posterior, prior) == "infinite":
+        return None
+    laws = FAMILIES[posterior], FAMILIES[prior]
+    if laws not in _DERIVED:
+        _DERIVED[laws] = _derive(posterior, prior)
+    return _DERIVED[laws]
+
+
+def _derive(posterior: str, prior: str) -> Cell:
+    q, p = FAMILIES[posterior], FAMILIES[prior]
+    if p.is_source and math.isfinite(q.variance):
+        return elementary(closed.any_normal(posterior))
+    mirror = mirror_of(posterior), mirror_of(prior)
+    if mirror in KL:
+        return _mirrored(KL[mirror])
+    rule, offset = energy_rule(q, p), None if q is p else -q.entropy
+    fine, coarse = (from_energy(partial(rule, fine=fine), offset) for fine in (True, False))
+    return Cell("quadrature", fine, coarse)
+
+
+def _mirrored(cell: Cell) -> Cell:
+    """The divergence of -z, from that of z."""
+
+    def turned(value: Divergence) -> Divergence:
+        return lambda mu, sigma, r: value(-mu, sigma, r)
+
+    return replace(cell, value=turned(cell.value), coarse=turned(cell.coarse) if cell.coarse else None)
+
+
+def _region(posterior: str, prior: str) -> Region:
+    laws = FAMILIES[posterior], FAMILIES[prior]
+    region = _REGIONS.get(laws)
+    if region is None:
+        region = _REGIONS[laws] = region_of(posterior, prior)
+        _SAFE[region] = region.safe
+    return region
 
 
 # --- arguments ---

@@ -27,12 +27,11 @@ from torch import Tensor
 from autovae.beliefs.families import FAMILIES
 
 __all__ = [
-    "ENERGY_CONSTANT",
-    "RESCALED",
     "Divergence",
     "Rule",
     "Three",
     "constant",
+    "from_energy",
     "from_rule",
     "from_value",
 ]
@@ -41,18 +40,7 @@ Three = tuple[Tensor, Tensor, Tensor]  # value, d/dmu, d/dsigma
 Rule = Callable[[Tensor, Tensor, bool], Three]  # (mu, sigma, fine) -> energy; not fine: for float32, about 1e-7
 Divergence = Callable[[Tensor, Tensor, Tensor], Tensor]  # (mu, sigma, log sigma) -> KL
 
-ENERGY_CONSTANT = {  # C_p
-    "normal": 0.5 * math.log(2 * math.pi),
-    "laplace": math.log(2),
-    "cauchy": math.log(math.pi),
-    "logistic": 0.0,
-    "gumbel": 0.0,
-    "uniform": math.log(2),
-    "exponential": 0.0,
-    "hypsecant": math.log(math.pi / 2),
-    "student_t3": -float(FAMILIES["student_t3"].log_prob(torch.zeros((), dtype=torch.float64))),
-    "student_t5": -float(FAMILIES["student_t5"].log_prob(torch.zeros((), dtype=torch.float64))),
-}
+ENERGY_AT_ZERO = {"logistic": 2 * math.log(2), "hypsecant": math.log(2), "gumbel": 1.0}  # U_p(0), where it is not 0
 RESCALED = {  # prior: (inner, outer) with U_p(z) = outer U(inner z)
     "student_t3": (1 / math.sqrt(3), 2.0),
     "student_t5": (1 / math.sqrt(5), 3.0),
@@ -61,8 +49,9 @@ RESCALED = {  # prior: (inner, outer) with U_p(z) = outer U(inner z)
 
 
 def constant(posterior: str, prior: str) -> float:
-    """C_p - h: what is left of KL + log sigma beside the energy."""
-    return ENERGY_CONSTANT[prior] - FAMILIES[posterior].entropy
+    """C_p - h: KL + log sigma less the energy. C_p = -log p(0) - U_p(0)."""
+    at_zero = float(FAMILIES[prior].log_prob(torch.zeros((), dtype=torch.float64)))
+    return -at_zero - ENERGY_AT_ZERO.get(prior, 0.0) - FAMILIES[posterior].entropy
 
 
 def from_value(posterior: str, prior: str, energy: Callable[[Tensor, Tensor], Tensor]) -> Divergence:
@@ -86,9 +75,13 @@ def from_rule(posterior: str, prior: str, rule: Rule, fine: bool) -> Divergence:
         value, by_mu, by_sigma = rule(inner * mu, inner * sigma, fine)
         return outer * value, outer * inner * by_mu, outer * inner * by_sigma
 
-    offset = constant(posterior, prior)
-    if posterior == prior:
-        # Zero at q = p by the same rule, so that near it no error of the rule shows.
+    return from_energy(energy, None if posterior == prior else constant(posterior, prior))
+
+
+def from_energy(energy: Callable[[Tensor, Tensor], Three], offset: float | None) -> Divergence:
+    """The divergence from an energy that gives its own gradient; an `offset` of None makes it 0 at q = p."""
+    if offset is None:
+        # By the same rule, so that near q = p none of its error shows.
         offset = -float(energy(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))[0])
 
     def divergence(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:

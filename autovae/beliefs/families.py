@@ -15,103 +15,46 @@ A belief about one latent is a law of z = loc + scale * eps; families differ onl
 | student_t3  | (1 + x^2 / 3)^-2 ...       | line        | 2 (psi(2) - psi(3/2)) + ...    |
 | student_t5  | (1 + x^2 / 5)^-3 ...       | line        | 3 (psi(3) - psi(5/2)) + ...    |
 
-Each law also knows the monotone map from a standard normal xi to eps and back. Going through icdf(cdf(xi)) overflows
-in float32 at abs(xi) = 5.5, because the upper tail 1 - cdf rounds to 0. Here every map goes through the *smaller tail*
-probability p = ndtr(-abs xi), which float64 carries to abs(xi) = 37, and the two quantiles `lower(p)` and `upper(p)`
-for p <= 1/2. So a law is four small functions of its tails, computed in float64 and returned in the dtype that came.
-
 The quantile of Student's t with nu = 3 is Kepler's equation of eccentricity 1: with x = sqrt(nu) cot(y / 2) the upper
 tail is (y - sin y) / 2 pi; nu = 5 has its sibling (y - 4/3 sin y + 1/6 sin 2y) / 2 pi. Two Newton
 steps from a polynomial solve it; both are differentiated, which makes derivatives up to the third exact.
 
 Not here: divergences between families (`divergences`), which pairs are finite (`autovae.finiteness`), mixtures and
-fitted densities (`priors`).
+fitted densities (`priors`); what a law has to know (`location_scale`).
 
-To add one: subclass `Symmetric` (or `ByTails`), write its few functions, add it to FAMILIES and its tails to
-`autovae.finiteness.TAILS`. The tests pick it up from the table.
+To add one: subclass `Symmetric` (or `ByTails`) with its few functions, add it to FAMILIES and its tails to
+`autovae.finiteness.TAILS`. Everything else is derived, and the contract tests pick it up from the table. A closed form
+of a divergence is welcome in `divergences.KL`: it is faster than the derived rule.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from autovae.beliefs.location_scale import (
+    ByTails,
+    Kind,
+    LocationScale,
+    Mirrored,
+    Symmetric,
+    log1p_square,
+    minus_abs,
+)
 from autovae.beliefs.special import horner
-from autovae.finiteness import TAILS, Tails
 
-__all__ = ["FAMILIES", "ByTails", "LocationScale", "Symmetric"]
+__all__ = ["EULER", "FAMILIES", "ByTails", "LocationScale", "Mirrored", "Symmetric", "minus_abs", "mirror_of"]
 
 EULER = 0.57721566490153286061
 INF, NAN = math.inf, math.nan
-XI_MAX = 37.0  # ndtr(-37) = 6e-300 is the last whole number of deviations that float64 holds as a normal number
-Kind = dict[str, Any]  # dtype, device and generator of a draw
-
-
-def minus_abs(x: Tensor) -> Tensor:
-    """-abs(x) with slope -1 at 0, where the slope of torch.abs is 0 and would zero the gradient of an odd map."""
-    return torch.where(x < 0, x, -x)
-
-
-def log1p_square(x: Tensor) -> Tensor:
-    """log(1 + x^2) for every finite x: the square itself overflows float32 at 2e19, where a Cauchy xi = 9 lies."""
-    large = x.abs() > 1e9
-    near = torch.log1p(torch.where(large, 0.0, x).square())
-    far = 2 * torch.log(torch.where(large, x.abs(), 1.0))
-    return torch.where(large, far, near)
-
-
-class LocationScale(ABC):
-    """The standard law of eps. Instances are constants; all methods act elementwise on tensors."""
-
-    name: str
-    mean: float  # nan where undefined
-    variance: float  # inf where infinite, nan where undefined
-    entropy: float  # nats
-    smooth: bool = True  # False where the support moves with loc and scale: other gradient estimators are then wrong
-
-    @property
-    def tails(self) -> Tails:
-        return TAILS[self.name]
-
-    @abstractmethod
-    def log_prob(self, eps: Tensor) -> Tensor:
-        """Log density, in the dtype that comes; -inf outside the support."""
-
-    @abstractmethod
-    def cdf(self, eps: Tensor) -> Tensor: ...
-
-    @abstractmethod
-    def icdf(self, u: Tensor) -> Tensor:
-        """Quantile of u in [0, 1]. For a standard normal source use `from_normal`, which keeps the upper tail."""
-
-    @abstractmethod
-    def from_normal(self, xi: Tensor) -> Tensor:
-        """The increasing map under which xi ~ N(0, 1) becomes this law; constant beyond abs(xi) = 37."""
-
-    @abstractmethod
-    def to_normal(self, eps: Tensor) -> Tensor:
-        """The inverse of `from_normal`, finite for every eps."""
-
-    @abstractmethod
-    def sample(
-        self,
-        shape: tuple[int, ...] | torch.Size,
-        generator: Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor: ...
-
-    def __repr__(self) -> str:
-        return f"<family {self.name}>"
 
 
 class Normal(LocationScale):
     name = "normal"
+    symmetric, is_source = True, True
     mean, variance, entropy = 0.0, 1.0, 0.5 * math.log(2 * math.pi * math.e)
 
     def log_prob(self, eps: Tensor) -> Tensor:
@@ -137,86 +80,6 @@ class Normal(LocationScale):
         device: torch.device | str | None = None,
     ) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype, device=device)
-
-
-class ByTails(LocationScale):
-    """A law given by the probabilities and quantiles of its two ends, each accurate where it is small."""
-
-    median: float
-
-    @abstractmethod
-    def below(self, eps: Tensor) -> Tensor:
-        """P(X <= eps) for float64 eps, relatively accurate where it is at most 1/2."""
-
-    @abstractmethod
-    def above(self, eps: Tensor) -> Tensor:
-        """P(X > eps), likewise."""
-
-    @abstractmethod
-    def lower(self, p: Tensor) -> Tensor:
-        """The eps with `below` = p, for 0 < p <= 1/2."""
-
-    @abstractmethod
-    def upper(self, p: Tensor) -> Tensor:
-        """The eps with `above` = p, for 0 < p <= 1/2."""
-
-    @abstractmethod
-    def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
-        """Draws made of exponentials and normals: never at an infinite point, and cheaper than a quantile."""
-
-    def cdf(self, eps: Tensor) -> Tensor:
-        x = eps.double()
-        return torch.where(x < self.median, self.below(x), 1 - self.above(x)).to(eps.dtype)
-
-    def icdf(self, u: Tensor) -> Tensor:
-        v = u.double()
-        p = torch.where(v < 0.5, v, 1 - v)
-        return torch.where(v < 0.5, self.lower(p), self.upper(p)).to(u.dtype)
-
-    def from_normal(self, xi: Tensor) -> Tensor:
-        x = xi.double().clamp(-XI_MAX, XI_MAX)
-        p = 0.5 * torch.erfc(minus_abs(x) * -math.sqrt(0.5))
-        # Both quantiles are finite for 0 < p <= 1/2, so the one not chosen sends a clean zero back.
-        eps = torch.where(x < 0, self.lower(p), self.upper(p))
-        largest = torch.finfo(xi.dtype).max
-        return eps.clamp(-largest, largest).to(xi.dtype)
-
-    def to_normal(self, eps: Tensor) -> Tensor:
-        x = eps.double()
-        # The end not chosen has p near 1, where ndtri is infinite; 3/4 keeps its derivative finite.
-        below = torch.special.ndtri(self.below(x).clamp(1e-300, 0.75))
-        above = torch.special.ndtri(self.above(x).clamp(1e-300, 0.75))
-        return torch.where(x < self.median, below, -above).to(eps.dtype)
-
-    def sample(
-        self,
-        shape: tuple[int, ...] | torch.Size,
-        generator: Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.draw(shape, {"generator": generator, "dtype": dtype, "device": device})
-
-
-class Symmetric(ByTails):
-    """A law even about 0: one tail and one quantile say everything."""
-
-    median = 0.0
-
-    @abstractmethod
-    def tail(self, t: Tensor) -> Tensor:
-        """P(X > t) for t >= 0."""
-
-    def above(self, eps: Tensor) -> Tensor:
-        tail = self.tail(-minus_abs(eps))
-        return torch.where(eps < 0, 1 - tail, tail)
-
-    def below(self, eps: Tensor) -> Tensor:
-        tail = self.tail(-minus_abs(eps))
-        return torch.where(eps < 0, tail, 1 - tail)
-
-    def lower(self, p: Tensor) -> Tensor:
-        return -self.upper(p)
 
 
 def exponential_draw(shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
@@ -330,7 +193,6 @@ class Uniform(Symmetric):
 
     name = "uniform"
     mean, variance, entropy = 0.0, 1 / 3, math.log(2)
-    smooth = False
 
     def log_prob(self, eps: Tensor) -> Tensor:
         return torch.where(eps.abs() <= 1, 0 * eps - math.log(2), -INF)
@@ -349,7 +211,6 @@ class Exponential(ByTails):
     name = "exponential"
     mean, variance, entropy = 1.0, 1.0, 1.0
     median = math.log(2)
-    smooth = False
 
     def log_prob(self, eps: Tensor) -> Tensor:
         return torch.where(eps >= 0, -eps, -INF)
@@ -437,3 +298,14 @@ FAMILIES: dict[str, LocationScale] = {
         StudentT(5),
     )
 }
+
+
+def mirror_of(name: str) -> str | None:
+    """The family of -X for X of this one, if the table has it."""
+    law = FAMILIES[name]
+    if law.symmetric:
+        return name
+    for other in FAMILIES.values():
+        if (isinstance(other, Mirrored) and other.of is law) or (isinstance(law, Mirrored) and law.of is other):
+            return other.name
+    return None

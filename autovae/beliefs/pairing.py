@@ -1,21 +1,14 @@
 r"""Pairing: the (posterior, prior) family of every latent of every member, grouped so that each pair is computed once.
 
 Notation: P members, D latents, N points (data points times samples). Networks give raw outputs of 2 D numbers a point;
-`parametrise` turns them into loc and scale > 0. A pair whose KL(q || p) is finite only in a region gets a map whose
-image is that region, so that training cannot leave it (uniform has support loc +- scale):
-
-| pair                                        | scale      | loc                     | region             |
-|---------------------------------------------|------------|-------------------------|--------------------|
-| any pair finite everywhere                  | exp(s)     | m                       | scale > 0          |
-| uniform under uniform                       | sigmoid(s) | (1 - scale) tanh(m)     | abs loc + scale <= 1 |
-| uniform under exponential                   | exp(s)     | scale + softplus(m)     | loc >= scale       |
-| exponential under exponential               | exp(s)     | softplus(m)             | loc >= 0           |
-| laplace, logistic, hypsecant under gumbel   | sigmoid(s) | m                       | scale < 1          |
+`parametrise` turns them into loc and scale > 0. A pair whose KL(q || p) is finite only in a region gets the map of its
+`Region`, so that training cannot leave it.
 
 Members may believe different things: all (member, latent) columns of one pair are gathered into one tensor, whichever
 member they belong to, so the cost is one evaluation per distinct pair.
 
-Not here: the divergences themselves, see `regularisers`; what the latents mean to a network, see `model.vae`.
+Not here: the divergences, see `regularisers`; the regions, see `regions`; what the latents mean to a network, see
+`model.vae`.
 """
 
 from __future__ import annotations
@@ -24,58 +17,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from autovae.beliefs.families import FAMILIES
+from autovae.beliefs.regions import region_of
 from autovae.beliefs.regularisers import REGULARISERS
-from autovae.finiteness import TAILS, finiteness
+from autovae.finiteness import TAILS
 from autovae.spec import Pair
 
 __all__ = ["Pairing"]
-
-Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-# A scale of exp(+-12) is past anything a latent can use; beyond it float32 products overflow in the tails.
-LOG_SCALE_LIMIT = 12.0
-ROUNDING = 1e-6  # keeps |loc| + scale <= 1 in float32, where the sum may round up
-
-
-def _free(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    return m, s.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).exp()
-
-
-def _inside_interval(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    _, scale = _scale_below_one(m, s)
-    return (1 - scale) * (1 - ROUNDING) * m.tanh(), scale
-
-
-def _interval_in_half_line(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    _, scale = _free(m, s)
-    return scale + F.softplus(m), scale
-
-
-def _half_line_in_half_line(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    _, scale = _free(m, s)
-    return F.softplus(m), scale
-
-
-def _scale_below_one(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    return m, s.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).sigmoid()
-
-
-REGIONS: dict[Pair, Map] = {
-    ("uniform", "uniform"): _inside_interval,
-    ("uniform", "exponential"): _interval_in_half_line,
-    ("exponential", "exponential"): _half_line_in_half_line,
-    ("laplace", "gumbel"): _scale_below_one,
-    ("logistic", "gumbel"): _scale_below_one,
-    ("hypsecant", "gumbel"): _scale_below_one,
-}
-
-
-def region(pair: Pair) -> Map:
-    """The map from raw outputs (m, s) onto the (loc, scale) at which the divergence of `pair` is finite."""
-    return REGIONS[pair] if finiteness(*pair) == "conditional" else _free
 
 
 class _Columns:
@@ -119,7 +68,7 @@ class Pairing:
         self._by_pair = _Columns(flat)
         self._by_posterior = _Columns([q for q, _ in flat])
         self._by_prior = _Columns([p for _, p in flat])
-        self._by_region = _Columns([region(pair) for pair in flat])
+        self._by_region = _Columns([region_of(q, p) for q, p in flat])
 
     @property
     def smooth(self) -> bool:
@@ -134,7 +83,7 @@ class Pairing:
     def parametrise(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """loc and scale, each (P, N, D), from raw network outputs (P, N, 2 D)."""
         m, s = raw.chunk(2, dim=-1)
-        loc, scale = self._by_region.apply(lambda act, m, s: act(m, s), m, s)
+        loc, scale = self._by_region.apply(lambda region, m, s: region.parametrise(m, s), m, s)
         return loc, scale
 
     def noise(self, xi: Tensor) -> Tensor:

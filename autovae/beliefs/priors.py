@@ -17,7 +17,7 @@ Members of a population hold their parameters side by side, (P, ...), and are ev
 VAE the families (`Pairing`) and, for the VampPrior, the encoder: pseudo-inputs are free points of the encoder's input
 space, and its gradient through them is one of the model, not of the sample's path.
 
-To add one: subclass `Rival`, add it to RIVALS and its name to `autovae.spec.RIVAL_NAMES`. The tests pick it up.
+To add one: subclass `Rival` and add its row to `autovae.registry.LEARNED_PRIORS`. The tests pick it up from the table.
 References: Tomczak and Welling, VAE with a VampPrior, 2018; Papamakarios, Pavlakou and Murray, Masked autoregressive
 flow for density estimation, 2017; Chen and others, Variational lossy autoencoder, 2017 (autoregressive priors).
 Not here: densities fitted to the encoded data after training, see `export.ex_post`.
@@ -28,15 +28,17 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
+from autovae import registry
 from autovae.beliefs.flows import Flow
 from autovae.beliefs.mixtures import log_components, log_mixture, log_normal_components, pick
 from autovae.beliefs.pairing import Pairing
+from autovae.registry import Resolved
 
 __all__ = ["RIVALS", "Components", "FlowPrior", "Mixture", "Rival", "VampPrior", "join", "part"]
 
@@ -188,7 +190,7 @@ def log_normal(xi: Tensor) -> Tensor:
     return -0.5 * (xi.square().sum(-1) + xi.shape[-1] * math.log(2 * math.pi))
 
 
-RIVALS: dict[str, type[Rival]] = {"mixture": Mixture, "vampprior": VampPrior, "flow": FlowPrior}
+RIVALS: Mapping[str, type[Rival]] = Resolved(registry.LEARNED_PRIORS)
 
 
 def join(members: Sequence[Module]) -> Module:

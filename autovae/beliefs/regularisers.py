@@ -11,12 +11,13 @@ r"""Regularisers of generalised variational inference: what may stand in place o
 With D <= KL (renyi) the objective may lie above log p(x); with D >= KL (jeffreys) it stays a lower bound. Either way it is
 an objective and no estimate of anything: models are compared by scores, which do not depend on it.
 
-Renyi divergences are taken in closed form, so of matched pairs of CLOSED families: by quadrature they are too slow to train
-on. Orders above 1 end inside the space of parameters (normal: where scale^2 >= order / (order - 1)), which training would
+Renyi divergences are taken in closed form (the pairs of `autovae.registry.RENYI`): by quadrature they are too slow to
+train on. Orders above 1 end inside the space of parameters (normal: where scale^2 >= order / (order - 1)), which training would
 leave. Jeffreys needs both directions finite everywhere. All of it without checks of values: nothing is read back from the
 device, so that a step can be captured.
 
-To add one: a function of (order, posterior, prior, loc, scale) -> elementwise D here, its name in `autovae.spec.REGULARISERS`.
+To add one: a function of (order, posterior, prior, loc, scale) -> elementwise D, and its row in
+`autovae.registry.REGULARISERS`.
 Reference: Knoblauch, Jewson and Damoulas, An optimization-centric view on Bayes' rule: reviewing and generalizing
 variational inference, 2022. Not here: the divergences as functions for users (`divergences`, `renyi`), divergences in place
 of the log likelihood.
@@ -24,31 +25,31 @@ of the log likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from autovae import registry
 from autovae.beliefs.divergences import kl_unchecked
-from autovae.beliefs.renyi import MATCHED
+from autovae.beliefs.renyi import CLOSED
+from autovae.registry import Resolved
 
-__all__ = ["CLOSED", "REGULARISERS"]
+__all__ = ["REGULARISERS"]
 
 Regulariser = Callable[[float, str, str, Tensor, Tensor], Tensor]
-CLOSED = tuple(MATCHED)  # families whose matched pair has a closed Renyi divergence
 
 
-def _kl(order: float, posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
+def kl(order: float, posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
     return kl_unchecked(posterior, prior, loc, scale)
 
 
-def _renyi(order: float, posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
-    assert posterior == prior  # as VAESpec has it
-    return MATCHED[prior](order - 1, loc.double(), scale.double()).to(loc.dtype)
+def renyi(order: float, posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
+    return CLOSED[posterior, prior](order - 1, loc.double(), scale.double()).to(loc.dtype)
 
 
-def _jeffreys(order: float, posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
+def jeffreys(order: float, posterior: str, prior: str, loc: Tensor, scale: Tensor) -> Tensor:
     reverse = kl_unchecked(prior, posterior, -loc / scale, 1 / scale)
     return kl_unchecked(posterior, prior, loc, scale) + reverse
 
 
-REGULARISERS: dict[str, Regulariser] = {"kl": _kl, "renyi": _renyi, "jeffreys": _jeffreys}
+REGULARISERS: Mapping[str, Regulariser] = Resolved(registry.REGULARISERS)

@@ -11,16 +11,15 @@ unless the supports are disjoint. For alpha > 1 it needs the support of q inside
 |---------------------------|--------------------------------------------------------------|
 | q lighter than p          | finite                                                       |
 | q heavier than p          | infinite                                                     |
-| gaussian, gaussian        | alpha / sigma^2 - delta > 0                                  |
-| exponential, exponential  | alpha / sigma - delta > 0                                    |
+| stretched k, rates a, a'  | alpha a / sigma^k - delta a' > 0 (gaussian k = 2, exponential k = 1) |
 | power nu, power nu'       | alpha (nu + 1) - delta (nu' + 1) > 1                         |
-| double exponential, both  | sigma < 1, or sigma = 1 and alpha exp(mu) > delta            |
+| double exponential, both  | sigma < a / a', or equal and alpha exp(-a mu / sigma) > delta, mu pointing outwards |
 
-Matched normal, laplace, cauchy (a Legendre function), uniform and exponential pairs have closed forms, all written as
-log1p(delta k) / delta so that nothing is lost as alpha -> 1. The others are integrated: the line is cut at the centres of
-q and p and at the ends of the supports, and each piece is mapped so that the integrand decays exponentially at both ends,
-on every scale at once (z = edge +- e^t outside, a logistic map inside), where the trapezoid rule converges geometrically.
-Error 1e-8 relative to max(D, 1e-3); the node count is for accuracy, not for a training loop.
+The pairs of `autovae.registry.RENYI`, and their mirror images, have closed forms (`renyi_closed`). All others are
+integrated from the log densities: the line is cut at the centres of q and p and at the ends of the supports, and each
+piece is mapped so that the integrand decays exponentially at both ends, on every scale at once (z = edge +- e^t outside, a
+logistic map inside), where the trapezoid rule converges geometrically. Error 1e-8 relative to max(D, 1e-3); the node count
+is for accuracy, not for a training loop.
 
 References: Rényi divergence and Kullback-Leibler divergence, van Erven and Harremoës (2014); Rényi divergence measures
 for commonly used univariate continuous distributions, Gil, Alajaji and Linder (2013).
@@ -30,21 +29,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from autovae import registry
 from autovae.beliefs.divergences import kl_unchecked, standardised
-from autovae.beliefs.families import FAMILIES
-from autovae.finiteness import BOUNDED, DOUBLE_EXPONENTIAL, EXPONENTIAL, GAUSSIAN, TAILS, Tail
+from autovae.beliefs.families import FAMILIES, mirror_of
+from autovae.beliefs.integration import inside
+from autovae.beliefs.regions import FREE, region_of
+from autovae.finiteness import TAILS, Tail
+from autovae.registry import Resolved
 
 __all__ = ["renyi", "renyi_finite"]
 
 INF = math.inf
+CLOSED: Mapping[tuple[str, str], Callable[[float, Tensor, Tensor], Tensor]] = Resolved(registry.RENYI)
 OUTER, MIDDLE = 640, 400  # nodes on an unbounded and on a bounded piece
-FINER = 4  # times as many for a gumbel, whose left end exp(-exp(t)) is narrow on a logarithmic scale
+FINER = 4  # times as many under a double exponential tail, which is narrow on a logarithmic scale
 NEAR = 0.1  # of alpha to 1
 BLOCK = 1 << 20  # nodes times elements at once
 
@@ -76,8 +79,11 @@ def renyi(
     finite = renyi_finite(order, posterior, prior, mu, sigma)
     inside_mu, inside_sigma = _safe(posterior, prior)
     mu, sigma = torch.where(finite, mu, inside_mu), torch.where(finite, sigma, inside_sigma)
-    if posterior == prior and prior in MATCHED:
-        value = MATCHED[prior](order - 1, mu, sigma)
+    mirror = mirror_of(posterior), mirror_of(prior)
+    if (posterior, prior) in CLOSED:
+        value = CLOSED[posterior, prior](order - 1, mu, sigma)
+    elif mirror in CLOSED:
+        value = CLOSED[mirror](order - 1, -mu, sigma)
     else:
         value = _by_quadrature(order, posterior, prior, mu, sigma)
     return torch.where(finite, value, INF).to(dtype)
@@ -96,31 +102,22 @@ def _order(alpha: float) -> float:
 # --- where finite ---
 
 
-def _rank(tail: Tail) -> int:
-    """From light to heavy."""
-    if tail.power < INF:
-        return 3
-    return [DOUBLE_EXPONENTIAL, GAUSSIAN, EXPONENTIAL].index(tail)
-
-
 def _end_finite(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor) -> Tensor | bool:
-    """Whether q^alpha p^(1 - alpha) is integrable at one unbounded end of both, alpha > 1."""
+    """Whether q^alpha p^(1 - alpha) is integrable at one unbounded end of both, alpha > 1; `mu` points outwards."""
     delta = alpha - 1
-    if _rank(q) != _rank(p):
-        return _rank(q) < _rank(p)
+    if q.growth != p.growth:
+        return q.growth > p.growth  # the lighter tail grows faster in -log density
     if q.power < INF:
         return alpha * (q.power + 1) - delta * (p.power + 1) > 1
-    if q is DOUBLE_EXPONENTIAL:
-        return (sigma < 1) | ((sigma == 1) & (alpha * torch.exp(mu) > delta))
-    return alpha / (sigma.square() if q is GAUSSIAN else sigma) - delta > 0
+    if q.double_exponential:
+        rate, wanted = q.rate / sigma, p.rate
+        return (rate > wanted) | ((rate == wanted) & (alpha * torch.exp(-rate * mu) > delta))
+    return alpha * q.rate / sigma**q.growth - delta * p.rate > 0
 
 
 def _support(family: str, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    if family == "uniform":
-        return mu - sigma, mu + sigma
-    if family == "exponential":
-        return mu, torch.full_like(mu, INF)
-    return torch.full_like(mu, -INF), torch.full_like(mu, INF)
+    low, high = FAMILIES[family].support
+    return mu + sigma * low, mu + sigma * high
 
 
 def _supports(posterior: str, prior: str, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -133,87 +130,18 @@ def renyi_finite(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Te
     if alpha < 1:
         return torch.maximum(q_low, p_low) < torch.minimum(q_high, p_high)
     finite = (q_low >= p_low) & (q_high <= p_high)
-    if posterior == prior == "uniform":
-        finite = mu.abs() + sigma <= 1  # as the KL cell has it, to the last digit
-    q, p = TAILS[posterior], TAILS[prior]
-    for end_q, end_p in ((q.left, p.left), (q.right, p.right)):
-        if end_q is not BOUNDED and end_p is not BOUNDED:
-            finite = finite & _end_finite(alpha, end_q, end_p, mu, sigma)
+    for sign, end_q, end_p in zip((-1, 1), TAILS[posterior].ends, TAILS[prior].ends, strict=True):
+        if not end_q.bounded and not end_p.bounded:
+            finite = finite & _end_finite(alpha, end_q, end_p, sign * mu, sigma)
     return finite
 
 
 def _safe(posterior: str, prior: str) -> tuple[float, float]:
     """A (mu, sigma) at which every formula is finite, for the elements that will be inf."""
-    return {("uniform", "exponential"): (1.0, 0.5), ("exponential", "uniform"): (0.0, 0.5)}.get(
-        (posterior, prior), (0.0, 0.5)
-    )
-
-
-# --- closed forms of matched pairs, as functions of delta = alpha - 1 ---
-
-
-def _normal(delta: float, mu: Tensor, sigma: Tensor) -> Tensor:
-    excess = (sigma - 1) * (sigma + 1)
-    variance = 1 - delta * excess  # alpha + (1 - alpha) sigma^2
-    log = torch.log1p(-delta * excess)
-    return -torch.log(sigma) - 0.5 * log / delta + 0.5 * (1 + delta) * mu.square() / variance
-
-
-def _laplace(delta: float, mu: Tensor, sigma: Tensor) -> Tensor:
-    a = torch.where(mu < 0, -mu, mu)
-    gap = (1 + delta) / sigma + delta  # the difference of the rates A = alpha / sigma and B = 1 - alpha
-    s = gap * a
-    size = s.abs()
-    small = size < 1e-5
-    ratio = torch.where(small, 1 - size / 2, -torch.expm1(-size) / torch.where(small, 1.0, size))
-    # k = a (1 - exp(-s)) / s; for s < 0 (alpha < 1 only) it grows like exp(abs s), so its logarithm is taken apart.
-    plain = torch.log1p(-delta * a * ratio * torch.exp((-s).clamp(0, 30)))
-    grown = torch.logaddexp(torch.zeros_like(s), size + torch.log((abs(delta) * a * ratio).clamp(min=1e-300)))
-    log = torch.where(s < -30, grown, plain)
-    return a - torch.log(sigma) + (log - torch.log1p(-delta * (sigma - 1))) / delta
-
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
-_ANGLES = [(math.pi / 4 * (1 + x), math.pi / 4 * w) for x, w in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True)]
-
-
-def _cauchy(delta: float, mu: Tensor, sigma: Tensor) -> Tensor:
-    r"""log P_delta(cosh eta) / delta with sinh^2(eta / 2) = ((sigma - 1)^2 + mu^2) / 4 sigma, P a Legendre function.
-
-    Mehler's integral, P - 1 = (2 / pi) integral of 2 sinh((1 + delta) t / 2) sinh(delta t / 2) / cosh(t / 2) over phi in
-    (0, pi / 2), sinh(t / 2) = sinh(eta / 2) sin(phi), in the variable psi with t = eta sin(psi).
-    """
-    square = ((sigma - 1).square() + mu.square()) / (4 * sigma)
-    eta = 2 * torch.asinh(torch.sqrt(square.clamp(min=1e-200)))
-    total = torch.zeros_like(eta)
-    for angle, weight in _ANGLES:
-        t = eta * math.sin(angle)
-        rest = eta * (2 * math.sin(0.5 * (0.5 * math.pi - angle)) ** 2)  # eta - t
-        root = torch.sqrt(torch.sinh(0.5 * (eta + t)) * torch.sinh(0.5 * rest))
-        density = (2 / math.pi) * weight * math.cos(angle) * eta / root  # d phi cosh(t / 2)^-1, but for 1 / 2 and 2
-        total = total + density * torch.sinh(0.5 * (1 + delta) * t) * (torch.sinh(0.5 * delta * t) / delta)
-    return torch.log1p(delta * total) / delta
-
-
-def _uniform(delta: float, mu: Tensor, sigma: Tensor) -> Tensor:
-    overlap = torch.minimum(mu + sigma, torch.ones_like(mu)) - torch.maximum(mu - sigma, -torch.ones_like(mu))
-    # Where q lies inside, the share is 1 and not 1 + rounding.
-    share = torch.where(mu.abs() + sigma <= 1, 1.0, overlap / (2 * sigma))
-    return -torch.log(sigma) + torch.log(share) / delta
-
-
-def _exponential(delta: float, mu: Tensor, sigma: Tensor) -> Tensor:
-    outside = (1 + delta) * mu.clamp(max=0) / (sigma * delta)
-    return -torch.log(sigma) - torch.log1p(-delta * (sigma - 1)) / delta + mu.clamp(min=0) + outside
-
-
-MATCHED: dict[str, Callable[[float, Tensor, Tensor], Tensor]] = {
-    "normal": _normal,
-    "laplace": _laplace,
-    "cauchy": _cauchy,
-    "uniform": _uniform,
-    "exponential": _exponential,
-}
+    region = region_of(posterior, prior)
+    if region is not FREE:
+        return region.safe
+    return FAMILIES[prior].centre - 0.5 * FAMILIES[posterior].centre, 0.5
 
 
 def _order_zero(posterior: str, mu: Tensor, sigma: Tensor, prior: str) -> Tensor:
@@ -228,15 +156,6 @@ def _order_zero(posterior: str, mu: Tensor, sigma: Tensor, prior: str) -> Tensor
 # --- quadrature ---
 
 
-def _log_density(family: str, x: Tensor) -> Tensor:
-    """log_prob without the ends of the support, since nodes lie inside; the gumbel's left tail stops at exp(500)."""
-    if family == "uniform":
-        return torch.full_like(x, -math.log(2))
-    if family == "exponential":
-        return -x
-    return FAMILIES[family].log_prob(x.clamp(min=-500) if family == "gumbel" else x)
-
-
 def _reach(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor) -> Tensor:
     """How far beyond the centres q^alpha p^(1 - alpha), and q near alpha = 1, matter at one end. Generous, since the map
     is logarithmic.
@@ -246,11 +165,9 @@ def _reach(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor) -> Tensor:
         weight = torch.as_tensor(weight).clamp(min=1e-9)
         if tail.power < INF:
             return scale * torch.exp((40 / (weight * (tail.power + 1))).clamp(max=300))
-        if tail is GAUSSIAN:
-            return scale * torch.sqrt(90 / weight)
-        if tail is EXPONENTIAL:
-            return scale * 45 / weight
-        return scale * torch.log1p(45 / weight) + scale
+        if tail.double_exponential:
+            return (scale * torch.log1p(45 / weight) + scale) / tail.rate
+        return scale * (45 / (weight * tail.rate)) ** (1 / tail.growth)
 
     delta, one = alpha - 1, torch.ones_like(sigma)
     if q.power < INF and p.power < INF:
@@ -261,29 +178,40 @@ def _reach(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor) -> Tensor:
         if abs(delta) > NEAR:
             return mu.abs() + torch.minimum(own, alone(p, -delta, one))
         return mu.abs() + (own if q.power == INF else sigma * math.exp(36 / q.power))
-    if q is EXPONENTIAL and p is EXPONENTIAL:
-        return mu.abs() + alone(q, alpha / sigma - delta, one)
-    if q is DOUBLE_EXPONENTIAL and p is DOUBLE_EXPONENTIAL:
-        cross = (math.log(2 * delta / alpha + 1e-9) - mu / sigma) / (1 / sigma - 1).clamp(min=1e-3)
-        return mu.abs() + cross.clamp(min=0) + 5 * torch.maximum(sigma, one)
+    if q.double_exponential and p.double_exponential:
+        return mu.abs() + _crossing(alpha, q, p, mu, sigma, 2).clamp(min=0) + 5 * torch.maximum(sigma, one)
+    if q.growth == p.growth:
+        own_rate = alpha * q.rate / sigma**q.growth
+        left = (own_rate - delta * p.rate).clamp(min=1e-9)
+        bulk = mu.abs() if q.growth == 1 else mu.abs() * (1 + own_rate / left)
+        return bulk + one * (45 / left) ** (1 / q.growth)
     # q falls faster: its own reach, and the point up to which p^(1 - alpha) wins.
     return mu.abs() + 2 * alone(q, alpha, sigma) + 3 * delta * (sigma + sigma.square())
+
+
+def _crossing(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor, times: float) -> Tensor:
+    """How far out two double exponentials are equal, q^alpha and p^((alpha - 1) times); `mu` points outwards."""
+    rate = q.rate / sigma
+    return (math.log(times * (alpha - 1) / alpha + 1e-9) + rate * mu) / (rate - p.rate).clamp(min=1e-3)
 
 
 def _pieces(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes z and logarithms of their weights, (nodes, elements)."""
     q_low, q_high, p_low, p_high = _supports(posterior, prior, mu, sigma)
     low, high = torch.maximum(q_low, p_low), torch.minimum(q_high, p_high)
-    centres = [mu] if posterior != "uniform" else []
-    centres += [torch.zeros_like(mu)] if prior != "uniform" else []
-    if alpha > 1 and posterior == prior == "gumbel":
-        # Far left two double exponentials nearly cancel, and leave a narrow peak where their slopes do.
-        peak = (math.log((alpha - 1) / alpha) + torch.log(sigma) - mu / sigma) / (1 / sigma - 1).clamp(min=1e-3)
-        centres.append(-peak)
-    centres = [torch.minimum(torch.maximum(centre, low), high) for centre in centres or [0.5 * (low + high)]]
+    q, p = TAILS[posterior], TAILS[prior]
+    centres = [mu, torch.zeros_like(mu)]
+    for sign, end_q, end_p in zip((-1, 1), q.ends, p.ends, strict=True):
+        if alpha > 1 and end_q.double_exponential and end_p.double_exponential:
+            # Far out two double exponentials nearly cancel, and leave a narrow peak where their slopes do.
+            slopes = torch.log(end_p.rate * sigma / end_q.rate)
+            rate = end_q.rate / sigma
+            peak = (math.log((alpha - 1) / alpha) + slopes + rate * sign * mu) / (rate - end_p.rate).clamp(min=1e-3)
+            centres.append(sign * peak)
+    centres = [torch.minimum(torch.maximum(centre, low), high) for centre in centres]
     cuts = torch.stack(centres).sort(0).values.unbind(0)
     finest = torch.log(sigma.clamp(max=1))
-    finer = FINER if "gumbel" in (posterior, prior) else 1
+    finer = FINER if any(end.double_exponential for end in (*q.ends, *p.ends)) else 1
     outer, middle = OUTER * finer, MIDDLE * finer
     nodes, logs = [], []
 
@@ -297,20 +225,19 @@ def _pieces(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Tensor)
         logs.append(log + torch.log(length.clamp(min=1e-300)))
 
     def unbounded(edge: Tensor, sign: int, q: Tail, p: Tail) -> None:
-        start, stop = finest - 30, torch.log(_reach(alpha, q, p, mu, sigma).detach())
+        start, stop = finest - 30, torch.log(_reach(alpha, q, p, sign * mu, sigma).detach())
         step = (stop - start) / (outer - 1)
         t = start + step * torch.arange(outer, dtype=mu.dtype, device=mu.device)[:, None]
         nodes.append(edge + sign * torch.exp(t))
         logs.append(t + torch.log(step))
 
-    q, p = TAILS[posterior], TAILS[prior]
-    if BOUNDED in (q.left, p.left):
+    if q.left.bounded or p.left.bounded:
         bounded(low, cuts[0])
     else:
         unbounded(cuts[0], -1, q.left, p.left)
     for left, right in itertools.pairwise(cuts):
         bounded(left, right)
-    if BOUNDED in (q.right, p.right):
+    if q.right.bounded or p.right.bounded:
         bounded(cuts[-1], high)
     else:
         unbounded(cuts[-1], 1, q.right, p.right)
@@ -320,8 +247,9 @@ def _pieces(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Tensor)
 def _block(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Tensor) -> Tensor:
     delta = alpha - 1
     z, log_weight = _pieces(alpha, posterior, prior, mu, sigma)
-    log_q = _log_density(posterior, (z - mu) / sigma) - torch.log(sigma)
-    log_p = _log_density(prior, z)
+    q, p = FAMILIES[posterior], FAMILIES[prior]
+    log_q = q.log_prob(inside(q, (z - mu) / sigma)) - torch.log(sigma)
+    log_p = p.log_prob(inside(p, z))
     far = torch.logsumexp(log_weight + alpha * log_q - delta * log_p, 0) / delta
     if abs(delta) > NEAR:
         return far

@@ -26,9 +26,9 @@ from autovae.data.catalogue import DATASETS, catalogue, read_named
 from autovae.data.errors import DataError
 from autovae.data.sources import Raw, read_array, read_dataset, read_file
 from autovae.data.supports import checked_mask, checked_targets, stored
+from autovae.registry import unknown
 from autovae.spec import Domain
 from autovae.streams import stream_seed
-from autovae.tables import unknown
 
 __all__ = ["DATASETS", "Data", "DataError", "Split", "catalogue", "load", "names"]
 

@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 
 from autovae.data.errors import DataError
-from autovae.tables import unknown
+from autovae.registry import SUPPORTS, unknown
 
-__all__ = ["SUPPORTS", "Stored", "checked_mask", "checked_targets", "stored"]
+__all__ = ["Stored", "checked_mask", "checked_targets", "stored"]
 
-SUPPORTS = ("binary", "unit", "real")
 MAX_LEVELS = 2**15  # level indices are kept as int16
 BINS = 256
 FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -32,8 +32,8 @@ from autovae.data.minibatches import Minibatches
 from autovae.export.card import to_prior
 from autovae.export.prior import PriorModule
 from autovae.export.transport import FlowMap, MixtureMap, Transport
+from autovae.registry import lookup
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 from autovae.training.trained import Trained
 
 __all__ = ["DENSITIES", "encoded", "ex_post", "fit_flow", "fit_mixture", "fit_sources", "latent_scores"]

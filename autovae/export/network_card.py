@@ -25,7 +25,7 @@ from torch import nn
 
 from autovae.export.folders import UNREADABLE, CardError, not_the_model, read_json, read_weights, versions, write_folder
 from autovae.model.classifiers import Classifier
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["FORMAT", "LAYERS", "load_network", "read_network_card", "save_network"]
 

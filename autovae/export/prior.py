@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from autovae.beliefs.families import FAMILIES
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.export.transport import Blocks, Chain, Transport
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["PriorModule", "expand_families"]
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from autovae.beliefs.flows import Flow
 from autovae.beliefs.mixtures import from_normal, to_normal
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["TRANSPORTS", "Affine", "Blocks", "Chain", "FlowMap", "MixtureMap", "Transport"]
 

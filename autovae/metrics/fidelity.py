@@ -40,7 +40,7 @@ from torch import Tensor
 from autovae.data.datasets import Data
 from autovae.model.classifiers import Classifier
 from autovae.model.trained_classifiers import classifier
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["EXTRACTORS", "Extractor", "Features", "Fidelity", "compare", "domain", "extractor", "inception", "kid_of"]
 

@@ -17,7 +17,7 @@ please a classifier because they exploit it do not please its judge. `part` keep
 Training is Adam with a one-cycle rate, shifts by up to `shift` pixels, and label smoothing, which keeps gradients of the
 log probability alive where a generator has strayed far from the data. It is seeded, kept by `stored`, and goes on after
 a kill. To add a network, write a function of shape and outputs and add it to NETWORKS; to add a task, add it to TASKS.
-Not here: data sets by name (`training.classifier`), what classifiers are used for (`reasoning`).
+Not here: data sets by name (`trained_classifiers`), what classifiers are used for (`reasoning`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from torch.nn import functional
 
 from autovae.model.halving import HalvingConv, Image
 from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
+from autovae.registry import lookup
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 
 __all__ = ["JUDGES", "NETWORKS", "PARTS", "TASKS", "Classifier", "ClassifierSettings", "Task", "train_classifier"]
 

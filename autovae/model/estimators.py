@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from autovae.finiteness import TAILS
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["ESTIMATORS", "check_estimator", "default_estimator", "follow", "scale_path"]
 

@@ -34,7 +34,6 @@ from autovae.model.own_modules import adapt
 from autovae.model.stacked import LinearStack, stack
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 
 __all__ = ["VAE", "VAEStack", "build"]
 

@@ -32,7 +32,7 @@ from autovae.reasoning.gradient import likelihood_gradient
 from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.reasoning.trajectory import INTEGRATORS, Fixed, State, Trajectory, as_cuda_graph
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["HMC", "INTEGRATORS"]
 

@@ -33,7 +33,7 @@ from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import Gradient, likelihood_gradient
 from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
 from autovae.reasoning.posterior import LatentPosterior
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["ADVIStep", "MeanField"]
 

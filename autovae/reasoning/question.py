@@ -26,7 +26,7 @@ from autovae.reasoning.method import Method
 from autovae.reasoning.mgvi import MGVI, GeoVI
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.reasoning.resampling import SIR, Rejection
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["METHODS", "ask", "evidence"]
 

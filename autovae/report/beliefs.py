@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autovae.beliefs.divergences import kl_kind
 from autovae.finiteness import TAILS, finiteness, why_infinite
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["belief_lines", "belief_rows", "draw_landscape"]
 

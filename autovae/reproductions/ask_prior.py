@@ -28,9 +28,9 @@ from autovae.model.classifiers import JUDGES, Classifier
 from autovae.model.trained_classifiers import classifier
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.question import ask
+from autovae.registry import lookup
 from autovae.report.samples import PICTURES
 from autovae.report.theme import save_figure
-from autovae.tables import lookup
 
 __all__ = ["SIDES", "Question", "answer_of", "ask_prior", "hidden", "labelled", "read_image"]
 

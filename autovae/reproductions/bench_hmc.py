@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from autovae.export.prior import PriorModule
 from autovae.reasoning import HMC, Gaussian, LatentPosterior
 from autovae.reasoning.draws import diagnose
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["bench_hmc"]
 

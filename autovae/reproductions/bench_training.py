@@ -46,8 +46,8 @@ from autovae.data.datasets import Data, load
 from autovae.data.errors import DataError
 from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
+from autovae.registry import lookup
 from autovae.spec import VAESpec
-from autovae.tables import lookup
 from autovae.training.loop import choose_device
 from autovae.training.member import Member
 from autovae.training.population import Population

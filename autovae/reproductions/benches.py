@@ -6,7 +6,7 @@ import importlib
 import inspect
 from typing import Any
 
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["BENCHES", "run_bench"]
 

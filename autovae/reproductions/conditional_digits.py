@@ -26,6 +26,7 @@ from torch import Tensor
 from autovae.export.card import load_prior, save_vae
 from autovae.export.prior import PriorModule
 from autovae.metrics.fidelity import EXTRACTORS
+from autovae.registry import lookup
 from autovae.reproductions.digit_answers import (
     METHODS,
     VARIATIONAL,
@@ -41,7 +42,6 @@ from autovae.reproductions.digit_answers import (
 from autovae.reproductions.digit_modules import DigitModules, GANPlan
 from autovae.reproductions.notebook import Notebook, StrictModel
 from autovae.spec import VAESpec
-from autovae.tables import lookup
 
 __all__ = ["Settings", "run"]
 

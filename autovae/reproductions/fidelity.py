@@ -11,8 +11,8 @@ from autovae.export.card import CardError, read_card
 from autovae.export.ex_post import DENSITIES
 from autovae.export.fidelity import FLOOR, fidelity_of, fit_densities, folders_of, keep, real_points
 from autovae.metrics.fidelity import extractor
+from autovae.registry import lookup
 from autovae.search.files import read_toml
-from autovae.tables import lookup
 
 __all__ = ["fidelity_lines", "fidelity_of_folder"]
 

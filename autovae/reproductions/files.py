@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autovae.registry import lookup
 from autovae.search.files import find_file, read_toml, validated
-from autovae.tables import lookup
 
 if TYPE_CHECKING:
     from autovae.reproductions.registry import Reproduction

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from autovae.reasoning.posterior import LatentPosterior
+from autovae.registry import lookup
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 
 __all__ = ["OPTIMIZERS", "Evaluated", "ManyFits", "evaluate"]
 

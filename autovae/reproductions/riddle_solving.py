@@ -38,10 +38,10 @@ from autovae.reasoning.constraints import Categorical, Constraint, Scene
 from autovae.reasoning.hmc import HMC
 from autovae.reasoning.logic import Not, Relation, truth_table
 from autovae.reasoning.posterior import LatentPosterior
+from autovae.registry import lookup
 from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.machine import machine
 from autovae.reproductions.many_fits import OPTIMIZERS, Evaluated, ManyFits, evaluate, kl
-from autovae.tables import lookup
 
 __all__ = [
     "ANSWER",

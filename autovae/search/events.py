@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["LOGGERS", "Event", "OnEvent", "OnProgress", "Progress", "logger"]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from autovae.tables import unknown
+from autovae.registry import unknown
 
 __all__ = ["find_file", "known_files", "read_toml", "validated"]
 

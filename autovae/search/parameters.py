@@ -27,8 +27,8 @@ import optuna
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autovae.finiteness import TAILS, finiteness
+from autovae.registry import lookup
 from autovae.spec import Pair, VAESpec, largest_remainder
-from autovae.tables import lookup
 
 __all__ = ["Choices", "Pairings", "Pairs", "Parameter", "Range", "label", "parse_pair"]
 

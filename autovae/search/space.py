@@ -44,10 +44,10 @@ import optuna
 from pydantic import BaseModel, ConfigDict
 
 from autovae.beliefs.likelihoods import LIKELIHOODS
+from autovae.registry import unknown
 from autovae.search.files import find_file, read_toml, validated
 from autovae.search.parameters import Choices, Pairings, Pairs, Parameter, Range, Settings
 from autovae.spec import VAESpec, field_names
-from autovae.tables import unknown
 
 __all__ = ["Space", "SpaceFile", "belief_key", "canonical", "load_space", "schema"]
 

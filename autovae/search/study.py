@@ -34,15 +34,15 @@ from typing import Any, Literal
 from optuna.samplers import BaseSampler
 from pydantic import BaseModel, ConfigDict, Field
 
+from autovae.registry import LEARNED_PRIORS, lookup, unknown
 from autovae.search.extras import EXTRAS
 from autovae.search.files import find_file, read_toml, validated
 from autovae.search.parameters import Choices
 from autovae.search.pruners import PRUNERS
 from autovae.search.samplers import EXHAUSTIVE, SAMPLERS, Question
 from autovae.search.space import Space, load_space
-from autovae.spec import RIVAL_NAMES, VAESpec, field_names
+from autovae.spec import VAESpec, field_names
 from autovae.streams import stream_seed
-from autovae.tables import lookup, unknown
 
 __all__ = ["Study", "load_study"]
 
@@ -207,7 +207,7 @@ def load_study(name: str | Path) -> Study:
         )
     if file.score.metric != "bits_per_dimension":
         raise ValueError(f"{where}: {unknown(file.score.metric, ['bits_per_dimension'], 'score.metric')}")
-    known = ("normal", *RIVAL_NAMES)
+    known = ("normal", *LEARNED_PRIORS)
     for name in file.baselines:
         if name not in known:
             raise ValueError(f"{where}: baselines: {unknown(name, known, 'baseline')}")

@@ -19,19 +19,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from autovae import registry
 from autovae.data.minibatches import Minibatch
 from autovae.model.bounds import ciwae, miwae, piwae, vr
 from autovae.model.estimators import check_estimator, default_estimator, follow
 from autovae.model.vae import VAEStack
+from autovae.registry import Resolved
 from autovae.spec import VAESpec
 
 __all__ = [
+    "BOUNDS",
     "CIWAE",
     "MIWAE",
     "PIWAE",
@@ -43,6 +46,9 @@ __all__ = [
     "Terms",
     "bound_of",
 ]
+
+
+BOUNDS: Mapping[str, type[SampledBound]] = Resolved(registry.BOUNDS)
 
 
 @dataclass(frozen=True)
@@ -267,12 +273,9 @@ def bound_of(spec: VAESpec) -> Bound:
     estimator = spec.estimator or default_estimator(families, spec.alpha, closed)
     if spec.estimator is not None:
         check_estimator(spec.estimator, families, spec.alpha)
-    if spec.bound == "vr" and spec.alpha == 1 and closed and estimator == "pathwise":
+    if not registry.BOUNDS[spec.bound].grouped and spec.alpha == 1 and closed and estimator == "pathwise":
         return ClosedFormELBO(estimator, spec.regulariser, spec.regulariser_order)
     return BOUNDS[spec.bound].of(spec, estimator)
-
-
-BOUNDS: dict[str, type[SampledBound]] = {"vr": Renyi, "miwae": MIWAE, "ciwae": CIWAE, "piwae": PIWAE}
 
 
 def _log_likelihood(stack: VAEStack, batch: Minibatch, z: Tensor, samples: int) -> Tensor:

@@ -12,7 +12,7 @@ activations of all members, and the optimizer over all weights. Such stretches a
 
 Arithmetic is float32; tensors may be float32 or bfloat16. Tensors are contiguous, (P, N, F) unless said otherwise.
 Importing this file needs Triton, which comes with torch's CUDA builds; `fused` decides whether it is used.
-Not here: gradients as autograd wants them (`model.stacks`, `beliefs.likelihoods`), which have the same steps in torch.
+Not here: when they are used, and gradients as autograd wants them (`cuda`).
 """
 
 from __future__ import annotations

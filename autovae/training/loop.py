@@ -25,9 +25,9 @@ from autovae.data.datasets import load
 from autovae.data.minibatches import Minibatches
 from autovae.model.own_modules import OwnModule, OwnPair, own_modules
 from autovae.model.vae import VAE, build
+from autovae.registry import lookup
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
-from autovae.tables import lookup
 from autovae.training.capacity import members_that_fit
 from autovae.training.checkpoints import Checkpoints
 from autovae.training.member import Member

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from autovae.tables import lookup
+from autovae.registry import lookup
 
 __all__ = ["ERROR_LIMIT", "PRODUCTS", "fast_products", "product_error"]
 

@@ -10,8 +10,8 @@ from autovae.beliefs.flows import Flow
 from autovae.beliefs.mixtures import from_normal, log_components, log_normal_components, to_normal
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
-from autovae.beliefs.priors import RIVALS, join, part
-from autovae.spec import RIVAL_NAMES
+from autovae.beliefs.priors import RIVALS, Components, join, part
+from autovae.registry import LEARNED_PRIORS
 
 FEATURES = 5
 AWAY = {"mixture": 0.03, "vampprior": 0.25, "flow": 0.06}  # how far a rival is moved from its start
@@ -54,8 +54,10 @@ def grid(half, points):
     return torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(1, -1, 2), (axis[1] - axis[0]) ** 2
 
 
-def test_the_table_and_the_spec_name_the_same_rivals():
-    assert tuple(RIVALS) == RIVAL_NAMES
+def test_components_of_posteriors_are_known_to_the_registry():
+    for name, row in LEARNED_PRIORS.items():
+        kind = RIVALS[name]
+        assert row.of_posterior == (issubclass(kind, Components) and kind.side == 0)
 
 
 @pytest.mark.parametrize("family", ["normal", "logistic"])

@@ -33,7 +33,6 @@ from autovae.search.workers.heartbeat import FileHeartbeat, Heartbeat, StorageHe
 from autovae.search.workers.journal import open_journal
 from autovae.search.workers.locks import AdvisoryLock, FileLock, Lock, LockLost
 from autovae.streams import stream_seed
-from autovae.tables import unknown
 
 __all__ = ["TRIALS", "StorageError", "StudyStorage", "masked", "open_storage", "patiently", "scheme_of"]
 

@@ -20,7 +20,7 @@ quadrature does not see; one integration by parts takes it out,
 and the substitution x = w t^3 smooths what is left of the power law; [1 - w, 1] is its mirror image. Where a density is
 sharper than a bin, the sum runs over the part of the bin that holds the mass. The slopes of a log mass are expectations
 within the bin, E[log x | bin] and E[log(1 - x) | bin], from the same nodes.
-Not here: the head that uses this, `likelihoods`.
+Not here: the head that uses this, see `beta`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autovae.beliefs.likelihood_masses import gauss_legendre
+from autovae.beliefs.likelihoods.line_masses import gauss_legendre
 
 __all__ = ["log_beta_density", "log_beta_mass"]
 
