@@ -39,10 +39,13 @@ Feature = Callable[[Any], Tensor]
 
 
 class Scene:
-    """A batch of generated x with the features already computed of it, so that shared networks run once."""
+    """A batch of generated x and its features: a network that several constraints ask runs once.
 
-    def __init__(self, x: Any, objects: int = 1) -> None:
-        self.x, self.objects = x, objects
+    `prepared` may replace a feature by a faster function of the same values.
+    """
+
+    def __init__(self, x: Any, objects: int = 1, prepared: Callable[[Feature], Feature] | None = None) -> None:
+        self.x, self.objects, self._prepared = x, objects, prepared
         self._features: dict[tuple[int, int | None], Tensor] = {}
         self._log_probs: dict[tuple[int, int | None], Tensor] = {}
 
@@ -63,7 +66,7 @@ class Scene:
             return self.view(index)
         key = (id(f), index)
         if key not in self._features:
-            self._features[key] = f(self.view(index))
+            self._features[key] = (f if self._prepared is None else self._prepared(f))(self.view(index))
         return self._features[key]
 
     def log_probs(self, net: Feature, index: int | None = None) -> Tensor:

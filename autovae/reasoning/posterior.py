@@ -214,6 +214,7 @@ class LatentPosterior:
         probe = self._probe()
         with torch.no_grad():
             scene = self.scene(probe)
+            self.generates_tensors = isinstance(scene.x, Tensor)
             for constraint in self.constraints:
                 made = _shape(scene.x)
                 try:
