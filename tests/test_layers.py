@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "autovae"
 ORDER = [
-    "tables", "streams", "files", "finiteness", "kernels", "native", "fused",
+    "tables", "streams", "files", "threads", "finiteness", "kernels", "native", "fused",
     "spec", "beliefs", "model", "data", "training", "metrics", "export",
     "search", "report", "reasoning", "reproductions", "terminal", "commands", "cli",
 ]  # fmt: skip

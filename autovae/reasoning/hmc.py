@@ -29,7 +29,7 @@ from torch import Tensor
 from autovae.reasoning.adaptation import ChEES, DualAveraging, PooledVariance, halton, windows
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import likelihood_gradient
-from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
+from autovae.reasoning.method import Method, at_least, generator_for, starting_points, threads_by_work, track
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.reasoning.trajectory import INTEGRATORS, Fixed, State, Trajectory, as_cuda_graph
 from autovae.tables import lookup
@@ -79,6 +79,10 @@ class HMC(Method):
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"got step_size={self.step_size}; expected a positive number, or None to find one")
 
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        return self.chains
+
+    @threads_by_work
     def run(
         self,
         posterior: LatentPosterior,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from autovae.export.prior import PriorModule
 from autovae.reasoning.constraints import Constraint, Scene
+from autovae.threads import flops_of
 
 __all__ = ["LatentPosterior"]
 
@@ -94,6 +95,10 @@ class LatentPosterior:
                 return value.detach(), torch.zeros_like(xi)
             (gradient,) = torch.autograd.grad(value.sum(), source)
         return value.detach(), gradient
+
+    def flops(self, batch: int) -> int:
+        """Floating-point operations of `log_likelihood` for so many points at once, see `autovae.threads`."""
+        return flops_of(lambda: self.log_likelihood(self._probe(1))) * batch
 
     # -- the metric ---------------------------------------------------------------------------------------------
 
@@ -206,9 +211,9 @@ class LatentPosterior:
             raise ValueError(f"got xi of shape {tuple(xi.shape)}; expected (..., {self.latent_dim})")
         return xi.reshape(-1, self.latent_dim)
 
-    def _probe(self) -> Tensor:
+    def _probe(self, count: int = 3) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        return self.prior.sample_normal(3, generator=generator)
+        return self.prior.sample_normal(count, generator=generator)
 
     def _check(self) -> None:
         probe = self._probe()
