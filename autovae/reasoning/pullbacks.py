@@ -32,7 +32,7 @@ from torch.nn import functional
 from autovae.model.classifiers import Classifier
 from autovae.model.halving import DoublingConv, HalvingConv, Image
 
-__all__ = ["AFFINE", "STEPS", "Pullback", "Step", "as_function", "by_autograd", "compose", "elementwise", "steps_of"]
+__all__ = ["AFFINE", "STEPS", "Pullback", "Step", "by_autograd", "compose", "elementwise", "steps_of"]
 
 Pullback = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor], tuple[Tensor, Pullback]]
@@ -78,11 +78,11 @@ def by_autograd(f: Layer) -> Step:
 
 
 def elementwise(f: Layer, slope: Callable[[Tensor, Tensor], Tensor]) -> Step:
-    """An elementwise function with its derivative slope(x, f(x))."""
+    """An elementwise function with its derivative slope(x, f(x)), a new tensor."""
 
     def step(x: Tensor) -> tuple[Tensor, Pullback]:
         y = f(x)
-        return y, lambda g: g * slope(x, y)
+        return y, lambda g: slope(x, y).mul_(g)
 
     return step
 
@@ -110,13 +110,14 @@ def _gelu_slope(x: Tensor, y: Tensor) -> Tensor:
 STEPS: dict[type[nn.Module], Callable[[Any], Step]] = {
     nn.Linear: _linear,
     nn.ReLU: lambda layer: elementwise(torch.relu, lambda x, y: y.sign()),
-    nn.Tanh: lambda layer: elementwise(torch.tanh, lambda x, y: 1 - y * y),
-    nn.Sigmoid: lambda layer: elementwise(torch.sigmoid, lambda x, y: y - y * y),
+    nn.Tanh: lambda layer: elementwise(torch.tanh, lambda x, y: (y * y).neg_().add_(1)),
+    nn.Sigmoid: lambda layer: elementwise(torch.sigmoid, lambda x, y: torch.addcmul(y, y, y, value=-1)),
     nn.LeakyReLU: lambda layer: elementwise(
-        lambda x: functional.leaky_relu(x, layer.negative_slope), lambda x, y: torch.where(x > 0, 1, layer.negative_slope)
+        lambda x: functional.leaky_relu(x, layer.negative_slope),
+        lambda x, y: torch.where(x > 0, x.new_ones(()), layer.negative_slope),
     ),
     nn.ELU: lambda layer: elementwise(
-        lambda x: functional.elu(x, layer.alpha), lambda x, y: torch.where(x > 0, 1, y + layer.alpha)
+        lambda x: functional.elu(x, layer.alpha), lambda x, y: (y + layer.alpha).masked_fill_(x > 0, 1)
     ),
     nn.SiLU: lambda layer: elementwise(functional.silu, _silu_slope),
     nn.GELU: lambda layer: (
@@ -152,7 +153,7 @@ def steps_of(module: nn.Module) -> list[Step]:
 
 
 def _step(layer: Layer) -> Step:
-    known = None if _hooked(layer) else STEPS.get(type(layer))  # type: ignore[call-overload]
+    known = None if _hooked(layer) else STEPS.get(type(layer))  # type: ignore[arg-type]
     return by_autograd(layer) if known is None else known(layer)
 
 
@@ -215,23 +216,3 @@ def _probed(f: Layer, like: Tensor) -> Step:
         return y.reshape(-1, *outputs), lambda g: (g.reshape(-1, len(bias)) @ transposed).reshape(-1, *shape)
 
     return step
-
-
-class _Function(torch.autograd.Function):
-    """A step as one node of autograd's graph."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Step) -> Tensor:
-        y, ctx.pullback = step(x)
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return ctx.pullback(g), None
-
-
-def as_function(module: nn.Module) -> Layer:
-    """A network as a function that autograd sees as a single operation, differentiable once."""
-    step = compose(steps_of(module))
-    return lambda x: _Function.apply(x, step)

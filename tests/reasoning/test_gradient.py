@@ -178,7 +178,9 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("name", MEAN_SLOPES)
 def test_slopes_of_means(name):
-    eta = torch.cat([torch.linspace(-30, 30, 241), torch.tensor([-800.0, -0.5, -1e-3, 0.0, 1e-5, 0.4999, 800.0])]).double()
+    eta = torch.cat(
+        [torch.linspace(-30, 30, 241), torch.tensor([-800.0, -0.5, -1e-3, 0.0, 1e-5, 0.4999, 800.0])]
+    ).double()
     leaf = eta.clone().requires_grad_()
     mean = LIKELIHOODS[name].mean(leaf)
     (expected,) = torch.autograd.grad(mean.sum(), leaf)
