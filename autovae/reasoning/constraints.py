@@ -41,7 +41,7 @@ Evaluate = Callable[[Feature, Any, int | None], Tensor]
 
 
 class Scene:
-    """A batch of generated x and its features: a network that several constraints ask runs once.
+    """A batch of generated x and its features; a network shared by several constraints runs once.
 
     `evaluate(f, view, object)` replaces f(view), for another way to the same values.
     """

@@ -1,10 +1,10 @@
-r"""Gradients of the evidence: xi -> grad log p(evidence | x(xi)), where inference spends its time.
+r"""Gradients of the evidence, xi -> grad log p(evidence | x(xi)): the inner loop of inference.
 
     xi --families--> z --decoder--> params --mean, units--> x          steps with pullbacks, see `pullbacks`
     x  --> log p(evidence | x) and its gradient                        closed for measurements of x, else by autograd
 
-The families enter by the slope of their elementwise map, the mean of the likelihood by its own (`MEAN_SLOPES`). Networks
-that constraints ask are passed through the same steps.
+Families contribute the slope of their elementwise map, likelihoods the slope of their mean (`MEAN_SLOPES`). Networks used
+by constraints go through the same steps.
 
 `likelihood_gradient(posterior)` is called as gradient(xi, need_value) -> (value or None, gradient) with xi (batch, dim),
 and holds for the weights at that moment. The tests compare it with autograd of the whole posterior, to rounding.

@@ -29,13 +29,11 @@ from autovae.threads import threads_for
 __all__ = ["Method", "generator_for", "starting_points", "threads_by_work", "track"]
 
 T = TypeVar("T")
-
-
 Run = TypeVar("Run", bound=Callable[..., Draws])
 
 
 def threads_by_work(run: Run) -> Run:
-    """`run` of a method, with the threads that evaluating `batch_size` points together is worth."""
+    """Decorator of `run`: as many threads as evaluating `batch_size` points together pays for."""
 
     @functools.wraps(run)
     def threaded(method: Method, posterior: LatentPosterior, *args: Any, **settings: Any) -> Draws:

@@ -85,7 +85,7 @@ def _or_not(statement: Constraint) -> list[tuple[Constraint, float]]:
 
 
 def _relation() -> Relation:
-    """Something that holds for nine of ten objects of class 0, one of ten of class 1, none of class 2, all of class 3."""
+    """A statement true for 90 % of class 0, 10 % of class 1, none of class 2 and all of class 3."""
     return Relation("i->", _real(0.9, 0.1, 0.0, 1.0), _net())
 
 
