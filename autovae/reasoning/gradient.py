@@ -1,7 +1,7 @@
 r"""Gradients of the evidence, xi -> grad log p(evidence | x(xi)): the inner loop of inference.
 
     xi --families--> z --decoder--> params --mean, units--> x          steps with pullbacks, see `pullbacks`
-    x  --> log p(evidence | x) and its gradient                        closed for measurements of x, else by autograd
+    x  --> log p(evidence | x) and its gradient                        closed for measurements of x and labels, else by autograd
 
 Families contribute the slope of their elementwise map, likelihoods the slope of their mean (`MEAN_SLOPES`). Networks used
 by constraints go through the same steps.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.export.prior import PriorModule
-from autovae.reasoning.constraints import Feature, Gaussian, Scene
+from autovae.reasoning.constraints import Categorical, Feature, Gaussian, Scene
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.reasoning.pullbacks import Pullback, Step, by_autograd, compose, elementwise, steps_of
 
@@ -38,7 +38,7 @@ def likelihood_gradient(posterior: LatentPosterior) -> Gradient:
     if not posterior.constraints or not posterior.generates_tensors:
         return lambda xi, need_value: posterior.likelihood_and_gradient(xi)
     generate = compose([*_latent_steps(prior), *steps_of(prior.decoder), *_data_steps(prior)])
-    evidence = _measured(posterior) or _by_autograd(posterior)
+    evidence = _measured(posterior) or _labelled(posterior) or _by_autograd(posterior)
 
     def gradient(xi: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
         with torch.no_grad():
@@ -185,5 +185,35 @@ def _measured(posterior: LatentPosterior) -> Evidence | None:
         slope = residual * weight
         value = (slope * residual).sum(-1).mul_(-0.5).add_(constant) if need_value else None
         return value, slope.reshape(x.shape)
+
+    return evidence
+
+
+def _labelled(posterior: LatentPosterior) -> Evidence | None:
+    """Labels of x by networks: w . log p, with slope w - |w| p at the logits, w the powers by class. None for other evidence."""
+    labels = [c for c in posterior.constraints if isinstance(c, Categorical) and isinstance(c.net, nn.Module)]
+    if len(labels) < len(posterior.constraints) or posterior.prior.objects > 1:
+        return None
+    steps: dict[Feature, Step] = {}
+    weights: dict[Feature, Tensor] = {}
+    for label in labels:
+        logits = posterior.example(label.net)
+        if logits.ndim < 2 or logits.shape[1] == 1:  # the logit of two classes
+            return None
+        assert isinstance(label.net, nn.Module)  # as selected above
+        steps.setdefault(label.net, compose(steps_of(label.net)))
+        weights.setdefault(label.net, torch.zeros_like(logits[0]))[label.y] += posterior.power * label.power
+    totals = {net: float(weight.sum()) for net, weight in weights.items()}
+
+    def evidence(x: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        values, slopes = [], []
+        for net, weight in weights.items():
+            logits, pullback = steps[net](x)
+            log_p = logits.log_softmax(-1)
+            slopes.append(pullback(torch.add(weight, log_p.exp(), alpha=-totals[net])))
+            if need_value:
+                values.append(log_p @ weight)
+        slope = slopes[0] if len(slopes) == 1 else torch.stack(slopes).sum(0)
+        return torch.stack(values).sum(0) if need_value else None, slope
 
     return evidence

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from autovae.export.prior import PriorModule
-from autovae.reasoning.constraints import Constraint, Scene
+from autovae.reasoning.constraints import Constraint, Feature, Scene
 from autovae.threads import flops_of
 
 __all__ = ["LatentPosterior"]
@@ -210,6 +210,11 @@ class LatentPosterior:
         if xi.ndim < 1 or xi.shape[-1] != self.latent_dim:
             raise ValueError(f"got xi of shape {tuple(xi.shape)}; expected (..., {self.latent_dim})")
         return xi.reshape(-1, self.latent_dim)
+
+    def example(self, feature: Feature) -> Tensor:
+        """The feature of three draws of the prior, for its shape."""
+        with torch.no_grad():
+            return self.scene(self._probe()).feature(feature)
 
     def _probe(self, count: int = 3) -> Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -151,6 +151,20 @@ def test_a_classifier_of_images(network, task):
     assert_exact(LatentPosterior(prior, Categorical(net, 3) if task == "classes" else Gaussian(net, 1.0, 0.5)))
 
 
+def test_labels_of_several_networks():
+    """Two labels of one network, one of another, of which one has a single output."""
+    torch.manual_seed(4)
+    other, single = nn.Linear(10, 4).double(), nn.Linear(10, 1).double()
+    first = classifier()
+    labels = [Categorical(first, 1, power=3.0), Categorical(first, 2), Categorical(other, 0, power=0.0)]
+    prior = PriorModule(decoder(), MIXED, likelihood="bernoulli")
+    assert_exact(LatentPosterior(prior, labels, power=0.7))
+    assert_exact(LatentPosterior(prior, [*labels, Categorical(single, 1)]))
+    assert_exact(
+        LatentPosterior(prior.replicate(2), [Categorical(first, 1, object=1), Categorical(other, 3, object=0)])
+    )
+
+
 @pytest.mark.parametrize("size", [8, 40], ids=["as a matrix", "as a convolution"])
 def test_convolutions(size):
     torch.manual_seed(0)
