@@ -110,7 +110,9 @@ def check_likelihood(name: str, levels: int = 17) -> None:
     _close(log_mass.exp().sum(-1).detach(), torch.ones(4), f"{name}: masses sum to one", 1e-9)
     points = (torch.arange(count, dtype=DOUBLE) + 0.5) / count
     found = head.log_prob_sum(points, params.expand(-1, count), scale)
-    _close(found, head.log_prob(points, params.expand(-1, count), scale).sum(-1), f"{name}: log_prob_sum is the sum", 1e-9)
+    _close(
+        found, head.log_prob(points, params.expand(-1, count), scale).sum(-1), f"{name}: log_prob_sum is the sum", 1e-9
+    )
     masses = head.log_mass_sum(lower, upper, params.expand(-1, count), scale)
     _close(masses.detach(), log_mass.sum(-1).detach(), f"{name}: log_mass_sum is the sum", 1e-9)
     for what, function in (

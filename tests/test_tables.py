@@ -9,9 +9,12 @@ from autovae import registry
 from autovae.beliefs.families import FAMILIES, Laplace
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.beliefs.likelihoods.line import LogisticHead
+from autovae.export.prior import PriorModule
 from autovae.finiteness import TAILS
 from autovae.model.networks import MLP, Network
-from autovae.testing import check_bound, check_family, check_likelihood, check_network
+from autovae.reasoning.constraints import Criterion
+from autovae.reasoning.tables import CONSTRAINTS
+from autovae.testing import check_bound, check_constraint, check_family, check_likelihood, check_network
 from autovae.training.bound import MIWAE
 
 
@@ -36,6 +39,16 @@ def test_bounds(name):
 @pytest.mark.parametrize("name", registry.NETWORKS)
 def test_networks(name):
     check_network(name)
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_constraints(name):
+    check_constraint(CONSTRAINTS[name].example(), _plain_prior())
+
+
+def _plain_prior():
+    """x = z, three normal latents."""
+    return PriorModule.from_decoder(torch.nn.Identity(), latent_dim=3).double()
 
 
 class WrongFamily(Laplace):
@@ -101,3 +114,9 @@ def test_a_wrong_network_is_found(monkeypatch):
     monkeypatch.setattr(type(row), "load", lambda self: Network(encoder, MLP.decoder, ""))
     with pytest.raises(AssertionError, match="wrong: encoder treats points one by one"):
         check_network("wrong")
+
+
+def test_a_wrong_constraint_is_found():
+    coupled = Criterion(lambda x: x.square().sum(-1) / x.shape[0], 1.0)  # depends on the size of the batch
+    with pytest.raises(AssertionError, match="Criterion: one by one as in a batch"):
+        check_constraint(coupled, _plain_prior())

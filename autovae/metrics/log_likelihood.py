@@ -23,7 +23,6 @@ from torch import Tensor
 
 from autovae.data.datasets import Data, Split
 from autovae.data.minibatches import Minibatches
-from autovae.metrics.coins import BIAS_LIMIT, binary_log_prob
 from autovae.metrics.importance import PER_POINT, LogLikelihood, from_log_weights
 from autovae.model.chains import Chain
 from autovae.model.vae import VAE
@@ -66,9 +65,6 @@ class Model(Protocol):
     def log_likelihood(self, index: slice, outputs: Tensor) -> Tensor:
         """log p(x|z) of decoded z, (K, B)."""
 
-    def log_likelihood_at(self, index: slice, z: Tensor) -> Tensor:
-        """`log_likelihood` of `decode(z)`, (K, B), in one go."""
-
 
 class VAEModel:
     """A trained VAE with its encoder as the proposal, on the points of a split (of the test split by default)."""
@@ -96,8 +92,6 @@ class VAEModel:
         masses = density == "mass" and not coin
         kinds = () if masses else self.stack.target_kinds
         self._batch = feed.batch(slice(None), kinds, edges=masses, generator=generator)
-        # one coin a feature after a chain of linear layers: a point alone has a quicker way
-        self.one_coin = coin and self._chain is not None and self._batch.mask is None and self._chain.bias <= BIAS_LIMIT
         with torch.no_grad():
             parts = [self.stack.encode(inputs) for inputs in self._batch.inputs.split(max(1, 4 * CHUNK // self.widest))]
         self._loc = torch.cat([loc for loc, _ in parts], 1)  # (1, N, D)
@@ -135,12 +129,6 @@ class VAEModel:
             return self.stack.log_mass(outputs, batch.lower[index], batch.upper[index], mask)[0]
         targets = {kind: x[index] for kind, x in batch.targets.items()}
         return self.stack.log_likelihood(outputs, targets, mask)[0]
-
-    def log_likelihood_at(self, index: slice, z: Tensor) -> Tensor:
-        if self.one_coin and self._chain is not None and z.shape[1] == 1:
-            (x,) = self._batch.inputs[index]
-            return binary_log_prob(*self._chain.before_last(z.squeeze(1)), x).unsqueeze(1)
-        return self.log_likelihood(index, self.decode(z))
 
 
 class _Defence:
@@ -195,7 +183,7 @@ def _proposed_log_weights(model: Model, index: slice, strata: list[int], seed: i
     log_p = model.log_prior(z)
     log_m = torch.logaddexp(log_q + log_shares[0], log_p + log_shares[1]) if strata[1] else log_q
     step = max(1, CHUNK // (model.widest * len(places)))
-    log_x = torch.cat([model.log_likelihood_at(index, part) for part in z.split(step)])
+    log_x = torch.cat([model.log_likelihood(index, model.decode(part)) for part in z.split(step)])
     return log_x + log_p - log_m
 
 

@@ -11,10 +11,12 @@ from autovae.reasoning.mean_field import ADVIStep, MeanField
 from autovae.reasoning.method import Method
 from autovae.reasoning.mgvi import MGVI, GeoVI
 from autovae.reasoning.posterior import LatentPosterior
-from autovae.reasoning.question import METHODS, ask
+from autovae.reasoning.question import ask
 from autovae.reasoning.resampling import SIR, Rejection
+from autovae.reasoning.tables import CONSTRAINTS, METHODS
 
 __all__ = [
+    "CONSTRAINTS",
     "ADVIStep",
     "GeoVI",
     "HMC",

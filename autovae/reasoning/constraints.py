@@ -17,7 +17,8 @@ that MGVI and geoVI use is I + sum_c power_c J_c^T J_c. A constraint without an 
 `object=i` makes a constraint look at the i-th object of a replicated prior; without it, it sees all of x.
 Networks are put in evaluation mode; a network asked by several constraints about one object runs once.
 
-To add one: subclass `Constraint` and write `log_likelihood`; `coordinates` and `log_bound` where they are known.
+To add one: subclass `Constraint` and write `log_likelihood`; `coordinates` and `log_bound` where they are known; add a
+row with an example to CONSTRAINTS (`tables`), which is then tested.
 Not here: logic over class probabilities (`logic`), the density of xi (`posterior`).
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), eqs. 1-3.
 """
@@ -36,13 +37,17 @@ from torch import Tensor, nn
 __all__ = ["Categorical", "Constraint", "Criterion", "Gaussian", "Masked", "Scene"]
 
 Feature = Callable[[Any], Tensor]
+Evaluate = Callable[[Feature, Any, int | None], Tensor]
 
 
 class Scene:
-    """A batch of generated x with the features already computed of it, so that shared networks run once."""
+    """A batch of generated x and its features; a network shared by several constraints runs once.
 
-    def __init__(self, x: Any, objects: int = 1) -> None:
-        self.x, self.objects = x, objects
+    `evaluate(f, view, object)` replaces f(view), for another way to the same values.
+    """
+
+    def __init__(self, x: Any, objects: int = 1, evaluate: Evaluate | None = None) -> None:
+        self.x, self.objects, self._evaluate = x, objects, evaluate
         self._features: dict[tuple[int, int | None], Tensor] = {}
         self._log_probs: dict[tuple[int, int | None], Tensor] = {}
 
@@ -63,7 +68,8 @@ class Scene:
             return self.view(index)
         key = (id(f), index)
         if key not in self._features:
-            self._features[key] = f(self.view(index))
+            view = self.view(index)
+            self._features[key] = f(view) if self._evaluate is None else self._evaluate(f, view, index)
         return self._features[key]
 
     def log_probs(self, net: Feature, index: int | None = None) -> Tensor:
@@ -92,6 +98,9 @@ class Constraint(ABC):
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, power {self.power:g}>" if self.power != 1 else f"<{self.name}>"
 
     def log_prob(self, x: Any, objects: int = 1) -> Tensor:
         """power * log p(evidence | x), (batch,), for x (batch, *shape) or (batch, objects, *shape)."""

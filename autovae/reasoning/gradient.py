@@ -1,266 +1,177 @@
-r"""Gradients of the evidence, fast: plain networks are differentiated by hand, anything else by autograd.
+r"""Gradients of the evidence, xi -> grad log p(evidence | x(xi)): the inner loop of inference.
 
-Inference spends its time in one function, xi -> grad log p(evidence | x(xi)). With a handful of chains the products are
-small and half of autograd's time is bookkeeping, so where the decoder is a sequence of Linear layers and known
-activations (every decoder of NETWORKS) its two passes are written out:
+    xi --families--> z --decoder--> params --mean, units--> x          steps with pullbacks, see `pullbacks`
+    x  --> log p(evidence | x) and its gradient                        closed for measurements of x and labels, else by autograd
 
-    forward   h_l = a_l(W_l h_{l-1} + b_l)          backward   g_{l-1} = W_l^T (g_l * a_l'(h_l))
+Families contribute the slope of their elementwise map, likelihoods the slope of their mean (`MEAN_SLOPES`). Networks used
+by constraints go through the same steps.
 
-with the weights kept in both layouts, so that each product reads its operand row by row. Between the two passes stands
-the cotangent dlog p/d(output): closed for measurements of x itself (`Gaussian`, `Masked`) behind an identity or a
-sigmoid mean, by autograd over the few operations of the likelihood's mean and the constraints otherwise. The families
-of the prior enter by the slope of their elementwise map.
-
-`likelihood_gradient(posterior)` chooses; the result is called as gradient(xi, need_value) -> (value or None, gradient)
-with xi (batch, dim) and holds for the weights at that moment. The tests compare both ways to rounding.
+`likelihood_gradient(posterior)` is called as gradient(xi, need_value) -> (value or None, gradient) with xi (batch, dim),
+and holds for the weights at that moment. The tests compare it with autograd of the whole posterior, to rounding.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.export.prior import PriorModule
-from autovae.reasoning.constraints import Gaussian, Scene
+from autovae.reasoning.constraints import Categorical, Feature, Gaussian, Scene
 from autovae.reasoning.posterior import LatentPosterior
+from autovae.reasoning.pullbacks import Pullback, Step, by_autograd, compose, elementwise, steps_of
 
-__all__ = ["Gradient", "likelihood_gradient"]
+__all__ = ["MEAN_SLOPES", "Gradient", "likelihood_gradient"]
 
 Gradient = Callable[[Tensor, bool], tuple[Tensor | None, Tensor]]
-aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An elementwise layer: its value, and its gradient from (grad, input, output).
-
-    One that finds its gradient from the output alone says so and is then computed in place, `forward(h)` changing h.
-    """
-
-    forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
-    in_place: bool = False
-
-
-def _activation(layer: nn.Module) -> Activation | None:
-    """The hand-written passes of an activation, None where there are none."""
-    kind = type(layer)
-    if kind is nn.ReLU:
-        threshold = aten.threshold_backward.grad_input
-        return Activation(torch.relu_, lambda g, x, y: threshold(g, y, 0, grad_input=g), in_place=True)
-    if kind is nn.Tanh:
-        tanh = aten.tanh_backward.grad_input
-        return Activation(torch.tanh_, lambda g, x, y: tanh(g, y, grad_input=g), in_place=True)
-    if kind is nn.Sigmoid:
-        sigmoid = aten.sigmoid_backward.grad_input
-        return Activation(torch.sigmoid_, lambda g, x, y: sigmoid(g, y, grad_input=g), in_place=True)
-    if isinstance(layer, nn.LeakyReLU) and kind is nn.LeakyReLU:
-        slope = layer.negative_slope
-        return Activation(_plain(layer), lambda g, x, y: aten.leaky_relu_backward(g, x, slope, False))
-    if isinstance(layer, nn.ELU) and kind is nn.ELU:
-        alpha = layer.alpha
-        return Activation(_plain(layer), lambda g, x, y: aten.elu_backward(g, alpha, 1.0, 1.0, False, x))
-    if kind is nn.SiLU:
-        return Activation(nn.functional.silu, lambda g, x, y: aten.silu_backward(g, x))
-    if isinstance(layer, nn.GELU) and kind is nn.GELU:
-        form = layer.approximate
-        return Activation(layer.forward, lambda g, x, y: aten.gelu_backward(g, x, approximate=form))
-    return None
-
-
-def _plain(layer: nn.LeakyReLU | nn.ELU) -> Callable[[Tensor], Tensor]:
-    """The layer's function without its `inplace`, which would overwrite the input that `backward` asks for."""
-    if isinstance(layer, nn.ELU):
-        return lambda x: nn.functional.elu(x, layer.alpha)
-    return lambda x: nn.functional.leaky_relu(x, layer.negative_slope)
-
-
-class Product:
-    """a -> a m (+ b) for one matrix (inputs, outputs), by the fastest way for each batch size.
-
-    Results are kept from call to call and overwritten, since fresh pages cost as much as a small product; what a call
-    returns is its caller's until the next call. Where several threads share a large product, MKL's matrix packed
-    beforehand takes a tenth less than one that is packed anew in every call, and adds the bias on the way.
-    """
-
-    def __init__(self, matrix: Tensor, transposed: Tensor, bias: Tensor | None) -> None:
-        self.matrix, self.transposed, self.bias = matrix, transposed, bias
-        self._ways: dict[int, Callable[[Tensor], Tensor]] = {}
-
-    def __call__(self, a: Tensor) -> Tensor:
-        way = self._ways.get(a.shape[0])
-        if way is None:
-            way = self._ways[a.shape[0]] = self._packed(a) if self._worth_packing(a) else self._plain(a)
-        return way(a)
-
-    def _worth_packing(self, a: Tensor) -> bool:
-        large = a.shape[0] >= PACKED_BATCH and self.matrix.numel() >= PACKED_NUMBERS and torch.get_num_threads() > 1
-        return large and _mkl_packs() and a.device.type == "cpu" and a.dtype == self.matrix.dtype == torch.float32
-
-    def _plain(self, a: Tensor) -> Callable[[Tensor], Tensor]:
-        matrix, bias, result = self.matrix, self.bias, a.new_empty(a.shape[0], self.matrix.shape[1])
-        if bias is None:
-            return lambda a: torch.mm(a, matrix, out=result)
-        return lambda a: torch.mm(a, matrix, out=result).add_(bias)
-
-    def _packed(self, a: Tensor) -> Callable[[Tensor], Tensor]:
-        batch, weight, bias = a.shape[0], self.transposed, self.bias
-        packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, batch)
-        return lambda a: torch.ops.mkl._mkl_linear(a, packed, weight, bias, batch)
-
-
-PACKED_BATCH, PACKED_NUMBERS = 48, 100_000  # from here on packing gains, measured on two threads
-
-
-@functools.cache
-def _mkl_packs() -> bool:
-    """Whether this torch has the packed products that its compiler uses."""
-    return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
-
-
-class PlainNetwork:
-    """A sequence of Linear layers and activations with both passes written out.
-
-    What `forward` and `backward` return is their caller's until the next call of the same.
-    """
-
-    def __init__(self, layers: list[nn.Linear | Activation]) -> None:
-        self.layers = [layer if isinstance(layer, Activation) else _both_ways(layer) for layer in layers]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> PlainNetwork | None:
-        """The network of `module`, or None where it holds a layer that is not known here."""
-        layers = _flatten(module)
-        return None if layers is None else cls(layers)
-
-    def forward(self, h: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The output, and the activations' inputs and outputs for `backward`."""
-        kept: list[Tensor] = []
-        owned = False
-        for layer in self.layers:
-            if isinstance(layer, Activation):
-                y = layer.forward(h if owned or not layer.in_place else h.clone())
-                kept += (h, y)
-                h = y
-            else:
-                h = layer[0](h)
-            owned = True
-        return h, kept
-
-    def backward(self, g: Tensor, kept: list[Tensor]) -> Tensor:
-        """The gradient of the input from that of the output, which is overwritten."""
-        left = len(kept)
-        for layer in reversed(self.layers):
-            if isinstance(layer, Activation):
-                left -= 2
-                g = layer.backward(g, kept[left], kept[left + 1])
-            else:
-                g = layer[1](g)
-        return g
-
-
-def _both_ways(layer: nn.Linear) -> tuple[Product, Product]:
-    """The products of the forward and the backward pass, each with its matrix row by row."""
-    weight = layer.weight.detach()
-    transposed = weight.T.contiguous()
-    bias = None if layer.bias is None else layer.bias.detach()
-    return Product(transposed, weight, bias), Product(weight, transposed, None)
-
-
-def _flatten(module: nn.Module) -> list[nn.Linear | Activation] | None:
-    """The layers of nested Sequentials in order; None where one is unknown or carries hooks."""
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-        return None
-    if type(module) is nn.Linear:
-        return [module]
-    if type(module) in (nn.Identity, nn.Dropout):  # dropout is idle in eval mode, where priors stay
-        return []
-    if type(module) is nn.Sequential:
-        parts = [_flatten(child) for child in module]
-        return None if any(part is None for part in parts) else [layer for part in parts for layer in part or []]
-    activation = _activation(module)
-    return None if activation is None else [activation]
+Evidence = Callable[[Tensor, bool], tuple[Tensor | None, Tensor]]
+"""(x (batch, ..), need_value) -> (log likelihood (batch,) or None, its gradient in x)."""
 
 
 def likelihood_gradient(posterior: LatentPosterior) -> Gradient:
-    """The fastest way to this posterior's gradient that is exact, for xi (batch, dim)."""
+    """The gradient of this posterior's log likelihood, exact, for xi (batch, dim)."""
     prior = posterior.prior
-    network = PlainNetwork.of(prior.decoder) if prior.transport is None else None
-    if network is None or not posterior.constraints or not _takes_flat(prior, network):
+    if not posterior.constraints or not posterior.generates_tensors:
         return lambda xi, need_value: posterior.likelihood_and_gradient(xi)
-    cotangent = _measured(posterior) or _by_autograd(posterior)
-    size, objects = len(prior.object_families), prior.objects
-    plain = set(prior.object_families) == {"normal"}
-    # A closed form may overwrite the output, which an activation at the end still needs.
-    shared = isinstance(network.layers[-1], Activation) if network.layers else True
+    generate = compose([*_latent_steps(prior), *steps_of(prior.decoder), *_data_steps(prior)])
+    evidence = _measured(posterior) or _labelled(posterior) or _by_autograd(posterior)
 
     def gradient(xi: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
-        if torch.is_grad_enabled():  # asked, since entering no_grad costs as much as a small product
-            with torch.no_grad():
-                return gradient(xi, need_value)
-        z, slope = (xi, None) if plain else _latent_and_slope(prior, xi)
-        params, kept = network.forward(z if objects == 1 else z.reshape(-1, size))
-        if shared:
-            params = params.clone()
-        value, g = cotangent(params, xi.shape[0], need_value)
-        g = network.backward(g, kept)
-        if objects > 1:
-            g = g.reshape(xi.shape)
-        return value, g.clone() if slope is None else g * slope
+        with torch.no_grad():
+            x, pullback = generate(xi)
+            value, slope = evidence(x, need_value)
+            return value, pullback(slope)
 
     return gradient
 
 
-def _takes_flat(prior: PriorModule, network: PlainNetwork) -> bool:
-    first = next((layer for layer in network.layers if not isinstance(layer, Activation)), None)
-    return first is None or first[0].matrix.shape[0] == len(prior.object_families)
+# -- from xi to x -----------------------------------------------------------------------------------------------------
 
 
-def _latent_and_slope(prior: PriorModule, xi: Tensor) -> tuple[Tensor, Tensor]:
-    """z and dz/dxi = phi(xi) / f(z), elementwise: equal probabilities on both sides give the slope for nothing."""
-    z = prior.from_normal(xi)
-    log_slope = -0.5 * xi.square() - 0.5 * math.log(2 * math.pi) - prior.log_densities(z)
-    return z, log_slope.exp_()
+def _latent_steps(prior: PriorModule) -> list[Step]:
+    """xi (batch, dim) -> z, one row per object."""
+    steps: list[Step] = []
+    if prior.transport is not None:
+        steps.append(by_autograd(prior.from_normal))
+    elif set(prior.families) != {"normal"}:
+        steps.append(_families(prior))
+    return [*steps, _reshape(-1, len(prior.object_families))] if prior.objects > 1 else steps
 
 
-Cotangent = Callable[[Tensor, int, bool], tuple[Tensor | None, Tensor]]
+def _families(prior: PriorModule) -> Step:
+    """z and dz/dxi = phi(xi) / f(z): both laws give a small interval the same probability."""
+
+    def step(xi: Tensor) -> tuple[Tensor, Pullback]:
+        z = prior.from_normal(xi)
+        log_slope = -0.5 * xi.square() - 0.5 * math.log(2 * math.pi) - prior.log_densities(z)
+        return z, lambda g: g * log_slope.exp()
+
+    return step
 
 
-def _by_autograd(posterior: LatentPosterior) -> Cotangent:
-    """dlog p/d(output of the decoder) by differentiating the likelihood's mean and the constraints."""
-    prior = posterior.prior
+def _reshape(*shape: int) -> Step:
+    return lambda x: (x.reshape(shape), lambda g: g.reshape(x.shape))
 
-    def cotangent(params: Tensor, batch: int, need_value: bool) -> tuple[Tensor | None, Tensor]:
+
+def _tilt_variance(eta: Tensor, mean: Tensor) -> Tensor:
+    """Variance of the exponential law cut to [0, 1], the slope of its mean m: m (1 - m) + (1 - 2 m) / eta."""
+    square = eta.square()
+    series = 1 / 12 - square * (1 / 240 - square / 6048)  # exact to 1e-11 below .1, where the formula loses digits
+    return torch.where(square < 0.01, series, torch.addcmul(mean, mean, mean, value=-1).addcdiv_(1 - 2 * mean, eta))
+
+
+MEAN_SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bernoulli": lambda eta, mean: torch.addcmul(mean, mean, mean, value=-1),
+    "continuous_bernoulli": _tilt_variance,
+}
+"""Derivative of the mean from (parameter, mean) for likelihoods of one parameter; others are left to autograd."""
+
+
+def _data_steps(prior: PriorModule) -> list[Step]:
+    """The decoder's output -> x (batch, *shape) or (batch, objects, *shape), in data units."""
+    slope = None if prior.likelihood is None else MEAN_SLOPES.get(prior.likelihood)
+    steps: list[Step] = []
+    if slope is not None and prior.likelihood is not None:
+        steps.append(elementwise(LIKELIHOODS[prior.likelihood].mean, slope))
+    elif not _mean_is_identity(prior):
+        return [by_autograd(lambda params: prior.data_of(params, (len(params) // prior.objects,)))]
+    if prior.shape is not None or prior.objects > 1:
+        objects = (prior.objects,) if prior.objects > 1 else ()
+        steps.append(_shaped(prior, objects))
+    if prior.likelihood is not None and not bool((prior.offset == 0).all() and (prior.unit == 1).all()):
+        steps.append(lambda x: (x * prior.unit + prior.offset, lambda g: g * prior.unit))
+    return steps
+
+
+def _shaped(prior: PriorModule, objects: tuple[int, ...]) -> Step:
+    def step(x: Tensor) -> tuple[Tensor, Pullback]:
+        event = x.shape[1:] if prior.shape is None else prior.shape
+        return x.reshape(-1, *objects, *event), lambda g: g.reshape(x.shape)
+
+    return step
+
+
+def _mean_is_identity(prior: PriorModule) -> bool:
+    """Whether x is the decoder's output up to units: asked of the likelihood itself, on a grid."""
+    if prior.likelihood is None:
+        return True
+    if prior.scale_per_pixel:
+        return False
+    grid = torch.linspace(-20, 20, 81, dtype=prior.dtype, device=prior.device)
+    scale = None if prior.scale is None else prior.scale.flatten()[0]
+    return torch.equal(LIKELIHOODS[prior.likelihood].mean(grid, scale), grid)
+
+
+# -- from x to the evidence -------------------------------------------------------------------------------------------
+
+
+def _by_autograd(posterior: LatentPosterior) -> Evidence:
+    """Any evidence: networks through their steps, what constraints make of their outputs by autograd."""
+    networks: dict[int, Step] = {}
+    objects = posterior.prior.objects
+
+    def evidence(x: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        passed: list[tuple[int | None, Tensor, Pullback]] = []
+
+        def evaluate(f: Feature, view: Tensor, index: int | None) -> Tensor:
+            if not isinstance(f, nn.Module):
+                return f(view)
+            if id(f) not in networks:
+                networks[id(f)] = compose(steps_of(f))
+            with torch.no_grad():
+                output, pullback = networks[id(f)](view.detach())
+            passed.append((index, output.detach().requires_grad_(), pullback))
+            return passed[-1][1]
+
         with torch.enable_grad():
-            leaf = params.detach().requires_grad_()
-            value = posterior.log_likelihood_of(Scene(prior.data_of(leaf, (batch,)), prior.objects), batch)
-            (g,) = torch.autograd.grad(value.sum(), leaf)
-        return value.detach(), g
+            leaf = x.detach().requires_grad_()
+            value = posterior.log_likelihood_of(Scene(leaf, objects, evaluate), len(x))
+            leaves = [leaf, *(output for _, output, _ in passed)]
+            known: Any = value.requires_grad and torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+        direct, *slopes = known or [None] * len(leaves)
+        total = torch.zeros_like(x) if direct is None else direct
+        for (index, _, pullback), slope in zip(passed, slopes, strict=True):
+            if slope is not None:
+                part = total if index is None or objects == 1 else total[:, index]
+                part += pullback(slope)
+        return value.detach(), total
 
-    return cotangent
+    return evidence
 
 
-def _measured(posterior: LatentPosterior) -> Cotangent | None:
-    """For measurements of x itself the closed form, g = dx/d(output) * precision * (y - x); None for other evidence."""
-    prior = posterior.prior
-    link = _link(prior)
-    if link is None or prior.objects > 1 or prior.scale_per_pixel:
-        return None
+def _measured(posterior: LatentPosterior) -> Evidence | None:
+    """Measurements of x itself: slope = precision * (y - x). None for other evidence."""
     pieces = []
     for constraint in posterior.constraints:
         known = constraint.precision() if isinstance(constraint, Gaussian) else None
         if known is None:
             return None
         pieces.append((posterior.power * constraint.power, known))
-    like = prior.offset
-    unit, offset = (_flat(value, prior) for value in (prior.unit, prior.offset))
-    moved = not bool((prior.offset == 0).all() and (prior.unit == 1).all())
+    like = posterior.prior.offset
     weights = torch.stack([power * precision.to(like) for power, (_, precision, _) in pieces])
     targets = torch.stack([y.to(like) for _, (y, _, _) in pieces])
     # Several measurements of one pixel are one of the summed precision, and a constant.
@@ -269,35 +180,40 @@ def _measured(posterior: LatentPosterior) -> Cotangent | None:
     spread = 0.5 * (weights * (targets - target).square()).sum()
     constant = float(sum(power * log_norm for power, (_, _, log_norm) in pieces) - spread)
 
-    def cotangent(params: Tensor, batch: int, need_value: bool) -> tuple[Tensor | None, Tensor]:
-        mean = params if link == "identity" else params.sigmoid_()
-        residual = torch.sub(target, mean * unit + offset if moved else mean)
-        weighted = residual * weight if need_value else residual.mul_(weight)
-        value = (weighted * residual).sum(-1).mul_(-0.5).add_(constant) if need_value else None
-        if moved:
-            weighted *= unit
-        if link == "sigmoid":
-            aten.sigmoid_backward.grad_input(weighted, mean, grad_input=weighted)
-        return value, weighted
+    def evidence(x: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        residual = target - x.reshape(len(x), -1)
+        slope = residual * weight
+        value = (slope * residual).sum(-1).mul_(-0.5).add_(constant) if need_value else None
+        return value, slope.reshape(x.shape)
 
-    return cotangent
+    return evidence
 
 
-def _flat(value: Tensor, prior: PriorModule) -> Tensor:
-    """A number per feature of x, flat like the decoder's output."""
-    return value if value.ndim == 0 or prior.shape is None else value.expand(prior.shape).reshape(-1)
+def _labelled(posterior: LatentPosterior) -> Evidence | None:
+    """Labels of x by networks: w . log p, with slope w - |w| p at the logits, w the powers by class. None for other evidence."""
+    labels = [c for c in posterior.constraints if isinstance(c, Categorical) and isinstance(c.net, nn.Module)]
+    if len(labels) < len(posterior.constraints) or posterior.prior.objects > 1:
+        return None
+    steps: dict[Feature, Step] = {}
+    weights: dict[Feature, Tensor] = {}
+    for label in labels:
+        logits = posterior.example(label.net)
+        if logits.ndim < 2 or logits.shape[1] == 1:  # the logit of two classes
+            return None
+        assert isinstance(label.net, nn.Module)  # as selected above
+        steps.setdefault(label.net, compose(steps_of(label.net)))
+        weights.setdefault(label.net, torch.zeros_like(logits[0]))[label.y] += posterior.power * label.power
+    totals = {net: float(weight.sum()) for net, weight in weights.items()}
 
+    def evidence(x: Tensor, need_value: bool) -> tuple[Tensor | None, Tensor]:
+        values, slopes = [], []
+        for net, weight in weights.items():
+            logits, pullback = steps[net](x)
+            log_p = logits.log_softmax(-1)
+            slopes.append(pullback(torch.add(weight, log_p.exp(), alpha=-totals[net])))
+            if need_value:
+                values.append(log_p @ weight)
+        slope = slopes[0] if len(slopes) == 1 else torch.stack(slopes).sum(0)
+        return torch.stack(values).sum(0) if need_value else None, slope
 
-def _link(prior: PriorModule) -> str | None:
-    """What the mean is of the decoder's output, "identity" or "sigmoid", else None.
-
-    Asked of the likelihood itself on a grid, so that a likelihood added later is recognised or left to autograd.
-    """
-    if prior.likelihood is None:
-        return "identity"
-    grid = torch.linspace(-20, 20, 81, dtype=prior.dtype, device=prior.device)
-    scale = None if prior.scale is None else prior.scale.flatten()[0]
-    mean = LIKELIHOODS[prior.likelihood].mean(grid, scale)
-    if torch.equal(mean, grid):
-        return "identity"
-    return "sigmoid" if torch.equal(mean, grid.sigmoid()) else None
+    return evidence

@@ -29,7 +29,7 @@ from torch import Tensor
 from autovae.reasoning.adaptation import ChEES, DualAveraging, PooledVariance, halton, windows
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import likelihood_gradient
-from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
+from autovae.reasoning.method import Method, at_least, generator_for, starting_points, threads_by_work, track
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.reasoning.trajectory import INTEGRATORS, Fixed, State, Trajectory, as_cuda_graph
 from autovae.registry import lookup
@@ -45,10 +45,9 @@ LONG_WARMUP = 100
 class HMC(Method):
     """Hamiltonian Monte Carlo, all chains in one tensor; the settings are those of the table above.
 
-    With `warmup=0` nothing is learnt: `step_size` is used as it is, with unit mass. `steps` is the number of steps of a
-    fixed trajectory. `keep_warmup` keeps the positions of the warm-up, `Draws.warmup`. On CUDA a step is one graph where
-    the evidence can be recorded; `info["graph"]` says "captured" or why not. `graph=False` does without, `graph=True`
-    flags it where it cannot be had.
+    `warmup=0` adapts nothing: `step_size` as given, unit mass. `steps` is the length of a fixed trajectory. `keep_warmup`
+    keeps the positions of the warm-up in `Draws.warmup`. On CUDA a step is captured as one graph if the evidence allows;
+    `info["graph"]` says "captured" or why not. `graph=False` never captures, `graph=True` adds a flag if capture fails.
     """
 
     name: ClassVar[str] = "hmc"
@@ -79,6 +78,10 @@ class HMC(Method):
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise ValueError(f"got step_size={self.step_size}; expected a positive number, or None to find one")
 
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        return self.chains
+
+    @threads_by_work
     def run(
         self,
         posterior: LatentPosterior,
@@ -131,7 +134,7 @@ class HMC(Method):
 
 
 class _Run:
-    """One run: the state of the chains and of what they learn."""
+    """One run: the state of the chains and of their adaptation."""
 
     def __init__(self, settings: HMC, posterior: LatentPosterior, xi: Tensor, generator: torch.Generator) -> None:
         self.settings, self.generator = settings, generator
@@ -152,7 +155,7 @@ class _Run:
         self.variance = PooledVariance(xi.shape[1], xi)
 
     def _record(self) -> str:
-        """Follow trajectories as a CUDA graph a step from now on, where that can be had; `CAPTURED`, or why not."""
+        """Replay steps as CUDA graphs from now on if possible; returns `CAPTURED` or the reason why not."""
         if not self.state.xi.is_cuda:
             return f"the chains are on {self.state.xi.device}"
         try:
@@ -160,7 +163,7 @@ class _Run:
                 self.trajectory = Fixed(self.integrator, self.trajectory.gradient, self.state, as_cuda_graph)
         except RuntimeError as error:
             first: BaseException = error
-            while isinstance(first.__context__, RuntimeError):  # what stopped the recording, not that it has stopped
+            while isinstance(first.__context__, RuntimeError):  # the cause, not the failed capture itself
                 first = first.__context__
             return " ".join(str(first).split())[:200]
         return CAPTURED
@@ -188,7 +191,7 @@ class _Run:
             self.dual.restart(self.step)
 
     def keep(self, iterations: Any, draws: int, adapted: bool) -> dict[str, Tensor]:
-        """The draws after warm-up, with what is known of each."""
+        """The draws after warm-up with their statistics."""
         if adapted:
             self.step = self.dual.final
             if self.chees is not None:
@@ -225,7 +228,7 @@ class _Run:
         self.index += 1
         energy = self._kinetic(momentum) - state.log_prob
         error = self._kinetic(final) - end.log_prob - energy
-        # A trajectory that ends nowhere (NaN) is never accepted.
+        # A trajectory that ends at NaN is never accepted.
         acceptance = torch.exp(-error).clamp(max=1).nan_to_num(0, 0, 0)
         accepted = draw[1] < acceptance[:, None]
         self.state = State(
@@ -236,7 +239,7 @@ class _Run:
         return end, final, acceptance, (energy, error)
 
     def lengths(self) -> dict[str, Any]:
-        """What is worth knowing of the trajectories."""
+        """Trajectory settings for `Draws.info`."""
         length = self.settings.steps * self.step if self.chees is None else self.chees.length
         return {"trajectory": self.settings.trajectory, "trajectory_length": length}
 
@@ -282,7 +285,7 @@ def _flags(posterior: LatentPosterior, kept: dict[str, Tensor]) -> tuple[str, ..
 
 
 def _steepest(posterior: LatentPosterior, xi: Tensor) -> str:
-    """Which constraint pulls hardest where the chains stand."""
+    """The constraint with the largest gradient at the chains' positions."""
     pulls = {}
     for constraint in posterior.constraints:
         alone = LatentPosterior(posterior.prior, constraint, posterior.power)

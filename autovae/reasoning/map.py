@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import Gradient, likelihood_gradient
-from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
+from autovae.reasoning.method import Method, at_least, generator_for, starting_points, threads_by_work, track
 from autovae.reasoning.posterior import LatentPosterior
 
 __all__ = ["MAP"]
@@ -39,6 +39,10 @@ class MAP(Method):
         at_least(self.iterations, 0, "iterations")
         at_least(self.polish, 0, "polish")
 
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        return self.restarts
+
+    @threads_by_work
     def run(
         self,
         posterior: LatentPosterior,

@@ -31,7 +31,7 @@ from torch import Tensor
 from autovae.export.transport import Affine
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import Gradient, likelihood_gradient
-from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
+from autovae.reasoning.method import Method, at_least, generator_for, starting_points, threads_by_work, track
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.registry import lookup
 
@@ -93,6 +93,10 @@ class MeanField(Method):
                 f"got anneal={self.anneal}; expected shares of the full power that end at 1, such as (0.05, 0.3, 1.0)"
             )
 
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        return 2 * self.pairs
+
+    @threads_by_work
     def run(
         self,
         posterior: LatentPosterior,

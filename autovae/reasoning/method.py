@@ -5,32 +5,52 @@
 - settings are frozen and checked when the method is made; a method has no state, so it may be run again;
 - `draws` per chain; `start` (chains, dim) or (dim,) replaces the prior's draws as starting points;
 - the same seed gives the same draws, and the global random state is neither read nor changed;
-- `progress=True` shows a bar on standard error.
+- `progress=True` shows a bar on standard error;
+- small questions run on one thread (`autovae.threads`), and torch's setting is restored.
 
-METHODS (in `autovae.reasoning`) lists them; a test runs every entry through the contract.
+To add one: a frozen dataclass derived from `Method` with `name`, `batch_size` and a `run` decorated by `threads_by_work`,
+and one row in METHODS (`question`). The tests in test_methods.py run every row through the contract.
 """
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import ClassVar, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.posterior import LatentPosterior
+from autovae.threads import threads_for
 
-__all__ = ["Method", "generator_for", "starting_points", "track"]
+__all__ = ["Method", "generator_for", "starting_points", "threads_by_work", "track"]
 
 T = TypeVar("T")
+Run = TypeVar("Run", bound=Callable[..., Draws])
+
+
+def threads_by_work(run: Run) -> Run:
+    """Decorator of `run`: as many threads as evaluating `batch_size` points together pays for."""
+
+    @functools.wraps(run)
+    def threaded(method: Method, posterior: LatentPosterior, *args: Any, **settings: Any) -> Draws:
+        with threads_for(posterior.flops(method.batch_size(posterior))):
+            return run(method, posterior, *args, **settings)
+
+    return cast("Run", threaded)
 
 
 class Method(ABC):
     """A way to answer: settings made once, `run` for every question."""
 
     name: ClassVar[str]
+
+    @abstractmethod
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        """The number of points xi that are evaluated together."""
 
     @abstractmethod
     def run(

@@ -32,7 +32,7 @@ from autovae.export.transport import Affine
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import Gradient, likelihood_gradient
 from autovae.reasoning.mean_field import Watch, log_prob_in_batches
-from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
+from autovae.reasoning.method import Method, at_least, generator_for, starting_points, threads_by_work, track
 from autovae.reasoning.posterior import LatentPosterior
 
 __all__ = ["GeoVI", "MGVI", "Metric"]
@@ -94,6 +94,10 @@ class MGVI(Method):
         at_least(self.rounds, 1, "rounds")
         at_least(self.newton, 1, "newton")
 
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        return min(2048, 2 * self.pairs * posterior.latent_dim)  # of the Jacobian
+
+    @threads_by_work
     def run(
         self,
         posterior: LatentPosterior,

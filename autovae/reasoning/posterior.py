@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from autovae.export.prior import PriorModule
-from autovae.reasoning.constraints import Constraint, Scene
+from autovae.reasoning.constraints import Constraint, Feature, Scene
+from autovae.threads import flops_of
 
 __all__ = ["LatentPosterior"]
 
@@ -94,6 +95,10 @@ class LatentPosterior:
                 return value.detach(), torch.zeros_like(xi)
             (gradient,) = torch.autograd.grad(value.sum(), source)
         return value.detach(), gradient
+
+    def flops(self, batch: int) -> int:
+        """Floating-point operations of `log_likelihood` for so many points at once, see `autovae.threads`."""
+        return flops_of(lambda: self.log_likelihood(self._probe(1))) * batch
 
     # -- the metric ---------------------------------------------------------------------------------------------
 
@@ -206,14 +211,20 @@ class LatentPosterior:
             raise ValueError(f"got xi of shape {tuple(xi.shape)}; expected (..., {self.latent_dim})")
         return xi.reshape(-1, self.latent_dim)
 
-    def _probe(self) -> Tensor:
+    def example(self, feature: Feature) -> Tensor:
+        """The feature of three draws of the prior, for its shape."""
+        with torch.no_grad():
+            return self.scene(self._probe()).feature(feature)
+
+    def _probe(self, count: int = 3) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        return self.prior.sample_normal(3, generator=generator)
+        return self.prior.sample_normal(count, generator=generator)
 
     def _check(self) -> None:
         probe = self._probe()
         with torch.no_grad():
             scene = self.scene(probe)
+            self.generates_tensors = isinstance(scene.x, Tensor)
             for constraint in self.constraints:
                 made = _shape(scene.x)
                 try:

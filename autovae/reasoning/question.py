@@ -19,20 +19,12 @@ from torch import Tensor
 from autovae.export.prior import PriorModule
 from autovae.reasoning.constraints import Categorical, Constraint, Feature, Gaussian, Masked
 from autovae.reasoning.draws import Draws
-from autovae.reasoning.hmc import HMC
-from autovae.reasoning.map import MAP
-from autovae.reasoning.mean_field import MeanField
 from autovae.reasoning.method import Method
-from autovae.reasoning.mgvi import MGVI, GeoVI
 from autovae.reasoning.posterior import LatentPosterior
-from autovae.reasoning.resampling import SIR, Rejection
+from autovae.reasoning.tables import METHODS
 from autovae.registry import lookup
 
-__all__ = ["METHODS", "ask", "evidence"]
-
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (HMC, MAP, MeanField, MGVI, GeoVI, SIR, Rejection)
-}
+__all__ = ["ask", "evidence"]
 
 
 def evidence(

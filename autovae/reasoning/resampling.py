@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from autovae.reasoning.draws import Draws
-from autovae.reasoning.method import Method, at_least, generator_for, starting_points, track
+from autovae.reasoning.method import Method, at_least, generator_for, starting_points, threads_by_work, track
 from autovae.reasoning.posterior import LatentPosterior
 
 __all__ = ["Rejection", "SIR"]
@@ -39,6 +39,10 @@ class SIR(Method):
         at_least(self.candidates, 1, "candidates")
         at_least(self.batch, 1, "batch")
 
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        return self.batch
+
+    @threads_by_work
     def run(
         self,
         posterior: LatentPosterior,
@@ -118,6 +122,10 @@ class Rejection(Method):
         at_least(self.max_tries, 1, "max_tries")
         at_least(self.batch, 1, "batch")
 
+    def batch_size(self, posterior: LatentPosterior) -> int:
+        return self.batch
+
+    @threads_by_work
     def run(
         self,
         posterior: LatentPosterior,

@@ -1,4 +1,4 @@
-r"""Trajectories of HMC: what one step of an integrator is, and how many are followed, plainly or as one CUDA graph a step.
+r"""Trajectories of HMC: integrator steps, run eagerly or replayed as one CUDA graph per step.
 
     p += eps/2 g;   L times: drift of (xi, p), g = gradient at xi, p += eps g (eps/2 after the last)
 
@@ -9,10 +9,10 @@ r"""Trajectories of HMC: what one step of an integrator is, and how many are fol
 
 The rotation solves the prior N(0, I) exactly, so that weak evidence costs nothing.
 
-A step on CUDA is some twenty kernels of a few microseconds, and the chip would wait for the host. `Fixed` follows the
-same steps on tensors that stay where they are, so that a step can be recorded once and started as one: xi, p and g are
-its state, the factors of the drift and the size of the kick are copied in, and nothing is asked back. Random numbers are
-drawn outside. Evidence that cannot be recorded (it asks for values, or moves data from the host) is followed plainly.
+A step on CUDA is about twenty kernels of a few microseconds each, bound by launch latency. `Fixed` runs the same steps on
+preallocated tensors, so that a step is captured once and replayed: xi, p and g are its state, the factors of the drift and
+the size of the kick are copied in, and nothing synchronises with the host. Random numbers are drawn outside. Evidence that
+cannot be captured (it reads values or copies from the host) runs eagerly.
 
 Shapes: xi, p, g (chains, dim); step (chains, 1); inverse mass (dim,), or None for 1.
 Not here: acceptance and what is learnt in warm-up (`hmc`, `adaptation`), the gradient itself (`gradient`).
@@ -37,7 +37,7 @@ Factors = tuple[Tensor, ...]
 
 @dataclass
 class State:
-    """Where all chains are: positions, log posterior (up to the prior's constant), and the integrator's gradient."""
+    """State of all chains: positions, log posterior (up to the prior's constant), the integrator's gradient."""
 
     xi: Tensor
     log_prob: Tensor
@@ -46,14 +46,14 @@ class State:
 
 @dataclass(frozen=True)
 class Integrator:
-    """What a step is made of, in place on xi and momentum."""
+    """The parts of a step; they work in place on xi and momentum."""
 
     factors: Callable[[Tensor, Tensor | None], Factors]
-    """(step, inverse mass) -> what `drift` multiplies by, (chains, 1) or (chains, dim) each"""
+    """(step, inverse mass) -> the factors of `drift`, (chains, 1) or (chains, dim) each"""
     drift: Callable[[Tensor, Tensor, Factors], None]
     """(xi, momentum, factors): between two kicks"""
     kicks: Callable[[Tensor, Tensor], Tensor]
-    """(gradient of the evidence, xi) -> the g that kicks; may overwrite the former"""
+    """(gradient of the evidence, xi) -> g of the kick; may overwrite the gradient"""
     unit_mass: bool
 
 
@@ -98,7 +98,7 @@ class Trajectory:
     def follow(
         self, state: State, momentum: Tensor, step: Tensor, inverse_mass: Tensor | None, steps: int
     ) -> tuple[State, Tensor]:
-        """Where `steps` steps lead, and the momentum there; nothing given is changed."""
+        """State and momentum after `steps` steps; the arguments stay unchanged."""
         half = 0.5 * step
         factors = self.integrator.factors(step, inverse_mass)
         xi, momentum = state.xi.clone(), torch.addcmul(momentum, state.gradient, half)
@@ -123,14 +123,14 @@ def _state(xi: Tensor, value: Tensor | None, slope: Tensor) -> State:
 
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
-"""(work on tensors that stay in place) -> what does that work again."""
+"""(work on preallocated tensors) -> a function that replays it."""
 
 
 class Fixed(Trajectory):
-    """The same steps on tensors that stay where they are, each step what `record` made of it.
+    """The same steps on preallocated tensors, each step replayed from what `record` captured.
 
-    `state` fixes the shapes. The recorded step is compared with the plain one there; raises `RuntimeError`, with the
-    reason, where it differs or cannot be recorded.
+    `state` fixes the shapes. Raises `RuntimeError` with the reason if a step cannot be captured or its replay differs from
+    the eager step.
     """
 
     def __init__(self, integrator: Integrator, gradient: Gradient, state: State, record: Recorder) -> None:
@@ -170,7 +170,7 @@ class Fixed(Trajectory):
         return _state(self._xi.clone(), self._value, self._slope.clone()), self._momentum.clone()
 
     def _check(self, state: State, step: Tensor) -> None:
-        """Two steps as they were recorded beside two plain ones."""
+        """Compare two replayed steps with two eager ones."""
         momentum = torch.zeros_like(state.xi)
         with torch.no_grad():
             found, expected = (way(self, state, momentum, step, None, 2) for way in (Fixed.follow, Trajectory.follow))
@@ -179,22 +179,22 @@ class Fixed(Trajectory):
             raise RuntimeError("the recorded step differs from the plain one: does the evidence draw random numbers?")
 
 
-_broken: list[torch.cuda.CUDAGraph] = []  # the allocator keeps a pointer to a recording that did not end well
+_broken: list[torch.cuda.CUDAGraph] = []  # kept alive: the allocator still points to graphs whose capture failed
 
 
 def as_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """`work` as one CUDA graph, to be started as often as wanted; it must not ask for values nor bring new tensors in.
+    """Capture `work` as one CUDA graph; returns its replay. `work` must not synchronise or allocate its inputs.
 
-    Raises `RuntimeError` with the reason where it cannot be recorded; streams and generators are then as they were.
+    Raises `RuntimeError` with the reason if capture fails; streams and generators are then restored.
     """
     present, side = torch.cuda.current_stream(), torch.cuda.Stream()
     graph = torch.cuda.CUDAGraph()
     side.wait_stream(present)
     try:
         with torch.cuda.stream(side):
-            for _ in range(2):  # evidence is moved to the device, libraries choose their kernels
+            for _ in range(2):  # warm-up: evidence moves to the device, libraries choose kernels
                 work()
-            with _waiting_refused():  # found here, since an error inside of a recording leaves it broken
+            with _waiting_refused():  # detect it here: an error during capture breaks the graph
                 work()
             try:
                 with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
@@ -210,10 +210,10 @@ def as_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
 
 @contextmanager
 def _waiting_refused() -> Iterator[None]:
-    """Work that waits for the host raises `RuntimeError`."""
+    """Raise `RuntimeError` on any synchronisation with the host."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is said to be a prototype; what it misses the recording finds
+        warnings.simplefilter("ignore")  # the sync debug mode warns that it is a prototype
         torch.cuda.set_sync_debug_mode("error")
         try:
             yield
@@ -222,6 +222,6 @@ def _waiting_refused() -> Iterator[None]:
 
 
 def _end_of_a_broken_recording(side: torch.cuda.Stream) -> None:
-    """The default generator still believes that it is being recorded: a recording that succeeds tells it otherwise."""
+    """Reset the default generator, which still counts as captured, by a capture that succeeds."""
     with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=side, capture_error_mode="thread_local"):
         torch.zeros((), device=side.device).add_(1)

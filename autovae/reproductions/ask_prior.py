@@ -24,13 +24,14 @@ from autovae.data.batches import network_input
 from autovae.data.datasets import DATASETS, load
 from autovae.export.card import load_prior
 from autovae.export.prior import PriorModule
-from autovae.model.classifiers import JUDGES, Classifier
+from autovae.model.classifiers import JUDGES, Classifier, ClassifierSettings
 from autovae.model.trained_classifiers import classifier
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.question import ask
 from autovae.registry import lookup
 from autovae.report.samples import PICTURES
 from autovae.report.theme import save_figure
+from autovae.threads import flops_of, threads_for
 
 __all__ = ["SIDES", "Question", "answer_of", "ask_prior", "hidden", "labelled", "read_image"]
 
@@ -140,10 +141,21 @@ def labelled(
     known = data.train.y.unique().tolist()
     if label not in {str(value) for value in known}:
         raise ValueError(f"got label {label!r}; the labels of {name} are {', '.join(map(str, known))}")
-    networks = [classifier(data, part="first_half" if judge else "all", say=say)]
-    if judge:
-        networks.append(classifier(data, settings=JUDGES[0], say=say))
+    asked = [ClassifierSettings(part="first_half" if judge else "all"), *(JUDGES[:1] if judge else ())]
+    networks = []
+    for settings in asked:
+        with threads_for(batch_flops(settings, data.shape)):
+            networks.append(classifier(data, settings=settings, say=say))
     return int(label), networks
+
+
+def batch_flops(settings: ClassifierSettings, shape: tuple[int, ...]) -> int:
+    """Floating-point operations of one minibatch through the network of these settings."""
+    images = len(shape) in (2, 3) and min(shape[-2:]) >= 8
+    name = settings.network if settings.network != "auto" else "conv" if images else "mlp"
+    with torch.random.fork_rng(devices=[]):
+        network = Classifier(name, shape, 10)
+    return flops_of(lambda: network(torch.zeros(1, *shape))) * settings.batch_size
 
 
 def ask_prior(

@@ -21,6 +21,7 @@ import torch
 from autovae.model.networks import is_convolutional
 from autovae.model.operations import Operations, TorchOperations
 from autovae.model.vae import VAEStack
+from autovae.threads import SHARED_FROM
 from autovae.training.adam import Adam, StackedAdam
 from autovae.training.member import Member
 
@@ -31,8 +32,6 @@ __all__ = ["Backend", "CPUBackend", "stack_sizes", "step_work"]
 
 # A step of this many floating point operations hides what it costs to start its operations from Python.
 WORTHWHILE_WORK = 1e10
-# A step of fewer is not shared between threads: its operations are so short that threads mostly wait for each other.
-SHARED_WORK = 2e9
 
 
 class Backend(Protocol):
@@ -70,8 +69,8 @@ class CPUBackend:
     def train_epoch(self, trainers: Sequence[Trainer]) -> None:
         """An error or an interrupt ends all stacks."""
         workers, before, stop = min(self._threads, len(trainers)), torch.get_num_threads(), threading.Event()
-        shared = self._threads // workers if trainers[0].work >= SHARED_WORK else 1
-        torch.set_num_threads(shared)
+        small = trainers[0].work / 3 < SHARED_FROM  # a third of a step is its forward pass
+        torch.set_num_threads(1 if small else self._threads // workers)
         try:
             if workers == 1:
                 for trainer in trainers:

@@ -67,9 +67,6 @@ class Toy:
         value = torch.distributions.Normal(outputs, 0.5).log_prob(torch.tensor(0.5)).sum(-1)
         return value.expand(-1, len(range(self.points)[index]))
 
-    def log_likelihood_at(self, index: slice, z: Tensor) -> Tensor:
-        return self.log_likelihood(index, self.decode(z))
-
 
 def test_the_error_of_the_mean_counts_samples_that_points_share() -> None:
     runs = [log_likelihood(Toy(), samples=200, defensive=0.5, seed=seed) for seed in range(60)]

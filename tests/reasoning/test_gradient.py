@@ -7,8 +7,9 @@ from torch import nn
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.export.prior import PriorModule
 from autovae.export.transport import Affine
+from autovae.model.classifiers import NETWORKS, Classifier
 from autovae.reasoning.constraints import Categorical, Criterion, Gaussian, Masked
-from autovae.reasoning.gradient import PlainNetwork, likelihood_gradient
+from autovae.reasoning.gradient import MEAN_SLOPES, likelihood_gradient
 from autovae.reasoning.posterior import LatentPosterior
 
 ACTIVATIONS = [
@@ -43,9 +44,7 @@ def classifier(pixels=10):
     return nn.Linear(pixels, 3).double()
 
 
-def assert_exact(posterior, by_hand=True):
-    taken = PlainNetwork.of(posterior.prior.decoder) is not None and posterior.prior.transport is None
-    assert taken is by_hand
+def assert_exact(posterior):
     xi = torch.randn(5, posterior.latent_dim, generator=torch.Generator().manual_seed(3)).double()
     value, gradient = likelihood_gradient(posterior)(xi, True)
     expected_value, expected = posterior.likelihood_and_gradient(xi)
@@ -126,15 +125,80 @@ def test_scale_per_pixel():
     assert_exact(LatentPosterior(prior, Gaussian(None, measurement(), 0.3)))
 
 
-def test_other_networks_and_transports_are_left_to_autograd():
+def test_other_networks_and_transports():
     y = measurement()
-    other = PriorModule.from_decoder(nn.Sequential(decoder(), nn.Softplus()))
-    assert_exact(LatentPosterior(other, Gaussian(None, y, 0.3)), by_hand=False)
+    for other in (nn.Sequential(decoder(), nn.Softplus()), nn.Sequential(decoder(), nn.LayerNorm(10).double())):
+        assert_exact(LatentPosterior(PriorModule.from_decoder(other), Gaussian(None, y, 0.3)))
     moved = PriorModule(decoder(), MIXED).transported(Affine(torch.ones(6).double(), torch.ones(6).double()))
-    assert_exact(LatentPosterior(moved, Gaussian(None, y, 0.3)), by_hand=False)
+    assert_exact(LatentPosterior(moved, Gaussian(None, y, 0.3)))
+
+
+def test_hooks_count():
     hooked = decoder()
     hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
-    assert_exact(LatentPosterior(PriorModule.from_decoder(hooked), Gaussian(None, y, 0.3)), by_hand=False)
+    assert_exact(LatentPosterior(PriorModule.from_decoder(hooked), Gaussian(None, measurement(), 0.3)))
+    whole = decoder()
+    whole.register_forward_hook(lambda module, inputs, output: output.square())
+    assert_exact(LatentPosterior(PriorModule.from_decoder(whole), Gaussian(None, measurement(), 0.3)))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("task", ["classes", "numbers"])
+def test_a_classifier_of_images(network, task):
+    torch.manual_seed(0)
+    net = Classifier(network, (8, 8), 5 if task == "classes" else 0).double().eval().requires_grad_(False)
+    prior = PriorModule(decoder(pixels=64), MIXED, likelihood="continuous_bernoulli", shape=(8, 8))
+    assert_exact(LatentPosterior(prior, Categorical(net, 3) if task == "classes" else Gaussian(net, 1.0, 0.5)))
+
+
+def test_labels_of_several_networks():
+    """Two labels of one network, one of another, of which one has a single output."""
+    torch.manual_seed(4)
+    other, single = nn.Linear(10, 4).double(), nn.Linear(10, 1).double()
+    first = classifier()
+    labels = [Categorical(first, 1, power=3.0), Categorical(first, 2), Categorical(other, 0, power=0.0)]
+    prior = PriorModule(decoder(), MIXED, likelihood="bernoulli")
+    assert_exact(LatentPosterior(prior, labels, power=0.7))
+    assert_exact(LatentPosterior(prior, [*labels, Categorical(single, 1)]))
+    assert_exact(
+        LatentPosterior(prior.replicate(2), [Categorical(first, 1, object=1), Categorical(other, 3, object=0)])
+    )
+
+
+@pytest.mark.parametrize("size", [8, 40], ids=["as a matrix", "as a convolution"])
+def test_convolutions(size):
+    torch.manual_seed(0)
+    layers = [
+        nn.Linear(6, size * size), nn.Unflatten(1, (1, size, size)), nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(),
+        nn.Conv2d(3, 1, 3), nn.Flatten(),
+    ]  # fmt: skip
+    prior = PriorModule.from_decoder(nn.Sequential(*layers).double())
+    assert_exact(LatentPosterior(prior, Gaussian(None, torch.zeros((size - 2) ** 2).double(), 0.3)))
+
+
+def test_a_generator_that_ignores_its_latents():
+    prior = PriorModule(Constant(), MIXED, likelihood="bernoulli").double()
+    assert_exact(LatentPosterior(prior, Gaussian(None, measurement(3), 0.3)))
+
+
+class Constant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.output = nn.Parameter(torch.zeros(3))
+
+    def forward(self, z):
+        return self.output.expand(len(z), 3)
+
+
+@pytest.mark.parametrize("name", MEAN_SLOPES)
+def test_slopes_of_means(name):
+    eta = torch.cat(
+        [torch.linspace(-30, 30, 241), torch.tensor([-800.0, -0.5, -1e-3, 0.0, 1e-5, 0.4999, 800.0])]
+    ).double()
+    leaf = eta.clone().requires_grad_()
+    mean = LIKELIHOODS[name].mean(leaf)
+    (expected,) = torch.autograd.grad(mean.sum(), leaf)
+    torch.testing.assert_close(MEAN_SLOPES[name](eta, mean.detach()), expected, rtol=1e-5, atol=1e-9)
 
 
 def test_no_evidence_has_no_gradient():
@@ -142,24 +206,3 @@ def test_no_evidence_has_no_gradient():
     value, gradient = likelihood_gradient(LatentPosterior(prior, []))(torch.randn(4, 6).double(), True)
     assert (value == 0).all()
     assert (gradient == 0).all()
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("chains", [8, 64])
-def test_large_products_packed_or_not(chains, threads):
-    """The same gradient where matrices are packed beforehand (many chains, several threads), call after call."""
-    torch.manual_seed(0)
-    wide = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, 350, bias=False), nn.ReLU(), nn.Linear(350, 400))
-    prior = PriorModule.from_decoder(wide)
-    posterior = LatentPosterior(prior, Gaussian(None, torch.rand(400), 1.0))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        gradient = likelihood_gradient(posterior)
-        for _ in range(2):
-            xi = torch.randn(20, chains).T  # not contiguous
-            _, found = gradient(xi, False)
-            _, expected = posterior.likelihood_and_gradient(xi)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-    finally:
-        torch.set_num_threads(before)
