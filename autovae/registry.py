@@ -68,12 +68,14 @@ def lookup(table: Mapping[str, T], name: str, what: str = "name") -> T:
 
 @dataclass(frozen=True)
 class Row:
-    """Where the code of an entry lies: `target` is "module:attribute"."""
+    """Where the code of an entry lies: `target` is "module:attribute", or the thing itself in code of your own."""
 
-    target: str
+    target: Any
 
     def load(self) -> Any:
         """Import the module and return the attribute."""
+        if not isinstance(self.target, str):
+            return self.target
         module, _, attribute = self.target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 

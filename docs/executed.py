@@ -73,6 +73,23 @@ def blocks_of(markdown: str) -> list[Block]:
     ]
 
 
+@contextlib.contextmanager
+def tables_restored() -> Iterator[None]:
+    """What a page registers is gone when it ends."""
+    from autovae import finiteness, registry
+    from autovae.beliefs import families
+
+    tables = [families.FAMILIES, finiteness.TAILS]
+    tables += [getattr(registry, name) for name in dir(registry) if name.isupper() and isinstance(getattr(registry, name), dict)]
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, rows in zip(tables, before, strict=True):
+            table.clear()
+            table.update(rows)
+
+
 class Session:
     """A page's namespace and folder, in which its blocks run in order."""
 
@@ -131,7 +148,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     blocks = blocks_of(markdown)
     alive = os.environ.get("AUTOVAE_DOCS_RUN") != "0"
     pieces, place = [], 0
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tables_restored():
         session = Session(Path(scratch))
         for block in blocks:
             pieces += [_inline(markdown[place : block.span[0]]), _fenced(block)]

@@ -90,17 +90,14 @@ def test_a_wrong_family_is_found(monkeypatch):
 
 
 def test_a_wrong_likelihood_is_found(monkeypatch):
-    row = registry.LikelihoodRow(f"{__name__}:WrongLikelihood", registry.LINE, has_scale=True)
+    row = registry.LikelihoodRow(WrongLikelihood, registry.LINE, has_scale=True)
     monkeypatch.setitem(registry.LIKELIHOODS, "wrong", row)
-    monkeypatch.setattr(type(row), "load", lambda self: WrongLikelihood)
     with pytest.raises(AssertionError, match="wrong: masses sum to one"):
         check_likelihood("wrong")
 
 
 def test_a_wrong_bound_is_found(monkeypatch):
-    row = registry.BoundRow(f"{__name__}:WrongBound")
-    monkeypatch.setitem(registry.BOUNDS, "wrong", row)
-    monkeypatch.setattr(type(row), "load", lambda self: WrongBound)
+    monkeypatch.setitem(registry.BOUNDS, "wrong", registry.BoundRow(WrongBound))
     with pytest.raises(AssertionError, match="wrong: the encoder's gradient"):
         check_bound("wrong")
 
@@ -109,9 +106,7 @@ def test_a_wrong_network_is_found(monkeypatch):
     def encoder(spec, shape):
         return torch.nn.Sequential(MLP.encoder(spec, shape), _Mixing())
 
-    row = registry.Row(f"{__name__}:unused")
-    monkeypatch.setitem(registry.NETWORKS, "wrong", row)
-    monkeypatch.setattr(type(row), "load", lambda self: Network(encoder, MLP.decoder, ""))
+    monkeypatch.setitem(registry.NETWORKS, "wrong", registry.Row(Network(encoder, MLP.decoder, "")))
     with pytest.raises(AssertionError, match="wrong: encoder treats points one by one"):
         check_network("wrong")
 

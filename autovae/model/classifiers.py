@@ -37,6 +37,7 @@ from autovae.model.halving import HalvingConv, Image
 from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
 from autovae.registry import lookup
 from autovae.streams import stream_seed
+from autovae.threads import flops_of, threads_for
 
 __all__ = ["JUDGES", "NETWORKS", "PARTS", "TASKS", "Classifier", "ClassifierSettings", "Task", "train_classifier"]
 
@@ -278,7 +279,9 @@ def train_classifier(
         began = time.perf_counter()
         part = part_of(len(x), settings.part)
         points, answers = x[part].reshape(-1, math.prod(shape)).to(device), targets[part].to(device)
-        _fit(model.to(device), points, answers, settings, store, say or (lambda text: None))
+        model.to(device).eval()
+        with threads_for(flops_of(lambda: model(points[:1])) * settings.batch_size):
+            _fit(model, points, answers, settings, store, say or (lambda text: None))
         model.cpu()
     card: dict[str, Any] = {"training_points": len(x[part]), "seconds": round(time.perf_counter() - began, 1)}
     card["trained_on"] = torch.device(device).type

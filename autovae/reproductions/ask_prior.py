@@ -31,7 +31,6 @@ from autovae.reasoning.question import ask
 from autovae.registry import lookup
 from autovae.report.samples import PICTURES
 from autovae.report.theme import save_figure
-from autovae.threads import flops_of, threads_for
 
 __all__ = ["SIDES", "Question", "answer_of", "ask_prior", "hidden", "labelled", "read_image"]
 
@@ -142,20 +141,7 @@ def labelled(
     if label not in {str(value) for value in known}:
         raise ValueError(f"got label {label!r}; the labels of {name} are {', '.join(map(str, known))}")
     asked = [ClassifierSettings(part="first_half" if judge else "all"), *(JUDGES[:1] if judge else ())]
-    networks = []
-    for settings in asked:
-        with threads_for(batch_flops(settings, data.shape)):
-            networks.append(classifier(data, settings=settings, say=say))
-    return int(label), networks
-
-
-def batch_flops(settings: ClassifierSettings, shape: tuple[int, ...]) -> int:
-    """Floating-point operations of one minibatch through the network of these settings."""
-    images = len(shape) in (2, 3) and min(shape[-2:]) >= 8
-    name = settings.network if settings.network != "auto" else "conv" if images else "mlp"
-    with torch.random.fork_rng(devices=[]):
-        network = Classifier(name, shape, 10)
-    return flops_of(lambda: network(torch.zeros(1, *shape))) * settings.batch_size
+    return int(label), [classifier(data, settings=settings, say=say) for settings in asked]
 
 
 def ask_prior(
