@@ -10,6 +10,8 @@ parametrised over the tables.
 | LEARNED_PRIORS | a prior learned with the decoder, a `Rival`| whether its components are posteriors       |
 | REGULARISERS   | a divergence in place of the KL            | -                                           |
 | RENYI          | a closed Renyi divergence of one pair      | -                                           |
+| BOUNDS         | a bound by samples, a `SampledBound`       | whether its samples come in groups          |
+| NETWORKS       | an encoder and a decoder, a `Network`      | -                                           |
 | ACTIVATIONS    | a module between layers                    | -                                           |
 
 Families are in two tables: the law in `beliefs.families.FAMILIES`, its tails in `finiteness.TAILS`.
@@ -28,11 +30,14 @@ T = TypeVar("T")
 
 __all__ = [
     "ACTIVATIONS",
+    "BOUNDS",
     "LEARNED_PRIORS",
     "LIKELIHOODS",
+    "NETWORKS",
     "REGULARISERS",
     "RENYI",
     "SUPPORTS",
+    "BoundRow",
     "LearnedPriorRow",
     "LikelihoodRow",
     "Resolved",
@@ -94,6 +99,13 @@ class LearnedPriorRow(Row):
     of_posterior: bool = False
 
 
+@dataclass(frozen=True)
+class BoundRow(Row):
+    """`grouped`: M groups of K samples at order 0, trained by the doubly reparameterised gradient; else of any order."""
+
+    grouped: bool = True
+
+
 class Resolved(Mapping[Any, T], Generic[T]):
     """A table seen through its rows: the value of a key is what its row loads, or `make` of it, found once a row."""
 
@@ -152,6 +164,18 @@ RENYI: dict[tuple[str, str], Row] = {  # (posterior, prior); other pairs are int
     ("cauchy", "cauchy"): Row("autovae.beliefs.renyi_closed:cauchy"),
     ("uniform", "uniform"): Row("autovae.beliefs.renyi_closed:uniform"),
     ("exponential", "exponential"): Row("autovae.beliefs.renyi_closed:exponential"),
+}
+
+BOUNDS: dict[str, BoundRow] = {
+    "vr": BoundRow("autovae.training.bound:Renyi", grouped=False),
+    "miwae": BoundRow("autovae.training.bound:MIWAE"),
+    "ciwae": BoundRow("autovae.training.bound:CIWAE"),
+    "piwae": BoundRow("autovae.training.bound:PIWAE"),
+}
+
+NETWORKS: dict[str, Row] = {
+    "mlp": Row("autovae.model.networks:MLP"),
+    "conv": Row("autovae.model.networks:CONV"),
 }
 
 ACTIVATIONS: dict[str, Row] = {

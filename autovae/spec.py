@@ -24,8 +24,10 @@ from typing import Any, TypeAlias
 from autovae.finiteness import TAILS, finiteness, why_infinite
 from autovae.registry import (
     ACTIVATIONS,
+    BOUNDS,
     LEARNED_PRIORS,
     LIKELIHOODS,
+    NETWORKS,
     REGULARISERS,
     RENYI,
     SUPPORTS,
@@ -39,7 +41,6 @@ Pair: TypeAlias = tuple[str, str]  # (posterior family, prior family) of one lat
 Belief: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
 
 OBJECTIVES = ("density", "mass")
-BOUNDS = ("vr", "miwae", "ciwae", "piwae")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class VAESpec:
     regulariser, regulariser_order   the divergence of the ELBO: "kl"; "renyi" of an order in (0, 1); "jeffreys"
     scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
     objective           "density": log p of dequantised data; "mass": log probability of the level's bin
-    latent_dim, hidden, activation, network      the network; `network` names an entry of model.networks.NETWORKS
+    latent_dim, hidden, activation, network      the network; `network` names an entry of registry.NETWORKS
     rival, components   a learned prior in place of the product: "" (none), "mixture", "vampprior" (of `components` each) or
                         "flow"; its base or components are of the families `prior` (vampprior: of the posterior's)
     posterior_flow      whether a normal posterior is bent by a flow that sees the data point
@@ -212,8 +213,8 @@ class VAESpec:
             raise ValueError(f"scale must be 'global', 'pixel' or a number > 0, got {self.scale!r}")
         if not isinstance(self.scale, str):
             _positive(self.scale, "scale")
-        if self.bound not in BOUNDS:
-            raise ValueError(unknown(self.bound, BOUNDS, "bound"))
+        lookup(BOUNDS, self.bound, "bound")
+        lookup(NETWORKS, self.network, "network")
         if isinstance(self.mix, bool) or not isinstance(self.mix, (int, float)) or not 0 <= self.mix <= 1:
             raise ValueError(f"mix must be a number in [0, 1], the weight of the ELBO in ciwae, got {self.mix!r}")
         if self.allow not in ("", "alpha<1"):
@@ -274,7 +275,7 @@ class VAESpec:
             )
 
     def _check_bound(self) -> None:
-        if self.bound == "vr":
+        if not BOUNDS[self.bound].grouped:
             if self.groups > 1:
                 raise ValueError(
                     f"groups = {self.groups} is for bound miwae, ciwae or piwae; with vr raise samples instead"
@@ -289,6 +290,11 @@ class VAESpec:
                 f"bound {self.bound} is a bound of order 0: set alpha = 0 and beta = 1, got {self.alpha:g}, {self.beta:g}"
             )
         object.__setattr__(self, "alpha", 0.0)
+        if self.estimator not in (None, "dreg"):
+            raise ValueError(
+                f"bound {self.bound} is trained by the doubly reparameterised gradient, got estimator "
+                f"{self.estimator!r}; leave it out"
+            )
         moving = [q for q, _ in distinct(self.pairs) if not TAILS[q].whole_line]
         if moving:
             raise ValueError(
@@ -308,7 +314,7 @@ class VAESpec:
         if self.regulariser == "kl":
             return
         what = f"regulariser = {self.regulariser!r}"
-        if not self.closed_form or self.bound != "vr":
+        if self.alpha != 1 or BOUNDS[self.bound].grouped or self.rival or self.posterior_flow:
             raise ValueError(
                 f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
                 f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, rival {self.rival!r}, posterior_flow "
@@ -338,11 +344,6 @@ class VAESpec:
                 "a cauchy posterior at alpha >= 1 needs a decoder whose first layer saturates, else E log p(x|z) is "
                 "-inf: set saturate = True (tanh there), or alpha < 1"
             )
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether the training bound is the ELBO with the divergence in closed form (alpha = 1)."""
-        return self.alpha == 1.0 and not self.rival and not self.posterior_flow
 
     @property
     def matched_normal(self) -> bool:

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "autovae"
 ORDER = [
-    "registry", "streams", "files", "finiteness", "kernels", "native", "fused",
-    "spec", "beliefs", "model", "data", "training", "metrics", "export",
+    "registry", "finiteness", "streams", "files",
+    "spec", "beliefs", "data", "model", "training", "metrics", "export",
     "search", "report", "reasoning", "reproductions", "terminal", "commands", "cli",
 ]  # fmt: skip
 # reasoning sees only what a prior module needs; report and search are siblings.

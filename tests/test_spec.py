@@ -106,7 +106,6 @@ def test_learned_beliefs_are_named_and_come_back():
     spec = VAESpec(rival="flow", posterior_flow=True, components=7)
     assert VAESpec.from_dict(spec.to_dict()) == spec
     assert spec.belief == "normal|normal + posterior flow + flow prior, bernoulli, alpha 1"
-    assert not spec.closed_form
     assert not spec.matched_normal
     assert VAESpec().matched_normal
 

@@ -2,7 +2,7 @@
 
 import math
 
-from autovae.search.run import Progress
+from autovae.search.events import Progress
 from autovae.terminal import LiveProgress
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from autovae.search.run import Run
-    from autovae.search.worker import Worker
     from autovae.terminal import LiveProgress
 
 __all__ = ["Storage", "dashboard", "devices_of", "run_workers", "worker"]
@@ -37,8 +36,8 @@ Storage = Annotated[
         "journal in the results folder.",
     ),
 ]
-RESTARTS = 3  # of each worker that died; what kills its worker twice is failed, and does not come back
-PARENT = "AUTOVAE_PARENT"  # tells a worker who started it
+RESTARTS = 3  # of each worker that dies; a trial that kills two workers fails, and kills no third one
+PARENT = "AUTOVAE_PARENT"  # process id of the `run --workers` that started a worker
 
 
 def worker(
@@ -48,10 +47,10 @@ def worker(
     dataset: Annotated[str | None, typer.Option("--dataset", help="As in `run`.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="As in `run`: finished trials in all.")] = None,
     expected: Annotated[
-        int, typer.Option("--of", min=1, help="How many workers there will be: none takes more than its share.")
+        int, typer.Option("--of", min=1, help="How many workers there will be; each takes at most its share.")
     ] = 1,
     finals: Annotated[
-        bool, typer.Option("--finals/--no-finals", help="The last worker out trains the finals and writes the report.")
+        bool, typer.Option("--finals/--no-finals", help="The last worker trains the finals and writes the report.")
     ] = True,
     results: Results = Path("results"),
     data: DataDir = None,
@@ -68,21 +67,22 @@ def worker(
     from autovae.report.html import build_report
     from autovae.search.run import Run
     from autovae.search.study import load_study
-    from autovae.search.team import joined
     from autovae.terminal import live_progress
 
     _end_with_parent()
-    signal.signal(signal.SIGTERM, _as_ctrl_c)  # what SLURM and Kubernetes send first
-    if PARENT in os.environ:  # a parent in the background ignores Ctrl-C and hands that down, but stops its workers so
+    signal.signal(signal.SIGTERM, _as_ctrl_c)  # sent first by SLURM and Kubernetes
+    if (
+        PARENT in os.environ
+    ):  # a parent in the background ignores Ctrl-C, its workers inherit that, and it stops them by it
         signal.signal(signal.SIGINT, _as_ctrl_c)
     loaded = load_study(study)
     with live_progress(loaded.name) as on_progress:
         job = Run(loaded, results, dataset, data, trials, device, on_progress)
         with _log(job.folder.path / "workers", name) as say:
             try:
-                with joined(job, storage, name, 2, _both(say, on_progress.phase), expected) as member:
-                    member.run()
-                    if finals and member.conclude(lambda: _conclude(job, member)):
+                with job.joined(storage, name, 2, _both(say, on_progress.phase), expected) as driver:
+                    driver.run()
+                    if finals and job.conclude(driver, again=False):
                         on_progress.phase(f"report {build_report(job.folder.path, job.data)}")
             except KeyboardInterrupt:
                 say("stopped")
@@ -104,30 +104,23 @@ def run_workers(
 ) -> None:
     """Start workers as processes of this machine, watch them, and conclude the study when they are done.
 
-    `devices` are dealt out to the workers in turn.
+    `devices` are assigned to the workers in turn.
     """
-    from autovae.search.storage import patiently
-    from autovae.search.team import joined
-    from autovae.search.worker import ENDED
-
-    with joined(job, storage, "parent", max(workers, 1), on_progress.phase) as member:
-        before = job.finished_count()
+    with job.joined(storage, "parent", max(workers, 1), on_progress.phase) as driver:
         if workers > 1:
             folder = job.folder.path / "workers"
             with _Crew(arguments, workers, folder, storage, restarts, on_progress.phase, devices) as crew:
                 while crew.at_work():
-                    patiently(job.report_search, on_progress.phase, member.storage.patience)
+                    driver.patiently(job.report_search)
                     time.sleep(1.0)
-        member.run()  # what is left where workers died for good; nothing else
-        job.added = job.finished_count() - before
-        reason = member.search.optuna.user_attrs.get(ENDED)
-        if workers > 1 and reason:  # the workers' logs alone have it
-            job.notes.append(reason)
-        member.conclude(lambda: _conclude(job, member))
+        driver.run()  # only what is left by workers that died for good
+        if workers > 1 and driver.ended:  # only the workers' logs have it
+            job.notes.append(driver.ended)
+        job.conclude(driver)
 
 
 def devices_of(text: str) -> list[str]:
-    """The devices of "0,1" (CUDA devices) or "cpu,cpu"; `ValueError` where one is not there."""
+    """The devices of "0,1" (CUDA devices) or "cpu,cpu". Raises `ValueError` if one is missing."""
     from autovae.training.loop import choose_device
 
     names = [f"cuda:{part}" if part.isdigit() else part for part in (part.strip() for part in text.split(",")) if part]
@@ -136,15 +129,8 @@ def devices_of(text: str) -> list[str]:
     return [str(choose_device(name)) for name in names]
 
 
-def _conclude(job: Run, member: Worker) -> None:
-    from autovae.search.team import bring_home
-
-    job.conclude()
-    bring_home(job, member)
-
-
 class _Crew:
-    """Worker processes: started together, started again when they die, stopped with this process."""
+    """Worker processes: started together, restarted when they die, stopped with this process."""
 
     def __init__(
         self,
@@ -181,7 +167,7 @@ class _Crew:
         self.processes[name] = (process, output)
 
     def at_work(self) -> bool:
-        """Whether any worker is at work; those that died are started again, as often as they may."""
+        """Whether any worker is at work; workers that died are restarted, up to their number of restarts."""
         for name, (process, output) in list(self.processes.items()):
             code = process.poll()
             if code is None:
@@ -191,11 +177,11 @@ class _Crew:
             if code in (0, 130):
                 continue
             words = _last_line(self.folder / f"{name}.out")
-            if code == 2:  # refused: it would be refused again
+            if code == 2:  # refused, as a restart would be
                 raise ValueError(f"worker {name}: {words.removeprefix('autovae: ')}")
             self.left[name] -= 1
             how = f"was killed by signal {-code}" if code < 0 else f"failed: {words}"
-            self.say(f"worker {name} {how}" + ("; it is started again" if self.left[name] >= 0 else ""))
+            self.say(f"worker {name} {how}" + ("; it is restarted" if self.left[name] >= 0 else ""))
             if self.left[name] >= 0:
                 self._start(name)
         return bool(self.processes)
@@ -230,8 +216,8 @@ def dashboard(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
 ) -> None:
     """Watch a study in the browser while it runs, with optuna-dashboard (`pip install 'autovae[dashboard]'`)."""
-    from autovae.search.storage import open_storage
     from autovae.search.study import load_study
+    from autovae.search.workers.storage import open_storage
 
     folder = results / load_study(study).name
     journal = folder / "trials.journal"
@@ -243,9 +229,9 @@ def dashboard(
         raise ValueError("the dashboard needs optuna-dashboard: pip install 'autovae[dashboard]'") from None
     shown: BaseStorage
     if storage is None:
-        from autovae.search.journal import open_journal
+        from autovae.search.workers.journal import open_journal
 
-        shown = open_journal(journal)  # looking on: a run that works alone does not mind
+        shown = open_journal(journal)  # read only: needs no lock
     else:
         shown = open_storage(storage, folder, folder.name, 2).optuna
     typer.echo(f"http://{host}:{port}/  (Ctrl-C ends the dashboard, not the study)", err=True)
@@ -254,7 +240,7 @@ def dashboard(
 
 @contextlib.contextmanager
 def _log(folder: Path, name: str) -> Iterator[Callable[[str], None]]:
-    """A worker's own log, a line an event, with the time of day."""
+    """A worker's own log: one line per event, with date and time."""
     opened: list[IO[str]] = []
 
     def say(text: str) -> None:
@@ -262,7 +248,7 @@ def _log(folder: Path, name: str) -> Iterator[Callable[[str], None]]:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{name or f'worker-{os.getpid()}'}.log"
             opened.append(path.open("a", encoding="utf-8", buffering=1))
-        with contextlib.suppress(OSError):  # a full disk shall not stop the worker for its log's sake
+        with contextlib.suppress(OSError):  # a full disk must not stop the worker because of its log
             opened[0].write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     try:
@@ -285,7 +271,7 @@ def _as_ctrl_c(*_: object) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker that `run --workers` started stops when that process is killed, and hands its trials back."""
+    """Stop a worker of `run --workers` when that process is killed; its trials are handed back."""
     if PARENT not in os.environ:
         return
     with contextlib.suppress(OSError, AttributeError):  # Linux

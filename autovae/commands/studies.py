@@ -15,7 +15,7 @@ __all__ = ["run", "report", "restore", "compare", "export"]
 
 def run(
     study: Annotated[str, typer.Argument(help="A study by name (see studies/) or the path of a .toml file.")],
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, without doing it.")] = False,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Instead of the study's: a name, an .npz, a folder of images.")
     ] = None,
@@ -33,14 +33,14 @@ def run(
     ] = None,
     storage: Storage = None,
     log: Annotated[
-        str | None, typer.Option("--log", help="Tell a tracker of every trial: tensorboard, mlflow or wandb.")
+        str | None, typer.Option("--log", help="Report every trial to a tracker: tensorboard, mlflow or wandb.")
     ] = None,
     results: Results = Path("results"),
     data: DataDir = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Run or resume a study; the same command again goes on where it stopped.
+    """Run or resume a study; the same command again continues where it stopped.
 
     `autovae run quickstart` searches pairs of families and likelihoods on scikit-learn's digits.
     `autovae run quickstart --dataset my.npz` does the same on an array `x` of your own.
@@ -51,11 +51,11 @@ def run(
 
     if is_reproduction(study):
         if dataset is not None or trials is not None:
-            raise ValueError("--dataset and --trials are for searches; a reproduction says both in its study file")
+            raise ValueError("--dataset and --trials are for searches; a reproduction sets both in its study file")
         if workers is not None or storage is not None or devices is not None:
             raise ValueError("--workers, --devices and --storage are for searches; a reproduction runs in one process")
         if log is not None:
-            raise ValueError("--log is for searches, whose trials it tells of; leave it out")
+            raise ValueError("--log reports the trials of a search; leave it out")
         _reproduce(study, full, plan, results, data, device, json)
         return
     if full:
@@ -66,7 +66,7 @@ def run(
             raise ValueError("--devices gives every worker its device; leave out --device")
         workers = workers or len(places)
     if log is not None and (workers is not None or storage is not None):
-        raise ValueError("--log tells of the trials of one process; leave out --workers and --storage")
+        raise ValueError("--log reports the trials of one process; leave out --workers and --storage")
     from autovae.search.plan import plan_rows, time_row
     from autovae.search.run import Run
     from autovae.search.study import load_study
@@ -155,7 +155,7 @@ def _reproduce(
 
 
 def report(folder: Annotated[Path, typer.Argument(help="results/STUDY")], json: Json = False) -> None:
-    """Rebuild report.html, importance.csv and figures/ from a results folder alone."""
+    """Rebuild report.html, importance.csv and figures/ from a results folder."""
     from autovae.report.html import build_report
 
     if not (folder / "study.toml").is_file():
@@ -175,7 +175,7 @@ def restore(
     """Train winner, baseline and learned priors of a published study again, and make its report with them.
 
     Weights are not published with results. The best seed of each is trained from its spec; its score is measured again
-    and stands beside the published one. `autovae restore results/mnist_pairing_v1`
+    and compared with the published one. `autovae restore results/mnist_pairing_v1`
     """
     from autovae.reproductions.restored import restore as restore_models
     from autovae.terminal import live_progress
@@ -200,11 +200,11 @@ def _say_epoch(event: Any, on_progress: Any) -> None:
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="results/STUDY, two or more.")],
     to: Annotated[
-        Path | None, typer.Option("--to", help="The page; beside the first folder's report by default.")
+        Path | None, typer.Option("--to", help="The page; next to the first folder's report by default.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Several studies side by side on one page, with what may be compared and what may not."""
+    """Show several studies on one page, with the comparisons that are allowed."""
     from autovae.report.compare import compare as compare_folders
 
     path = compare_folders(folders, to)

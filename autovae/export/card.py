@@ -146,7 +146,7 @@ def _same_network(part: str, own: nn.Module, named: nn.Module) -> None:
     if shapes[0] != shapes[1] or type(own) is not type(named):
         raise CardError(
             f"the {part} is a module of your own, and a saved folder holds no code; add it to "
-            f"autovae.model.networks.NETWORKS under a name and use VAESpec(network=name). Known: {', '.join(NETWORKS)}"
+            f"autovae.registry.NETWORKS under a name and use VAESpec(network=name). Known: {', '.join(NETWORKS)}"
         )
 
 
@@ -174,7 +174,7 @@ def save_prior(prior: PriorModule, folder: str | os.PathLike[str], about: Mappin
     except (KeyError, TypeError, ValueError):
         raise CardError(
             "the generator is a module of your own, and a saved folder holds no code; add its decoder to "
-            f"autovae.model.networks.NETWORKS under a name and fit with VAESpec(network=name). Known: {', '.join(NETWORKS)}"
+            f"autovae.registry.NETWORKS under a name and fit with VAESpec(network=name). Known: {', '.join(NETWORKS)}"
         ) from None
     _same_network("decoder", prior.decoder, build(spec, domain).decoder)
     tensors = {f"decoder.{name}": value for name, value in prior.decoder.state_dict().items()}

@@ -28,12 +28,12 @@ from torch import Generator, Tensor
 
 from autovae.beliefs.flows import Flow
 from autovae.beliefs.priors import log_normal
+from autovae.data.minibatches import Minibatches
 from autovae.export.card import to_prior
 from autovae.export.prior import PriorModule
 from autovae.export.transport import FlowMap, MixtureMap, Transport
 from autovae.registry import lookup
 from autovae.streams import stream_seed
-from autovae.training.feed import Feed
 from autovae.training.trained import Trained
 
 __all__ = ["DENSITIES", "encoded", "ex_post", "fit_flow", "fit_mixture", "fit_sources", "latent_scores"]
@@ -45,7 +45,7 @@ HELD_OUT = 0.1
 @torch.no_grad()
 def encoded(trained: Trained, seed: int = 0, part: str = "train") -> Tensor:
     """One draw z ~ q(z|x) for every point of a split, (N, latent_dim)."""
-    feed = Feed(trained.data, getattr(trained.data, part))
+    feed = Minibatches(trained.data, getattr(trained.data, part))
     stack = trained.model.stacked.eval()
     generator = torch.Generator().manual_seed(stream_seed(seed, "ex post", part))
     parts = []

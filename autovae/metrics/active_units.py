@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from autovae.data.datasets import Data, Split
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAE
-from autovae.training.feed import Feed
 
 __all__ = ["ACTIVE", "active_units", "posterior_spread"]
 
@@ -28,7 +28,7 @@ def posterior_spread(
     vae: VAE, data: Data, split: Split, points: int | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
     """a_i of every latent, (D,), float64, over the first points of a split."""
-    feed = Feed(data, split, device, next(vae.parameters()).dtype)
+    feed = Minibatches(data, split, device, next(vae.parameters()).dtype)
     count = min(points or feed.points, feed.points)
     if count < 2:
         raise ValueError(f"got {count} points, expected at least 2: a spread needs several")

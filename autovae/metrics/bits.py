@@ -24,10 +24,10 @@ from torch import Tensor
 
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.datasets import Data, Split
+from autovae.data.minibatches import Minibatches
 from autovae.model.bounds import iwae
 from autovae.model.vae import VAE, VAEStack
 from autovae.streams import stream_seed
-from autovae.training.feed import Feed
 from autovae.training.precision import fast_products
 
 __all__ = ["Score", "log_mass_bounds", "score"]
@@ -67,7 +67,7 @@ def log_mass_bounds(
 
     With `common_scale` (members,) the masses are those of a logistic of that scale at the mean of the member's own head.
     """
-    feed = Feed(data, split, device)
+    feed = Minibatches(data, split, device)
     count = min(points or feed.points, feed.points)
     result = torch.empty(len(members), count)
     groups: dict[tuple[object, ...], list[int]] = {}
@@ -102,7 +102,7 @@ def _noise(samples: int, points: int, dim: int, seed: int, first: int, device: t
     return xi.transpose(0, 1).to(device)
 
 
-def _bounds(stack: VAEStack, feed: Feed, index: slice, noise: Tensor, scales: Tensor | None) -> Tensor:
+def _bounds(stack: VAEStack, feed: Minibatches, index: slice, noise: Tensor, scales: Tensor | None) -> Tensor:
     batch = feed.batch(index, edges=True)
     assert batch.lower is not None  # edges were asked for
     assert batch.upper is not None

@@ -27,10 +27,10 @@ from torch import Tensor
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.batches import bin_edges
 from autovae.data.datasets import Data, Split
+from autovae.data.minibatches import Minibatch, Minibatches
 from autovae.metrics.annealed import LogDensity, ais, standard_normal, step_sizes
 from autovae.model.vae import VAE, VAEStack
 from autovae.streams import stream_seed
-from autovae.training.feed import Batch, Feed
 
 __all__ = ["Enclosure", "Side", "enclose"]
 
@@ -125,7 +125,7 @@ def enclose(
         )
     dtype = next(vae.parameters()).dtype
     stack = vae.stacked.to_device(torch.device(device)).eval().requires_grad_(False)
-    feed = Feed(data, data.test if split is None else split, device, dtype)
+    feed = Minibatches(data, data.test if split is None else split, device, dtype)
     count = min(points, feed.points)
     generator = feed.dequantiser().manual_seed(stream_seed(seed, "dequantise", "score"))
     mass = density == "mass"
@@ -142,7 +142,7 @@ def enclose(
 
 
 @torch.no_grad()
-def _simulate(stack: VAEStack, data: Data, z: Tensor, mass: bool, seed: int) -> tuple[Batch, Tensor]:
+def _simulate(stack: VAEStack, data: Data, z: Tensor, mass: bool, seed: int) -> tuple[Minibatch, Tensor]:
     """Points drawn from p(x|z) of z (1, N, D), as a batch to be judged, and as numbers (N, X)."""
     generator = torch.Generator(z.device).manual_seed(stream_seed(seed, "enclosure", "x"))
     outputs = stack.decode(z)
@@ -152,11 +152,11 @@ def _simulate(stack: VAEStack, data: Data, z: Tensor, mass: bool, seed: int) -> 
         x = stack.sample(outputs, generator)
     x = x[0, 0]
     if not mass:
-        return Batch(x, dict.fromkeys(stack.target_kinds, x)), x
+        return Minibatch(x, dict.fromkeys(stack.target_kinds, x)), x
     if data.support != "real":
         x = (x * data.levels).floor().clamp(0, data.levels - 1)
     lower, upper = bin_edges(x, data)
-    return Batch(x, {}, lower, upper), x
+    return Minibatch(x, {}, lower, upper), x
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class _Annealing:
     def log_prior(self, source: Tensor) -> Tensor:
         return self.stack.log_prior(source.flatten(0, 1)[None]).view(source.shape[:-1])
 
-    def log_likelihood(self, batch: Batch, index: slice) -> LogDensity:
+    def log_likelihood(self, batch: Minibatch, index: slice) -> LogDensity:
         """log p(x|z), (K, B), of the points at `index`."""
         mask = None if batch.mask is None else batch.mask[index]
         judged: Callable[[Tensor], Tensor]
@@ -211,7 +211,7 @@ class _Annealing:
 
         return lambda source: judged(self.stack.decode(self.latents(source), source.shape[0]))[0]
 
-    def bounds(self, batch: Batch, what: str = "data", posterior: Tensor | None = None) -> Tensor:
+    def bounds(self, batch: Minibatch, what: str = "data", posterior: Tensor | None = None) -> Tensor:
         """Lower bounds of log p(x), (points,), or upper ones from exact draws of the posterior (1, points, D)."""
         widest = max(self.stack.domain.features, *self.stack.specs[0].hidden, self.stack.specs[0].latent_dim)
         together = max(1, CHUNK // (widest * self.chains))

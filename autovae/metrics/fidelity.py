@@ -39,8 +39,8 @@ from torch import Tensor
 
 from autovae.data.datasets import Data
 from autovae.model.classifiers import Classifier
+from autovae.model.trained_classifiers import classifier
 from autovae.registry import lookup
-from autovae.training.classifier import classifier
 
 __all__ = ["EXTRACTORS", "Extractor", "Features", "Fidelity", "compare", "domain", "extractor", "inception", "kid_of"]
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from autovae.data.datasets import Data, Split
+from autovae.data.minibatches import Minibatches
 from autovae.metrics.coins import BIAS_LIMIT, binary_log_prob
 from autovae.metrics.importance import PER_POINT, LogLikelihood, from_log_weights
 from autovae.model.chains import Chain
 from autovae.model.vae import VAE
 from autovae.streams import stream_seed
-from autovae.training.feed import Feed
 from autovae.training.precision import fast_products
 
 __all__ = ["Model", "VAEModel", "log_likelihood", "log_weights"]
@@ -86,7 +86,7 @@ class VAEModel:
             raise ValueError(f"got density = {density!r}, expected 'mass' (of the level's bin) or 'density'")
         self.dtype = next(vae.parameters()).dtype
         self.stack = vae.stacked.to_device(torch.device(device)).eval()
-        feed = Feed(data, data.test if split is None else split, device, self.dtype)
+        feed = Minibatches(data, data.test if split is None else split, device, self.dtype)
         self.points, self.latent_dim, self.device = feed.points, vae.spec.latent_dim, feed.device
         self.widest = max(data.domain.features, *vae.spec.hidden, vae.spec.latent_dim)
         self._chain = Chain.of(vae.decoder) if self.device.type == "cpu" else None

@@ -20,19 +20,17 @@ none: with enough samples it lies above log p(x), and vr_max grows without limit
 Generalised variational inference replaces the KL by another divergence: pass that to `elbo` (Knoblauch et al. 2019);
 the value is then an objective and not a bound.
 
-Not here: which samples' gradients to follow, see `gradients`; divergences, see `beliefs.divergences`.
+Not here: what training follows (`training.bound`), divergences (`beliefs.divergences`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["BOUNDS", "Bound", "ciwae", "elbo", "iwae", "miwae", "multi_sample_elbo", "piwae", "vr", "vr_max"]
+__all__ = ["ciwae", "elbo", "iwae", "miwae", "multi_sample_elbo", "piwae", "vr", "vr_max"]
 
 
 def elbo(log_likelihood: Tensor, divergence: Tensor, beta: float | Tensor = 1.0) -> Tensor:
@@ -119,7 +117,7 @@ def ciwae(log_weights: Tensor, beta: float = 0.5) -> Tensor:
 def piwae(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """What trains the encoder, miwae, and what trains the decoder, iwae of all M K samples; from (M, K, *batch).
 
-    A pair, because the partial objective is two: `gradients.surrogate` follows each for its own parameters.
+    A pair, because the partial objective is two; `training.bound` follows each for its own parameters.
     """
     _check(log_weights, 2)
     return miwae(log_weights), iwae(log_weights.flatten(0, 1))
@@ -131,24 +129,3 @@ def _check(log_weights: Tensor, sample_axes: int) -> None:
         raise ValueError(f"got log weights of shape {tuple(log_weights.shape)}, expected {wanted}")
     if 0 in log_weights.shape[:sample_axes]:
         raise ValueError(f"got log weights of shape {tuple(log_weights.shape)}: expected {wanted} with k >= 1 samples")
-
-
-@dataclass(frozen=True)
-class Bound:
-    """One row of the table: its function, its formula for reports, and whether E of it is below log p(x)."""
-
-    function: Callable[..., Tensor | tuple[Tensor, Tensor]]
-    formula: str
-    lower_bound: str
-
-
-BOUNDS: dict[str, Bound] = {
-    "elbo": Bound(elbo, "E log p(x|z) − β KL(q‖p)", "for β ≥ 1"),
-    "multi_sample_elbo": Bound(multi_sample_elbo, "(1/K) Σₖ log p(x|zₖ) − β KL(q‖p)", "for β ≥ 1"),
-    "iwae": Bound(iwae, "log (1/K) Σₖ wₖ", "always"),
-    "vr": Bound(vr, "1/(1−α) log (1/K) Σₖ wₖ^(1−α)", "for α ≥ 0"),
-    "vr_max": Bound(vr_max, "maxₖ log wₖ", "never"),
-    "miwae": Bound(miwae, "(1/M) Σₘ log (1/K) Σₖ wₘₖ", "always"),
-    "ciwae": Bound(ciwae, "β (1/K) Σₖ log wₖ + (1−β) log (1/K) Σₖ wₖ", "always"),
-    "piwae": Bound(piwae, "encoder: miwae; decoder: log (1/MK) Σₘₖ wₘₖ", "always"),
-}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from autovae.model.stacks import is_linear
+from autovae.model.stacked import is_linear
 
 __all__ = ["Chain"]
 

@@ -17,7 +17,7 @@ please a classifier because they exploit it do not please its judge. `part` keep
 Training is Adam with a one-cycle rate, shifts by up to `shift` pixels, and label smoothing, which keeps gradients of the
 log probability alive where a generator has strayed far from the data. It is seeded, kept by `stored`, and goes on after
 a kill. To add a network, write a function of shape and outputs and add it to NETWORKS; to add a task, add it to TASKS.
-Not here: data sets by name (`training.classifier`), what classifiers are used for (`reasoning`).
+Not here: data sets by name (`trained_classifiers`), what classifiers are used for (`reasoning`).
 """
 
 from __future__ import annotations

@@ -4,33 +4,28 @@ An encoder maps a point (X numbers) to 2 D numbers, a decoder D latents to O = X
 named ones; the user's own modules serve as well.
 
 To add a network: write `encoder(spec, shape)` and `decoder(spec, shape, outputs)` that return modules on flat points,
-and add it to NETWORKS.
+and add the `Network` of both to `autovae.registry.NETWORKS`. The contract tests pick it up from the table.
 Not here: how several of them are trained as one, see `stacks`; what the numbers mean, see `vae`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import nn
 
-from autovae.registry import lookup
+from autovae import registry
+from autovae.registry import Resolved, lookup
 from autovae.spec import VAESpec
 
 __all__ = ["ACTIVATIONS", "NETWORKS", "Network", "init_linear", "is_convolutional"]
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "elu": nn.ELU,
-    "leaky_relu": nn.LeakyReLU,
-}
+ACTIVATIONS: Mapping[str, type[nn.Module]] = Resolved(registry.ACTIVATIONS)
+NETWORKS: Mapping[str, Network] = Resolved(registry.NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -122,16 +117,12 @@ def _conv_decoder(spec: VAESpec, shape: tuple[int, ...], outputs: int) -> nn.Mod
     return nn.Sequential(*layers, nn.Flatten())
 
 
-NETWORKS: dict[str, Network] = {
-    "mlp": Network(
-        _mlp_encoder, _mlp_decoder, "fully connected; hidden = widths of the encoder, mirrored in the decoder"
-    ),
-    "conv": Network(
-        _conv_encoder,
-        _conv_decoder,
-        "4 x 4 convolutions of stride 2 on images; hidden = channels of the encoder, mirrored in the decoder: [32, 64]",
-    ),
-}
+MLP = Network(_mlp_encoder, _mlp_decoder, "fully connected; hidden = widths of the encoder, mirrored in the decoder")
+CONV = Network(
+    _conv_encoder,
+    _conv_decoder,
+    "4 x 4 convolutions of stride 2 on images; hidden = channels of the encoder, mirrored in the decoder: [32, 64]",
+)
 
 
 def is_convolutional(module: nn.Module) -> bool:

@@ -27,10 +27,11 @@ from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
 from autovae.beliefs.priors import RIVALS, Rival, join, part
-from autovae.model.gradients import check_estimator
+from autovae.model.estimators import check_estimator
 from autovae.model.networks import NETWORKS, init_linear
-from autovae.model.stacks import LinearStack, prepare, stack
-from autovae.registry import lookup
+from autovae.model.operations import Operations, TorchOperations
+from autovae.model.own_modules import adapt
+from autovae.model.stacked import LinearStack, stack
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
 
@@ -39,43 +40,6 @@ __all__ = ["VAE", "VAEStack", "build"]
 # Adam moves a parameter by about its learning rate a step; the log scale of a likelihood has to travel further than a
 # weight, so its parameter is log scale / SCALE_SPEED.
 SCALE_SPEED = 10.0
-
-
-class Shaped(nn.Module):
-    """A user's module between flat tensors: points are given their shape before it, outputs are flattened after it."""
-
-    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.module, self.shape = module, shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.reshape(-1, *self.shape)).flatten(1)
-
-
-def adapt(module: nn.Module, shape: tuple[int, ...], outputs: Sequence[int], what: str) -> nn.Module:
-    """Wrap a user's module so that it maps flat (N, prod(shape)) to flat (N, one of `outputs`), or say what is wrong.
-
-    It is tried with points of their own shape, with a channel axis before a two-dimensional shape, and flat.
-    """
-    tries = dict.fromkeys([shape, (1, *shape) if len(shape) == 2 else shape, (math.prod(shape),)])
-    found: list[str] = []
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    was_training = module.training
-    module.eval()
-    for attempt in tries:
-        wrapped = Shaped(module, attempt)
-        try:
-            with torch.no_grad():
-                size = wrapped(torch.zeros(2, math.prod(shape), device=device)).shape
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            found.append(f"input {(2, *attempt)}: {str(error).splitlines()[0]}")
-            continue
-        if size[0] == 2 and size[1] in outputs:
-            module.train(was_training)
-            return wrapped
-        found.append(f"input {(2, *attempt)}: output {tuple(size)}")
-    expected = " or ".join(str(n) for n in dict.fromkeys(outputs))
-    raise ValueError(f"the {what} must give {expected} numbers a point; tried " + "; ".join(found))
 
 
 class VAE(nn.Module):
@@ -182,7 +146,7 @@ class VAEStack(nn.Module):
         posteriors = [m.flow_posterior for m in members if m.flow_posterior]
         self.flow_posterior = join(posteriors) if posteriors else None
         self.pairing = Pairing([spec.pairs for spec in self.specs])
-        self.plain = all(spec.matched_normal for spec in self.specs)
+        self.operations: Operations = TorchOperations()
         learned = [float(member.raw_scale.requires_grad) for member in members]
         self.register_buffer("_scale_learned", torch.tensor(learned), persistent=False)
         self._runs: list[_Run] = []
@@ -205,25 +169,21 @@ class VAEStack(nn.Module):
         """What the members' likelihoods train on: "levels", "dequantised"."""
         return tuple(dict.fromkeys(run.likelihood.trains_on for run in self._runs))
 
-    @property
-    def only_head(self) -> Likelihood | None:
-        """The likelihood, where all members share one."""
-        return self._runs[0].likelihood if len(self._runs) == 1 else None
-
     def to_device(self, device: torch.device) -> VAEStack:
         self.pairing.to(device)
         return self.to(device)
 
-    def prepare(self, narrow: torch.dtype | None = None, compiled: bool = False) -> list[LinearStack]:
-        """Make ready for training, products in type `narrow` or `compiled`: the linear stacks, see
-        `stacks.prepare`."""
-        if isinstance(self.decoder, LinearStack):
-            self.decoder.narrow_outputs = narrow is not None and self.raw_scale.is_cuda
-        return prepare(self, narrow, compiled)
+    def use(self, operations: Operations) -> list[LinearStack]:
+        """Let products and sums be those of a device; the linear stacks they will see."""
+        self.operations = operations
+        found = [network for network in (self.encoder, self.decoder) if isinstance(network, LinearStack)]
+        for network in found:
+            network.operations = operations
+        return found
 
     def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """loc and scale of q(z|x), each (P, B, D)."""
-        return self.pairing.parametrise(self.encoder(inputs))
+        return self.pairing.parametrise(self.encoder(inputs).to(self.raw_scale.dtype))
 
     def latents(self, loc: Tensor, scale: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """z and its standard noise eps, (P, K B, D), from standard normal xi (P, K, B, D): the reparameterisation."""
@@ -236,12 +196,6 @@ class VAEStack(nn.Module):
         if self.flow_posterior is not None:
             z, _ = self.flow_posterior(z, self.repeat(loc, samples), self.repeat(scale, samples))
         return z, eps
-
-    def sampled(self, inputs: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
-        """z (P, K B, D) of inputs (B, X) and noise xi (P, K, B, D), and `divergence` (P, B), where that has a closed form."""
-        raw = self.encoder(inputs)
-        loc, scale = self.pairing.parametrise(raw)
-        return self.latents(loc, scale, xi)[0], self.divergence(loc, scale)
 
     @staticmethod
     def repeat(values: Tensor, samples: int) -> Tensor:
@@ -279,13 +233,9 @@ class VAEStack(nn.Module):
             return self.pairing.sample_prior(xi)
         return self.rival.sample(xi, uniform, self.pairing, self.encode)
 
-    def divergence(self, loc: Tensor, scale: Tensor) -> Tensor:
-        """D(q(z|x), p(z)) of each point in closed form, summed over latents, (P, B): for product priors.
-
-        D is the regulariser that the members were given, the KL unless another is named; they share one.
-        """
-        spec = self.specs[0]
-        return self.pairing.divergence(loc, scale, spec.regulariser, spec.regulariser_order)
+    def divergence(self, loc: Tensor, scale: Tensor, regulariser: str = "kl", order: float = 0.5) -> Tensor:
+        """D(q(z|x), p(z)) of each point in closed form, summed over latents, (P, B): for product priors."""
+        return self.pairing.divergence(loc, scale, regulariser, order)
 
     def decode(self, z: Tensor, samples: int = 1) -> Tensor:
         """Likelihood parameters (P, K, B, O) of z (P, K B, D)."""
@@ -293,18 +243,15 @@ class VAEStack(nn.Module):
         return outputs.view(outputs.shape[0], samples, -1, outputs.shape[-1])
 
     def _heads(self, outputs: Tensor) -> list[tuple[_Run, Tensor, Tensor | None]]:
-        """Per run of members: its parameters and its scale, floored at a quarter of a bin. Parameters in a narrower type are
-        widened.
-        """
+        """Per run of members: its parameters and its scale, floored at a quarter of a bin."""
         heads: list[tuple[_Run, Tensor, Tensor | None]] = []
         floor = self.domain.scale_floor
         # Not slices: each would give back a gradient of the whole, zeros but for its own part.
         parts = outputs.split([run.stop - run.start for run in self._runs]) if len(self._runs) > 1 else (outputs,)
         for run, params in zip(self._runs, parts, strict=True):
             scale = None
-            params = params.to(self.raw_scale.dtype)
             if run.source == "pixel":
-                params, log_scale = params.chunk(2, dim=-1)
+                params, log_scale = params.to(self.raw_scale.dtype).chunk(2, dim=-1)
                 scale = floor + log_scale.clamp(max=10.0).exp()
             elif run.source == "global":
                 raw = self.raw_scale[run.start : run.stop]
@@ -321,17 +268,23 @@ class VAEStack(nn.Module):
         """
         parts = []
         for run, params, scale in self._heads(outputs):
-            x = targets[run.likelihood.trains_on]
-            if mask is None:
-                parts.append(run.likelihood.log_prob_sum(x, params, scale))
+            x, head = targets[run.likelihood.trains_on], run.likelihood
+            if mask is not None:
+                parts.append((head.log_prob(x, self._wide(params), scale) * mask).sum(-1))
+            elif head.linear_in_x:
+                parts.append(self.operations.linear_in_x(head, x, params))
             else:
-                parts.append((run.likelihood.log_prob(x, params, scale) * mask).sum(-1))
+                parts.append(head.log_prob_sum(x, self._wide(params), scale))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _wide(self, params: Tensor) -> Tensor:
+        """A device's operations may leave their results in a narrower type."""
+        return params.to(self.raw_scale.dtype)
 
     def log_mass(self, outputs: Tensor, lower: Tensor, upper: Tensor, mask: Tensor | None = None) -> Tensor:
         """Log probability of the bins [lower, upper] (B, X), summed over features, (P, K, B)."""
         parts = []
-        for run, params, scale in self._heads(outputs):
+        for run, params, scale in self._heads(self._wide(outputs)):
             if mask is None:
                 parts.append(run.likelihood.log_mass_sum(lower, upper, params, scale))
             else:

@@ -25,12 +25,12 @@ from autovae.data.datasets import DATASETS, load
 from autovae.export.card import load_prior
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import JUDGES, Classifier
+from autovae.model.trained_classifiers import classifier
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.question import ask
 from autovae.registry import lookup
 from autovae.report.samples import PICTURES
 from autovae.report.theme import save_figure
-from autovae.training.classifier import classifier
 
 __all__ = ["SIDES", "Question", "answer_of", "ask_prior", "hidden", "labelled", "read_image"]
 

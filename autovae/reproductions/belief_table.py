@@ -31,7 +31,7 @@ from autovae.metrics.bits import log_mass_bounds, score
 from autovae.metrics.fidelity import Fidelity, compare, extractor
 from autovae.report.record import Record, read_record
 from autovae.reproductions.restored import data_of
-from autovae.search.results import ResultsError, ResultsFolder
+from autovae.search.result import ResultsError, ResultsFolder
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, fit_population
 from autovae.training.trained import Trained
@@ -92,7 +92,7 @@ def specs_of(record: Record) -> dict[int, VAESpec]:
 def _logged(path: Path) -> dict[int, VAESpec]:
     if not path.is_file():
         return {}
-    from autovae.search.journal import open_journal
+    from autovae.search.workers.journal import open_journal
 
     storage = open_journal(path)
     trials = [t for study in storage.get_all_studies() for t in storage.get_all_trials(study._study_id, deepcopy=False)]

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
 from autovae.training.loop import choose_device
 from autovae.training.member import Member
 from autovae.training.population import Population
@@ -32,7 +32,7 @@ def _seconds(stack_size: int, batch: int, device: torch.device) -> float:
     points = torch.randint(0, 256, (STEPS * batch * 2, 28, 28), dtype=torch.uint8)
     data = load(points)
     data_steps = -(-len(data.train) // batch)
-    feed = Feed(data, device=device)
+    feed = Minibatches(data, device=device)
     spec = VAESpec(network="conv", hidden=(32, 64), batch_size=batch, epochs=3)
     members = [Member(build(spec.replace(seed=seed), data.domain)) for seed in range(MEMBERS)]
     population = Population(members, feed, stack_size=stack_size)

@@ -31,10 +31,10 @@ class _Timed(Run):
 
     training = 0.0
 
-    def _on_epoch(self, event: Event) -> None:
+    def on_epoch(self, event: Event) -> None:
         if event.kind == "epoch":
             self.training += event.seconds
-        super()._on_epoch(event)
+        super().on_epoch(event)
 
 
 def bench_overhead(rounds: int = 1, trials: int = 64, dataset: str | None = None) -> dict[str, Any]:
@@ -50,9 +50,8 @@ def bench_overhead(rounds: int = 1, trials: int = 64, dataset: str | None = None
     with tempfile.TemporaryDirectory() as folder:
         job = _Timed(replace(study, file=settings), Path(folder), dataset, trials=trials)
         began = time.perf_counter()
-        job.folder.open(job.identity(), trials)
-        job._open_storage()
-        job._search()
+        with job.joined() as driver:
+            driver.run()
         searched = time.perf_counter() - began
         build_report(job.folder.path, job.data)
         whole = time.perf_counter() - began

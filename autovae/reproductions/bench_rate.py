@@ -25,13 +25,13 @@ from typing import Any
 import torch
 
 from autovae.data.datasets import Data, Split, load
+from autovae.data.minibatches import Minibatches
 from autovae.finiteness import finiteness
 from autovae.metrics.bits import log_mass_bounds, score
 from autovae.model.vae import build
 from autovae.reproductions.bench_training import write_rows
 from autovae.spec import VAESpec
 from autovae.training.capacity import footprint
-from autovae.training.feed import Feed
 from autovae.training.loop import Event, choose_device, fit_population
 from autovae.training.member import Member
 
@@ -74,7 +74,7 @@ def bench_rate(
             continue
         specs = _pairs(trials) if kind.startswith("pairs") else [VAESpec(seed=seed) for seed in range(trials)]
         two = [spec.replace(epochs=1) for spec in specs[:2]]
-        footprint(Member(build(two[0], data.domain)), Feed(data, device=where))
+        footprint(Member(build(two[0], data.domain)), Minibatches(data, device=where))
         _run(two, data, where, products)
         row = _run([spec.replace(epochs=epochs) for spec in specs], data, where, products)
         rows.append({"device": name, "kind": kind, "trials": trials, "epochs": epochs, **row})

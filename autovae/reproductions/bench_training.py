@@ -4,25 +4,20 @@ r"""Training speed against the peers: seconds per epoch per VAE on the reference
 
 Work: 784-400-400-(20+20) / 20-400-400-784, 60,000 points, Adam, float32: 312 GFLOP an epoch. Every contender trains a
 fraction of an epoch in each round, one after the other, so that a machine that gets slower slows all of them; ratios are
-medians over rounds. Ours includes the minibatch's gather, dequantisation and noise; the peers get ready minibatches. On a
-CPU the peers' products are by torch's own setting, as where they are just installed; on CUDA all have TF32.
+medians over rounds. Ours includes the minibatch's gather, dequantisation and noise; the peers get ready minibatches.
 
-On a CPU everybody is measured twice: fresh, and after a thousand steps of 100 points, when moments of units that have died
-are subnormal numbers in torch's Adam and slow down its every step (see `training.adam`). Images are MNIST's where it is
-at hand, since made-up ones leave more units dead.
+Images are MNIST's where it is at hand. All are measured fresh; after a thousand steps torch's Adam is slower where units
+have died, ours is not (see `training.adam`).
 
 | contender     | what                                                                                            |
 |---------------|-------------------------------------------------------------------------------------------------|
 | population    | `Population` of `members` VAEs, per member                                                      |
-| float32       | the same population with torch's own products (CPU)                                             |
-| bfloat16      | the same population with products of bfloat16 factors, weights in float32 (the peers' stay)      |
 | mismatched    | the same population with logistic posteriors under the normal prior                             |
+| bfloat16      | the same population with products of bfloat16 factors, weights in float32 (the peers' stay)     |
 | single        | the same code with one member                                                                   |
-| pythae        | pythae's VAE and torch's Adam, its training step without its DataLoader                         |
-| example       | PyTorch's VAE example: one module, binary_cross_entropy, torch.optim.Adam                       |
-| fused         | the example with logits and fused Adam                                                          |
-| fused_fast    | the same under torch's fastest setting that is exact, see `fast_products` (CPU)                 |
-| vmap          | `torch.func.vmap` of the plain module over stacked parameters, fused Adam, per member           |
+| pythae        | pythae's VAE and torch's Adam, its training step without its DataLoader, torch's default setting |
+| fused         | PyTorch's VAE example with logits and fused Adam, under torch's fastest setting that is exact   |
+| vmap          | `torch.func.vmap` of that module over stacked parameters, fused Adam, per member                |
 | processes     | the fused loop in two processes that share the threads (CUDA: four that share the GPU), per VAE |
 | floor         | 312 GFLOP at torch's best rate of square products of 1024 to 4096, exact ones, in the same round |
 """
@@ -49,10 +44,10 @@ from torch.nn import functional as F
 from autovae.data.batches import grey
 from autovae.data.datasets import Data, load
 from autovae.data.errors import DataError
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.registry import lookup
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
 from autovae.training.loop import choose_device
 from autovae.training.member import Member
 from autovae.training.population import Population
@@ -63,7 +58,6 @@ __all__ = ["bench_training", "write_rows"]
 EPOCH = 60_000
 EPOCH_FLOP = EPOCH * 5.2e6
 STEPS = {1000: 4, 100: 40}  # of a round: some ten seconds in all
-AGED = 1000  # steps of 100 points before the second measurement on a CPU
 IMAGES = 10_000
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
@@ -81,10 +75,6 @@ class Contender:
     def train(self, batch: int, steps: int) -> None:
         """Take so many steps of so many points."""
         raise NotImplementedError
-
-    def age(self, steps: int) -> None:
-        """Take steps of 100 points that nobody counts."""
-        self.train(100, steps)
 
     def seconds(self, batch: int, steps: int) -> float:
         """Seconds per epoch per VAE."""
@@ -145,19 +135,15 @@ class Ours(Contender):
         if batch not in self._populations:
             part = replace(self.data.train, x=self.data.train.x[: batch * steps])
             members = [self._at(member, batch) for member in self._members]
-            self._populations[batch] = Population(members, Feed(self.data, part, self.device), self.narrow)
+            self._populations[batch] = Population(members, Minibatches(self.data, part, self.device), self.narrow)
         population = self._populations[batch]
-        epochs, left = divmod(batch * steps, population.feed.points)
+        epochs, left = divmod(batch * steps, population.points.points)
         if left:  # what is counted must be what is trained
-            raise ValueError(f"{steps} steps of {batch} points are no whole epochs of {population.feed.points} points")
+            raise ValueError(
+                f"{steps} steps of {batch} points are no whole epochs of {population.points.points} points"
+            )
         for _ in range(epochs):
             population.train_epoch()
-
-    def age(self, steps: int) -> None:
-        population = Population(self._members, Feed(self.data, device=self.device), self.narrow)
-        for _ in range(steps * 100 // IMAGES):
-            population.train_epoch()
-        self._members, self._populations = population.collect(), {}
 
     @staticmethod
     def _at(member: Member, batch: int) -> Member:
@@ -199,31 +185,33 @@ class Loop(Contender):
 class Plain(nn.Module):
     """PyTorch's VAE example on the reference network; `forward` gives the loss of a minibatch, from noise."""
 
-    def __init__(self, logits: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 40))
         self.decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 784))
-        self.logits = logits
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         loc, log_var = self.encoder(x).chunk(2, -1)
         out = self.decoder(loc + (0.5 * log_var).exp() * noise)
-        if self.logits:
-            loss = F.binary_cross_entropy_with_logits(out, x, reduction="sum")
-        else:
-            loss = F.binary_cross_entropy(out.sigmoid(), x, reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(out, x, reduction="sum")
         return (loss - 0.5 * (1 + log_var - loc.square() - log_var.exp()).sum()) / len(x)
 
 
-def example(x: Tensor, fused: bool, products: str | None = None) -> Loop:
+def example(x: Tensor) -> Loop:
     torch.manual_seed(0)
-    model = Plain(logits=fused).to(x.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None)
-    return Loop(x, lambda part: model(part, torch.randn(len(part), 20, device=x.device)), optimizer, products=products)
+    model = Plain().to(x.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    return Loop(
+        x, lambda part: model(part, torch.randn(len(part), 20, device=x.device)), optimizer, products=_fastest(x)
+    )
+
+
+def _fastest(x: Tensor) -> str:
+    return "tf32" if x.is_cuda else "fast"
 
 
 def mapped(members: int, x: Tensor) -> Loop:
-    models = [Plain(logits=True).to(x.device) for _ in range(members)]
+    models = [Plain().to(x.device) for _ in range(members)]
     parameters, buffers = torch.func.stack_module_state(models)  # type: ignore[arg-type]
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     optimizer = torch.optim.Adam(list(leaves.values()), lr=1e-3, fused=True)
@@ -235,7 +223,7 @@ def mapped(members: int, x: Tensor) -> Loop:
         noise = torch.randn(members, len(part), 20, device=x.device)
         return torch.func.vmap(loss, (0, None, 0))(leaves, part, noise).sum()
 
-    return Loop(x, of_all, optimizer, members)
+    return Loop(x, of_all, optimizer, members, _fastest(x))
 
 
 def pythae(x: Tensor) -> Loop | None:
@@ -291,7 +279,7 @@ class Processes(Contender):
 
     def __init__(self, threads: int, device: torch.device) -> None:
         count = 4 if device.type == "cuda" else 2
-        super().__init__(count, device, _peers_products(device))
+        super().__init__(count, device, "tf32" if device.type == "cuda" else "fast")
         each = ["--worker", str(max(1, threads // count)), str(device)]
         command = [sys.executable, "-m", "autovae.reproductions.bench_training", *each]
         self._workers = [
@@ -319,7 +307,7 @@ class Processes(Contender):
 
 def _work(threads: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
-    loop = example(_ready(pictures()[1]).to(device), fused=True)
+    loop = example(_ready(pictures()[1]).to(device))
     with loop.settled():
         for line in sys.stdin:
             batch, steps = (int(word) for word in line.split())
@@ -342,7 +330,6 @@ def bench_training(
 ) -> dict[str, Any]:
     """Ratios above 1 are times faster than the peer; `seconds_*` are medians per epoch per VAE, `fastest_*` minima.
 
-    Keys that begin with `aged_` were measured after a thousand steps; where a GPU trains, age makes no difference.
     clock = "processor" counts the processor's time for this program, which neighbours on a busy machine disturb less:
     for one thread on a CPU. `products`: those of our contenders, "fast" on a CPU, TF32 on CUDA unless another is named.
     """
@@ -366,17 +353,15 @@ def bench_training(
             values |= {"threads": used, "precision": precision}
             head = {"device": str(where), "threads": used, "members": count, "clock": clock, "precision": precision}
             rows += [
-                {**head, "age": age, "batch": batch, "contender": name}
+                {**head, "batch": batch, "contender": name}
                 | {"seconds_median": statistics.median(times), "seconds_min": min(times), "rounds": rounds}
-                | {"over_pythae": _ratio(at_age, batch, "pythae", name)}
-                for age, at_age in seconds.items()
-                for (batch, name), times in at_age.items()
+                | {"over_pythae": _ratio(seconds, batch, "pythae", name)}
+                for (batch, name), times in seconds.items()
             ]
     finally:
         torch.set_num_threads(before)
         _clock[0] = "wall"
-    for age, at_age in seconds.items():
-        values |= {f"aged_{key}" if age else key: value for key, value in _ratios(at_age).items()}
+    values |= _ratios(seconds)
     if results is not None:
         write_rows(Path(results) / f"training{'_cuda' if where.type == 'cuda' else ''}.csv", rows)
     return values
@@ -385,36 +370,24 @@ def bench_training(
 Seconds = dict[tuple[int, str], list[float]]  # of (batch, contender), a number a round
 
 
-def _rounds(
-    rounds: int, members: int, device: torch.device, threads: int, data: Data, products: str
-) -> dict[int, Seconds]:
-    """By the contenders' age in steps."""
-    x, on_cpu = _ready(data).to(device), device.type == "cpu"
+def _rounds(rounds: int, members: int, device: torch.device, threads: int, data: Data, products: str) -> Seconds:
+    x = _ready(data).to(device)
     found: dict[str, Contender | None] = {
         "population": Ours(members, data, device, products),
-        "float32": Ours(members, data, device, "float32") if on_cpu else None,
         "bfloat16": Ours(members, data, device, products, torch.bfloat16),
         "mismatched": Ours(members, data, device, products, posterior="logistic"),
         "single": Ours(1, data, device, products),
         "pythae": pythae(x),
-        "example": example(x, fused=False),
-        "fused": example(x, fused=True),
-        "fused_fast": example(x, fused=True, products="fast") if on_cpu else None,
+        "fused": example(x),
         "vmap": mapped(members, x),
     }
     processes = Processes(threads, device) if device.type == "cuda" or threads > 1 else None
     contenders = {name: one for name, one in {**found, "processes": processes}.items() if one is not None}
     try:
-        seconds = {0: _measured(rounds, contenders, device, products)}
-        if on_cpu:
-            for contender in contenders.values():
-                with contender.settled():
-                    contender.age(AGED)
-            seconds[AGED] = _measured(rounds, contenders, device, products)
+        return _measured(rounds, contenders, device, products)
     finally:
         if processes:
             processes.close()
-    return seconds
 
 
 def _measured(rounds: int, contenders: dict[str, Contender], device: torch.device, products: str) -> Seconds:
@@ -444,17 +417,12 @@ def _ratio(seconds: Seconds, batch: int, peer: str, own: str) -> float | None:
 def _ratios(seconds: Seconds) -> dict[str, Any]:
     ratio = functools.partial(_ratio, seconds)
     values: dict[str, Any] = {f"vs_pythae_batch{batch}": ratio(batch, "pythae", "population") for batch in STEPS}
-    for own in ("single", "float32", "bfloat16", "mismatched"):
-        for batch in STEPS:
-            values[f"{own}_vs_pythae_batch{batch}"] = ratio(batch, "pythae", own)
+    values |= {f"{own}_vs_pythae_batch{n}": ratio(n, "pythae", own) for own in ("single", "bfloat16") for n in STEPS}
     values |= {
-        "peak_fraction_batch1000": ratio(1000, "floor", "population"),
-        "peak_fraction_float32_batch1000": ratio(1000, "floor", "float32"),
-        "peak_fraction_batch100": ratio(100, "floor", "population"),
+        f"vs_{peer}_batch{n}": ratio(n, peer, "population") for peer in ("fused", "vmap", "processes") for n in STEPS
     }
-    for peer in ("example", "fused", "fused_fast", "vmap", "processes"):
-        for batch in STEPS:
-            values[f"vs_{peer}_batch{batch}"] = ratio(batch, peer, "population")
+    values |= {f"mismatched_vs_fused_batch{batch}": ratio(batch, "fused", "mismatched") for batch in STEPS}
+    values |= {f"peak_fraction_batch{batch}": ratio(batch, "floor", "population") for batch in STEPS}
     for (batch, name), times in seconds.items():
         values[f"seconds_{name}_batch{batch}"] = statistics.median(times)
         values[f"fastest_{name}_batch{batch}"] = min(times)

@@ -23,7 +23,7 @@ from autovae.data.datasets import Data, load
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import JUDGES, Classifier
 from autovae.model.gan import GANSettings, Generator, train_gan
-from autovae.training.classifier import classifier
+from autovae.model.trained_classifiers import classifier
 
 __all__ = ["DigitModules", "GANPlan"]
 

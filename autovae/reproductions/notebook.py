@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autovae.files import write_text
 from autovae.report.theme import save_figure
-from autovae.search.results import ResultsFolder
+from autovae.search.result import ResultsFolder
 
 __all__ = ["Notebook", "StrictModel"]
 

@@ -25,8 +25,8 @@ from autovae.metrics.bits import log_mass_bounds, score
 from autovae.report.html import build_report
 from autovae.report.record import Record, read_record
 from autovae.search.curves import curve_rows
-from autovae.search.finals import Final, Gain, Verdict
-from autovae.search.results import ResultsError, ResultsFolder
+from autovae.search.result import ResultsError, ResultsFolder
+from autovae.search.verdict import Final, Gain, Verdict
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, fit_population
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from autovae.data.datasets import Data
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
 from autovae.training.loop import DivergedError, advance
 from autovae.training.member import CheckpointError, Member, load_member, save_member
 from autovae.training.precision import fast_products
@@ -49,7 +49,7 @@ def fit_stages(
     total = total_epochs(stages)
     members = [_member(spec, data, folder / f"member-{place:04d}.safetensors") for place, spec in enumerate(specs)]
     place_of = {id(member): place for place, member in enumerate(members)}
-    feed = Feed(data, device=device)
+    feed = Minibatches(data, device=device)
     spoken = saved = time.monotonic()
 
     def save(group: Sequence[Member]) -> None:

@@ -1,6 +1,6 @@
 """Curves of the finals: how the bound of winner and baseline moves with K and with alpha, as rows of curves.csv.
 
-Computed where the data are at hand, so that the report needs the folder alone; see `metrics.curves` for what they are.
+Computed with the finals, so that the report needs no data; see `metrics.curves` for their definition.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from autovae.data.datasets import Data
 from autovae.metrics.curves import bound_curves, encoder_weights
-from autovae.search.finals import Verdict
+from autovae.search.verdict import Verdict
 
 __all__ = ["curve_rows"]
 

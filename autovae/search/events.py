@@ -1,15 +1,16 @@
-"""What a search tells the outside: one event a finished trial and one at the end; adapters to well-known trackers.
+"""What a search reports while it runs: progress to a display, events to trackers.
 
     Run(study, on_event=lambda event: print(event.kind, event.values))
     autovae run quickstart --log tensorboard
 
-A listener is any function of an `Event`. An adapter is a listener made from the results folder and the study's name, in
-a table; its package is an extra and is imported when it is asked for. A listener that fails stops the run: what is asked
-to be logged is logged, or the user hears why not.
+A listener is any function of an `Event`: one per finished trial and one at the end. LOGGERS maps the name of a tracker to
+a function that makes a listener from the results folder and the study's name; its package is an extra, imported on use.
+A listener that fails stops the run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,7 +19,7 @@ from typing import Any
 
 from autovae.registry import lookup
 
-__all__ = ["LOGGERS", "Event", "OnEvent", "logger"]
+__all__ = ["LOGGERS", "Event", "OnEvent", "OnProgress", "Progress", "logger"]
 
 CHOICES = ("posterior", "prior", "likelihood", "alpha", "latent_dim", "hidden", "learning_rate", "seed")
 NUMBERS = ("score", "score_se", "seconds")
@@ -36,6 +37,25 @@ class Event:
 OnEvent = Callable[[Event], Any]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """A phase of a run, how far it is, and the best belief so far."""
+
+    phase: str  # "search", "finals", "scores"
+    done: int
+    total: int
+    epoch: int = 0
+    epochs: int = 0
+    best: float = math.nan
+    belief: str = ""
+    failed: int = 0
+    pruned: int = 0
+    rate: float = math.nan  # VAE epochs per second of the population in training
+
+
+OnProgress = Callable[[Progress], Any]
+
+
 def _needs(package: str, extra: str) -> Any:
     try:
         return import_module(package)
@@ -44,7 +64,7 @@ def _needs(package: str, extra: str) -> Any:
 
 
 def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
-    """What was chosen, and what came out."""
+    """(settings, numbers) of a trial's row."""
     numbers = {name: float(values[name]) for name in NUMBERS if values.get(name) not in (None, "")}
     return {name: str(values[name]) for name in CHOICES if values.get(name) is not None}, numbers
 
@@ -53,7 +73,7 @@ def _tensorboard(folder: Path, name: str) -> OnEvent:
     _needs("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
-    writers: list[Any] = []  # opened by the first event: until then the results folder is not ours to write to
+    writers: list[Any] = []  # opened by the first event: before, the results folder may be another study's
 
     def listen(event: Event) -> None:
         writer = writers[0] if writers else SummaryWriter(str(folder / "tensorboard"))
@@ -117,5 +137,5 @@ LOGGERS: dict[str, Callable[[Path, str], OnEvent]] = {
 
 
 def logger(kind: str, folder: Path, name: str) -> OnEvent:
-    """The adapter of a name, over a results folder; `ValueError` says which package is missing and how to install it."""
+    """The listener of a tracker. Raises `ValueError` naming the package to install if it is missing."""
     return lookup(LOGGERS, kind, "tracker")(folder, name)

@@ -1,4 +1,4 @@
-"""Export from a results folder: the winner as it was saved, or any trial trained again from its spec and seed."""
+"""Export from a results folder: the saved winner, or any trial, trained again from its spec and seed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from autovae.data.datasets import load
 from autovae.export.card import load_prior, save_vae
 from autovae.search.files import read_toml
-from autovae.search.results import ResultsError
+from autovae.search.result import ResultsError
 from autovae.spec import VAESpec
 from autovae.training.loop import fit
 
 __all__ = ["export_trial", "export_winner"]
 
 
-def _fresh(to: Path) -> Path:
+def _empty(to: Path) -> Path:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ResultsError(f"{to} exists and is not an empty folder; choose another folder with --to")
     return to
@@ -27,7 +27,7 @@ def export_winner(results: str | Path, to: str | Path) -> Path:
     if not winner.is_dir():
         raise ResultsError(f"{results} has no winners/1; run the study to its end first")
     load_prior(winner)
-    target = _fresh(Path(to))
+    target = _empty(Path(to))
     shutil.copytree(winner, target, dirs_exist_ok=True)
     return target
 
@@ -38,7 +38,7 @@ def export_trial(
     """Train trial `number` again (same spec, seed and data order give the same weights) and save it to `to`."""
     import optuna
 
-    from autovae.search.journal import open_journal
+    from autovae.search.workers.journal import open_journal
 
     folder = Path(results)
     if not (folder / "study.toml").is_file() or not (folder / "trials.journal").is_file():
@@ -52,7 +52,7 @@ def export_trial(
         raise ResultsError(
             f"{folder} has no trial {number} with a spec; trials are 0 to {len(trials) - 1}, see trials.csv"
         )
-    target = _fresh(Path(to))
+    target = _empty(Path(to))
     data = load(study["data"].get("path") or study["data"]["name"], data_dir=data_dir, seed=study["seed"])
     if data.digest != study["data"]["digest"]:
         raise ResultsError(f"the data {data.name} are no longer those of the study (their digest differs)")

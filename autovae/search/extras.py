@@ -1,4 +1,4 @@
-"""Objectives beside bits per dimension, by name: a study with `score.also` is a search for a Pareto front.
+"""Further objectives by name: a study with `score.also` searches for a Pareto front.
 
 parameters   how many weights encoder and decoder have
 kid          kernel inception distance of samples from the prior, on features of a classifier of the data (`fidelity`)
@@ -38,9 +38,8 @@ def _kid_reason(data: Data) -> str:
     )
 
 
-NEEDS: dict[str, Callable[[Data], str]] = {
-    "kid": _kid_reason
-}  # why an objective cannot be had on these data; "" if it can
+# why an objective is not available for these data; "" if it is
+NEEDS: dict[str, Callable[[Data], str]] = {"kid": _kid_reason}
 
 EXTRAS: dict[str, Callable[[Sequence[VAE], Data], list[float]]] = {
     "parameters": _parameters,

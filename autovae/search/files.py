@@ -1,4 +1,4 @@
-"""Study and space files: found by name in the project, beside the user, or in the installed package; read and validated."""
+"""Study and space files: found by name in the working folder, the package or the source checkout; read and validated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folders(kind: str) -> list[Path]:
 
 
 def known_files(kind: str) -> dict[str, Path]:
-    """Names of the files of a kind, with their paths; the first place that has a name wins."""
+    """Names of the files of a kind, with their paths; the first folder that has a name wins."""
     found: dict[str, Path] = {}
     for folder in folders(kind):
         for path in sorted(folder.glob("*.toml")):
@@ -33,7 +33,7 @@ def known_files(kind: str) -> dict[str, Path]:
 
 
 def find_file(kind: str, name: str | Path) -> Path:
-    """The file of a name or path; an unknown name is an error that says the nearest known one."""
+    """The file of a name or path. Raises `ValueError` naming the nearest known file."""
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
@@ -49,7 +49,7 @@ def find_file(kind: str, name: str | Path) -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file; what is wrong in it is an error with line and column."""
+    """The contents of a TOML file. Raises `ValueError` with line and column of a mistake."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -61,7 +61,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
-    """`values` as `model`; the first thing that is wrong is an error in one line, with the nearest known name."""
+    """`values` as `model`. Raises `ValueError` for the first mistake, in one line, with the nearest known name."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -1,49 +1,42 @@
-r"""Finals: the best beliefs of a search trained again over several seeds, beside the matched normal, and an honest winner.
+r"""Finals: the best beliefs of a search trained again over several seeds, with the matched normal and learned priors.
 
-One run per belief proves nothing: single fits of one belief differ between seeds as much as good beliefs differ. So
-the finalists and the baseline are trained over the same seeds, the winner is the finalist with the best mean on
-validation, and its gain over the baseline is the mean of differences paired by seed, with the interval
+Single fits of one belief differ between seeds as much as good beliefs differ, so one run per belief proves nothing. The
+finalists and the baseline are trained over the same seeds; the finalist with the best mean on validation wins, and its gain
+is measured on test, once, for winner and baselines only. The bound's looseness is its change from K to 10 K.
 
-    mean(d) +- t_{n-1}(1 - 0.05 / (2 m)) sd(d) / sqrt(n)        n seeds, m finalists (Bonferroni: the best of m was picked)
+Where the search chooses the network or the learning rate too, the best matched normal it found may owe its place to a worse
+network. So each finalist's *twin*, the matched normal with that finalist's network, learning rate, likelihood and alpha, is
+trained as well, and the baseline is the best of them on validation.
 
-on validation, where it was picked, and on test, measured once for winner and baseline alone. The bound's own looseness
-is the change from K to 10 K; a lead smaller than that names no winner.
+A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the matched normal of each of these
+networks with its prior learned, over the same seeds and epochs; the best of a kind on validation is measured on test.
 
-A search of beliefs alone gives every matched normal the same network. Where it chooses the network or the learning rate
-too, the best matched normal it happened to find may owe its place to a worse network; so each finalist's *twin*, the
-matched normal with that finalist's network, learning rate, likelihood and alpha, is trained beside it, and the baseline
-is the best of them on validation. What a gain is worth is then the pairing's.
-
-A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the matched normal with its prior
-learned, on each of these networks, trained over the same seeds for the same epochs; the best of a kind on validation
-stands. They are measured on test too, and the verdict says how the winner stands against each.
-
-Beside every validation score stands the one under a common logistic head (`metrics.common_head`), with the samples and
-points of the search: it shows how much of a difference is the shape of a likelihood. It picks nothing.
+Each validation score is accompanied by one under a common logistic head (`metrics.common_head`), with the samples and
+points of the search: it shows how much of a difference is due to the shape of a likelihood. It selects nothing.
+Not here: intervals and conclusions (`verdict`), files (`result`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from autovae.data.datasets import Data
 from autovae.metrics.bits import log_mass_bounds, score
 from autovae.metrics.common_head import common_head_scores
 from autovae.search.space import canonical
 from autovae.search.study import Study
+from autovae.search.verdict import Final, Gain, Verdict, paired_gain
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, Trained, choose_device, fit_population
 
-__all__ = ["Final", "Gain", "Verdict", "candidates", "network_words", "paired_gain", "run_finals", "twins"]
+__all__ = ["candidates", "run_finals", "twins"]
 
-# What a spec says of its network and how it is trained, not of beliefs.
+# the settings of a spec that describe its network and training, not its belief
 NETWORK = ("network", "hidden", "activation", "latent_dim", "learning_rate", "batch_size", "epochs")
 MATCHED_NORMAL: dict[str, Any] = {
     "posterior": "normal",
@@ -55,120 +48,6 @@ MATCHED_NORMAL: dict[str, Any] = {
     "estimator": None,
 }
 GAP_POINTS = 100  # points on which the change from K to 10 K is measured
-
-
-@dataclass(frozen=True)
-class Gain:
-    """How many bits per dimension the winner is below the baseline, paired by seed, with its interval."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-    level: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} bits/dim [{self.low:.4f}, {self.high:.4f}]"
-
-
-@dataclass
-class Final:
-    """A finalist or a baseline: its fits over the seeds, their validation bits, their test bits if measured."""
-
-    role: str  # "finalist", "baseline", "twin N", or the name of a learned prior
-    spec: VAESpec
-    trial: int
-    fits: list[Trained]
-    validation: np.ndarray
-    test: np.ndarray | None = None
-    common_head: np.ndarray | None = None  # validation bits of the means under one logistic head; not for two levels
-
-    @property
-    def mean(self) -> float:
-        return float(self.validation.mean())
-
-    @property
-    def order(self) -> float:
-        """What finals are sorted by: the mean, and last where a seed failed."""
-        return self.mean if math.isfinite(self.mean) else math.inf
-
-    @property
-    def best(self) -> int:
-        """The seed whose fit is exported: the best on validation."""
-        return int(np.nanargmin(self.validation))
-
-
-@dataclass
-class Verdict:
-    """The finals, ranked, and what may be said of them."""
-
-    finalists: list[Final]  # by mean validation bits, best first
-    baseline: Final
-    gain_validation: Gain
-    gain_test: Gain
-    bound_gap: float  # bits per dimension by which the bound still moves from K to 10 K, winner, on a few points
-    samples: int
-    rivals: list[Final] = field(default_factory=list)
-    rival_gains: dict[str, Gain] = field(default_factory=dict)  # of the winner over each learned prior, on test
-    twins: list[Final] = field(default_factory=list)  # the matched normals that the baseline was better than
-
-    @property
-    def winner(self) -> Final:
-        return self.finalists[0]
-
-    @property
-    def wins(self) -> bool:
-        """Whether the winner is another belief than the baseline, with an interval above 0 and a lead above the gap."""
-        if self.winner.spec.belief == self.baseline.spec.belief:
-            return False
-        return self.gain_test.low > 0 and self.gain_validation.low > 0 and self.gain_test.mean > self.bound_gap
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in words."""
-        return " ".join([self._against_normal(), *(self._against(name) for name in self.rival_gains)])
-
-    def _against(self, rival: str) -> str:
-        """How the winner stands against a learned prior."""
-        gain, name = self.rival_gains[rival], f"the learned {rival} prior at the same budget"
-        span = f"{abs(gain.mean):.4f} bits per dimension on test"
-        if gain.low > 0:
-            return f"It beats {name} by {span} ({gain.low:.4f} to {gain.high:.4f})."
-        if gain.high < 0:
-            return f"But {name} beats it by {span} ({-gain.high:.4f} to {-gain.low:.4f})."
-        return f"It does not differ from {name} beyond doubt ({gain.mean:.4f}, {gain.low:.4f} to {gain.high:.4f})."
-
-    def _against_normal(self) -> str:
-        winner, baseline, gain = self.winner.spec, self.baseline.spec, self.gain_test
-        level = f"{100 * gain.level:.3g} % interval {gain.low:.4f} to {gain.high:.4f}, {gain.seeds} seeds"
-        if winner.belief == baseline.belief:
-            return f"Nothing beats the matched normal: {baseline.belief} is itself the best of the finalists."
-        if self.wins:
-            return (
-                f"{winner.belief} beats the matched normal ({baseline.belief}) by {gain.mean:.4f} bits per dimension on "
-                f"test ({level})."
-            )
-        why = (
-            f"the lead is smaller than the looseness of the bound, {self.bound_gap:.4f}"
-            if gain.low > 0 and gain.mean <= self.bound_gap
-            else "the interval holds 0 on test or validation"
-        )
-        return (
-            f"No finalist beats the matched normal ({baseline.belief}) beyond doubt: the best, {winner.belief}, differs by "
-            f"{gain.mean:.4f} bits per dimension on test ({level}); {why}."
-        )
-
-
-def paired_gain(baseline: np.ndarray, candidate: np.ndarray, picked_from: int) -> Gain:
-    """The mean of baseline - candidate over common seeds, with the interval of the module's formula."""
-    differences = (baseline - candidate)[np.isfinite(baseline - candidate)]
-    count = len(differences)
-    level = 1 - 0.05 / max(1, picked_from)
-    if count < 2:
-        return Gain(math.nan, -math.inf, math.inf, count, level)
-    mean, error = float(differences.mean()), float(differences.std(ddof=1) / math.sqrt(count))
-    width = float(stats.t.ppf(0.5 + level / 2, count - 1)) * error
-    return Gain(mean, mean - width, mean + width, count, level)
 
 
 def candidates(study: Study, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -238,25 +117,25 @@ def run_finals(
     priors = train(tried) if tried else []
     learned = [min((p for p in priors if p.role == name), key=lambda final: final.order) for name in names]
     winner = ranked[0]
+    test: dict[str, np.ndarray] = {}
     for final in (winner, base, *learned):
         scored()
-        final.test = _bits(final.fits, data, "test", samples, where)
+        final.test = test[final.role] = _bits(final.fits, data, "test", samples, where)
     scored()
-    assert winner.test is not None  # both were just measured
-    assert base.test is not None
-    gains = {
-        final.role: paired_gain(final.test, winner.test, len(ranked)) for final in learned if final.test is not None
-    }
+
+    def gain(role: str) -> Gain:
+        return paired_gain(test[role], test["finalist"], len(ranked))
+
     return Verdict(
         finalists=ranked,
         baseline=base,
         gain_validation=paired_gain(base.validation, winner.validation, len(ranked)),
-        gain_test=paired_gain(base.test, winner.test, len(ranked)),
+        gain_test=gain("baseline"),
         bound_gap=_gap(winner, data, samples, where),
         samples=samples,
         twins=others,
         rivals=learned,
-        rival_gains=gains,
+        rival_gains={final.role: gain(final.role) for final in learned},
     )
 
 
@@ -283,13 +162,6 @@ def _network(spec: VAESpec) -> tuple[Any, ...]:
     return tuple(getattr(spec, name) for name in NETWORK)
 
 
-def network_words(spec: VAESpec) -> str:
-    """The network and its training in a few words: what beliefs are compared at."""
-    hidden = "-".join(map(str, spec.hidden)) or "no hidden layer"
-    kind = "" if spec.network == "mlp" else f"{spec.network} "
-    return f"{kind}{hidden} {spec.activation}, {spec.latent_dim} latents, rate {spec.learning_rate:.2g}"
-
-
 def _bits(fits: Sequence[Trained], data: Data, part: str, samples: int, device: torch.device) -> np.ndarray:
     split = getattr(data, part)
     bounds = log_mass_bounds([fit.model for fit in fits], data, split, samples, seed=1, device=device)
@@ -297,7 +169,7 @@ def _bits(fits: Sequence[Trained], data: Data, part: str, samples: int, device: 
 
 
 def _common_bits(fits: Sequence[Trained], data: Data, study: Study, device: torch.device) -> np.ndarray | None:
-    """Validation bits under the common head; None for two levels, where each head's own masses are all there is."""
+    """Validation bits under the common head; None for two levels, where a head has nothing but its masses."""
     if data.levels == 2:
         return None
     settings = study.file.score

@@ -1,15 +1,15 @@
-r"""The kinds of parameters a search space has, and what each of them may choose.
+r"""The kinds of parameters in a search space.
 
 | table of the space file            | kind       | a trial chooses                                                         |
 |------------------------------------|------------|-------------------------------------------------------------------------|
 | `[parameters.pair]`                | `Pairs`    | one posterior\|prior pair for all latents                               |
 | `[parameters.pairing]`             | `Pairings` | several pairs and how many latents each of them has                     |
 | any setting, with `choices`        | `Choices`  | one of several values                                                   |
-| any setting, with `low` and `high` | `Range`    | a number, whole where both ends are whole; logarithmic or in steps      |
+| any setting, with `low` and `high` | `Range`    | a number, whole if both ends are whole; logarithmic or in steps         |
 
-Every kind says the same six things: which settings of VAESpec it decides (`decides`), how a trial chooses (`suggest`),
-which choice leads to given settings (`params_of`), how many choices there are (`size`) and which (`points`), and what it
-is in words (`describe`). Latents are exchangeable, so a pairing is written in the order of the space's list of pairs:
+Every kind has the same contract: the settings of VAESpec it decides (`decides`), how a trial chooses (`suggest`), the choice
+that leads to given settings (`params_of`), how many choices there are (`size`) and which (`points`), and its words
+(`describe`). Latents are exchangeable, so a pairing is written in the order of the space's list of pairs:
 two choices that differ by the order of their latents are one belief.
 """
 
@@ -18,7 +18,9 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import optuna
@@ -30,7 +32,7 @@ from autovae.spec import Pair, VAESpec, largest_remainder
 
 __all__ = ["Choices", "Pairings", "Pairs", "Parameter", "Range", "label", "parse_pair"]
 
-Params = dict[str, Any]  # what the sampler chose, by the sampler's names
+Params = dict[str, Any]  # a choice, by the sampler's names
 Settings = dict[str, Any]  # keyword arguments of VAESpec
 
 
@@ -45,24 +47,31 @@ class Parameter(BaseModel):
 
     @abstractmethod
     def suggest(self, name: str, trial: optuna.Trial) -> Settings:
-        """What this trial chooses."""
+        """The settings this trial chooses."""
 
     @abstractmethod
     def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
-        """The sampler's parameters that lead to `settings`; empty where these leave it open or it cannot choose them."""
+        """The sampler's parameters that lead to `settings`; empty if these leave it open or it cannot choose them."""
 
     @property
-    @abstractmethod
-    def size(self) -> int | None:
-        """How many different choices there are; None where the range is continuous."""
+    def values(self) -> Sequence[Any] | None:
+        """The sampler's values of a parameter that is one value; None if the range is continuous."""
+        return None
 
-    @abstractmethod
+    @property
+    def size(self) -> int | None:
+        """How many different choices there are; None if the range is continuous."""
+        return None if self.values is None else len(self.values)
+
     def points(self, name: str) -> Iterator[Params]:
-        """Every choice, in the sampler's parameters; `ValueError` where there are infinitely many."""
+        """Every choice, in the sampler's parameters. Raises `ValueError` if there are infinitely many."""
+        if self.values is None:
+            raise ValueError(f"{name} is continuous ({self.describe()}), so it has no grid; give it a step or choices")
+        return ({name: value} for value in self.values)
 
     @abstractmethod
     def describe(self) -> str:
-        """What may be chosen, in words."""
+        """The possible choices, in words."""
 
     @abstractmethod
     def example(self, name: str) -> Settings:
@@ -86,9 +95,9 @@ class Pairs(Parameter):
             )
         return self
 
-    @property
+    @cached_property
     def pairs(self) -> list[Pair]:
-        """The pairs that a trial may choose. A listed pair that is infinite is an error; in a product it is left out."""
+        """The pairs a trial may choose. A listed infinite pair is an error; from a product it is left out."""
         if self.choices is not None:
             pairs = [parse_pair(text) for text in self.choices]
             for q, p in pairs:
@@ -98,7 +107,7 @@ class Pairs(Parameter):
             lookup(TAILS, name, "family")
         return [(q, p) for q in self.posteriors or () for p in self.priors or () if finiteness(q, p) != "infinite"]
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         return ["|".join(pair) for pair in self.pairs]
 
@@ -113,11 +122,8 @@ class Pairs(Parameter):
         return {name: text} if text in self.texts else {}
 
     @property
-    def size(self) -> int | None:
-        return len(self.pairs)
-
-    def points(self, name: str) -> Iterator[Params]:
-        return ({name: text} for text in self.texts)
+    def values(self) -> Sequence[str]:
+        return self.texts
 
     def describe(self) -> str:
         return f"{len(self.pairs)} pairs: " + ", ".join(self.texts)
@@ -132,7 +138,7 @@ class Pairings(Pairs):
     two, three   pair1, pair2 (, pair3) and the number of latents n2 (, n3) that the later pairs take
     simplex      a number u for every pair; shares -log u, normalised (uniform on the simplex for uniform u), rounded by
                  largest remainder
-    per_latent   one categorical per latent: what shares are compared with; latents are exchangeable, so the space holds
+    per_latent   one categorical per latent, to compare shares with; latents are exchangeable, so the space holds
                  every belief many times
     """
 
@@ -177,10 +183,10 @@ class Pairings(Pairs):
             for place in range(self.count):
                 counts[str(trial.suggest_categorical(f"latent {place}", texts))] += 1
         else:
-            chosen = [str(trial.suggest_categorical(f"pair{place}", texts)) for place in range(1, self.places + 1)]
-            later = [trial.suggest_int(f"n{place}", 0, self._most) for place in range(2, self.places + 1)]
-            for text, share in zip(chosen, [self.count - sum(later), *later], strict=True):
-                counts[text] += share
+            pairs = [f"pair{place}" for place in range(1, self.places + 1)]
+            later = [f"n{place}" for place in range(2, self.places + 1)]
+            point: Params = {name: trial.suggest_categorical(name, texts) for name in pairs}
+            counts |= self._counts(point | {name: trial.suggest_int(name, 0, self._most) for name in later})
         return self.settings_of(counts)
 
     @property
@@ -205,16 +211,15 @@ class Pairings(Pairs):
         """Different beliefs: multisets of pairs, as far as the encoding reaches."""
         if self.encoding in ("simplex", "per_latent"):
             return math.comb(self.count + len(self.texts) - 1, len(self.texts) - 1)
-        later = itertools.product(range(self._most + 1), repeat=self.places - 1)
-        beliefs = set()
-        for shares in later:
-            full = (self.count - sum(shares), *shares)
-            for chosen in itertools.product(self.texts, repeat=self.places):
-                counts = dict.fromkeys(self.texts, 0)
-                for text, share in zip(chosen, full, strict=True):
-                    counts[text] += share
-                beliefs.add(tuple(counts.values()))
-        return len(beliefs)
+        return len({tuple(sorted(self._counts(point).items())) for point in self.points("pairing")})
+
+    def _counts(self, point: Params) -> dict[str, int]:
+        """How many latents each pair has, in the encodings that name pairs."""
+        later = [int(point[f"n{place}"]) for place in range(2, self.places + 1)]
+        counts: Counter[str] = Counter()
+        for place, share in enumerate([self.count - sum(later), *later], 1):
+            counts[str(point[f"pair{place}"])] += share
+        return {text: count for text, count in counts.items() if count}
 
     def points(self, name: str) -> Iterator[Params]:
         if self.encoding == "per_latent":  # every belief once, though the encoding holds it many times
@@ -253,11 +258,8 @@ class Choices(Parameter):
         return {name: label(settings[name])} if name in settings else {}
 
     @property
-    def size(self) -> int | None:
-        return len(self.choices)
-
-    def points(self, name: str) -> Iterator[Params]:
-        return ({name: label(value)} for value in self.choices)
+    def values(self) -> Sequence[str]:
+        return [label(value) for value in self.choices]
 
     def describe(self) -> str:
         return ", ".join(label(value) for value in self.choices)
@@ -267,7 +269,7 @@ class Choices(Parameter):
 
 
 class Range(Parameter):
-    """A number between low and high, whole where both are whole; logarithmic or in steps if said."""
+    """A number between low and high, whole if both are whole; logarithmic or in steps on request."""
 
     low: int | float
     high: int | float
@@ -297,24 +299,14 @@ class Range(Parameter):
     def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
         return {name: settings[name]} if name in settings else {}
 
-    def _values(self) -> list[int | float] | None:
+    @property
+    def values(self) -> Sequence[int | float] | None:
         if self.whole:
             return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
         if self.step is None:
             return None
         steps = math.floor((self.high - self.low) / self.step + 1e-9)
         return [self.low + place * self.step for place in range(steps + 1)]
-
-    @property
-    def size(self) -> int | None:
-        values = self._values()
-        return None if values is None else len(values)
-
-    def points(self, name: str) -> Iterator[Params]:
-        values = self._values()
-        if values is None:
-            raise ValueError(f"{name} is continuous ({self.describe()}), so it has no grid; give it a step or choices")
-        return ({name: value} for value in values)
 
     def describe(self) -> str:
         kind = " (log)" if self.log else f" in steps of {self.step}" if self.step else ""

@@ -1,4 +1,4 @@
-"""What a study would do, in words and numbers, without doing it."""
+"""The plan of a study: its settings in words, and an estimate of its time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["estimate_seconds", "in_words", "member_epochs", "plan_rows", "time_row"]
 
-PROBE_POINTS, PROBE_MEMBERS = 4000, 4  # what is trained to see how fast this machine is
-SPREAD = 2  # members of different beliefs, machines with other work: the estimate is good to such a factor
+PROBE_POINTS, PROBE_MEMBERS = 4000, 4  # a short training that times this machine
+SPREAD = 2  # the estimate's factor of error: beliefs differ, and machines have other work
 
 
 def plan_rows(study: Study, trials: int | None = None) -> list[tuple[str, str]]:
@@ -26,7 +26,7 @@ def plan_rows(study: Study, trials: int | None = None) -> list[tuple[str, str]]:
     size = study.space.size
     training = {**file.training, **study.space.fixed}
     rungs = f", {file.pruning.rule} at epochs {', '.join(map(str, file.pruning.rungs))}" if file.pruning.rungs else ""
-    rows = [
+    return [
         ("study", f"{study.name} (version {file.version})"),
         ("purpose", file.purpose),
         ("data", file.data),
@@ -48,7 +48,6 @@ def plan_rows(study: Study, trials: int | None = None) -> list[tuple[str, str]]:
             f"top {file.finals.top} and the baselines over {file.finals.seeds} seeds, K = {file.score.final_samples}",
         ),
     ]
-    return rows
 
 
 def _words(settings: dict[str, object]) -> str:
@@ -57,7 +56,7 @@ def _words(settings: dict[str, object]) -> str:
 
 
 def member_epochs(study: Study, trials: int | None = None) -> tuple[float, float]:
-    """How many epochs of one member the search and the finals take, if halving at the rungs keeps its share."""
+    """Epochs of one member in the search and in the finals, if halving at the rungs keeps its share."""
     file, epochs = study.file, study.epochs
     rule, share, spent, before = file.pruning, 1.0, 0.0, 0
     for rung in sorted(rung for rung in rule.rungs if rung < epochs):
@@ -69,10 +68,7 @@ def member_epochs(study: Study, trials: int | None = None) -> tuple[float, float
 
 
 def estimate_seconds(study: Study, data: Data, trials: int | None = None, device: str | None = None) -> float:
-    """Seconds that the study would take here: a few members are trained for two short epochs, and the rest is counted.
-
-    The second epoch is timed: the first pays for what is done once.
-    """
+    """Seconds that the study would take here, from the second short epoch of a few members (the first includes set-up)."""
     from autovae.training.loop import Event, fit_population
 
     spec = study.spec(study.space.example(), seed=0)
@@ -97,7 +93,7 @@ def time_row(
     trials: int | None = None,
     device: str | None = None,
 ) -> tuple[str, str]:
-    """("time", how long it would take here), or why that is not known."""
+    """("time", an estimate for this machine, or why there is none)."""
     from autovae.data.catalogue import catalogue
     from autovae.data.datasets import load
 
@@ -112,7 +108,7 @@ def time_row(
 
 
 def in_words(seconds: float) -> str:
-    """A time with the precision it deserves."""
+    """A time with sensible precision."""
     cores = os.cpu_count() or 1
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:

@@ -1,13 +1,12 @@
-r"""Which members of a batch stop at a rung, by name.
+r"""Pruners by name: which members of a batch stop at a rung.
 
-A batch trains as one program, so its members reach a rung (an epoch) together and are judged together, with the whole
-vector of objectives: with several, members are ranked by non-dominated fronts, and within a front by the first
-objective. What is stopped is compacted away; those that go on are stacked anew.
+The members of a batch reach a rung (an epoch) together and are judged together. Several objectives rank them by
+non-dominated fronts, and within a front by the first objective. The remaining members are stacked anew.
 
-halving     the best share `keep` of the batch goes on (Jamieson and Talwalkar 2016)
+halving     the best share `keep` of the batch continues (Jamieson and Talwalkar 2016)
 hyperband   trial n belongs to bracket n mod (r + 1) of r rungs; bracket b is judged first at rung b, so some trials are
-            never judged early (Li et al. 2018); within a bracket the best share goes on
-median      those worse than the median of all earlier trials at this rung stop (Golovin et al. 2017), from 5 trials on
+            never judged early (Li et al. 2018); within a bracket the best share continues
+median      members worse than the median of all earlier trials at this rung stop (Golovin et al. 2017), from 5 trials on
 none        nothing stops
 """
 
@@ -26,7 +25,7 @@ LEAST_EARLIER = 5  # trials at a rung before a median means something
 
 @dataclass(frozen=True)
 class Rung:
-    """Members at a rung: their objectives (lower is better), their trial numbers, and what earlier trials had here."""
+    """Members at a rung: their objectives (lower is better), their trial numbers, and the objectives of earlier trials."""
 
     values: Mapping[int, tuple[float, ...]]  # by place in the batch
     numbers: Mapping[int, int]

@@ -1,19 +1,20 @@
-"""Samplers by name. Each is made anew for every question, from a seed of its own, so that a resumed study asks the same.
+"""Samplers by name. Every question has a new sampler with its own seed, so that a resumed study asks the same.
 
 tpe       tree-structured Parzen estimators, all parameters together (Optuna's default)
-gp        a Gaussian process with expected improvement; a question costs tenths of a second
-cmaes     covariance matrix adaptation for numbers; choices are drawn at random beside it
+gp        a Gaussian process with expected improvement; tenths of a second per question
+cmaes     covariance matrix adaptation for numbers; choices are drawn at random
 random    independent draws
 grid      every choice of a finite space once, in an order shuffled by the study's seed, then again from the start
 nsga2, nsga3   genetic algorithms for several objectives; a generation is a batch
 
-What a sampler knows of the past it reads from the storage, never from itself.
+A sampler reads the past from the storage and keeps none of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ GRID_LIMIT = 1_000_000  # choices: more than this is no table
 
 @dataclass(frozen=True)
 class Question:
-    """What a sampler may know when it is made: a seed of its own, the study's, the space, and how much there is."""
+    """What a sampler is made from: its own seed, the study's, the space, and sizes."""
 
     seed: int
     study_seed: int
@@ -51,7 +52,6 @@ class Grid(Sampler):
                 f"sampler = 'grid' tries every choice, and the space {space.name} has {many}; give its ranges steps or "
                 "choices, or use another sampler"
             )
-        self.space = space  # kept alive: the cache of grids knows it by its identity
         points = list(space.points())
         order = np.random.default_rng(seed).permutation(len(points))
         self.points = [points[place] for place in order]
@@ -70,15 +70,9 @@ class Grid(Sampler):
         return self.points[trial.number % len(self.points)][param_name]
 
 
-_GRIDS: dict[tuple[int, int], Grid] = {}  # a table is made once a study, not once a trial
-
-
-def _grid(question: Question) -> Grid:
-    key = (id(question.space), question.study_seed)
-    if key not in _GRIDS:
-        _GRIDS.clear()
-        _GRIDS[key] = Grid(question.space, question.study_seed)
-    return _GRIDS[key]
+@lru_cache(maxsize=1)  # one table per study, not per trial
+def _grid(space: Space, seed: int) -> Grid:
+    return Grid(space, seed)
 
 
 def _cmaes(question: Question) -> Sampler:
@@ -96,8 +90,8 @@ SAMPLERS: dict[str, Callable[[Question], Sampler]] = {
     "gp": lambda q: optuna.samplers.GPSampler(seed=q.seed, n_startup_trials=q.startup),
     "cmaes": _cmaes,
     "random": lambda q: optuna.samplers.RandomSampler(seed=q.seed),
-    "grid": _grid,
+    "grid": lambda q: _grid(q.space, q.study_seed),
     "nsga2": lambda q: optuna.samplers.NSGAIISampler(seed=q.seed, population_size=max(2, q.batch)),
     "nsga3": lambda q: optuna.samplers.NSGAIIISampler(seed=q.seed, population_size=max(2, q.batch)),
 }
-EXHAUSTIVE: Sequence[str] = ("grid",)  # these take no share of random trials
+EXHAUSTIVE: Sequence[str] = ("grid",)  # take no share of random trials

@@ -1,4 +1,4 @@
-r"""Search spaces: a TOML file that says which beliefs and settings a study may choose, and how a trial chooses them.
+r"""Search spaces: a TOML file with the beliefs and settings that a trial may choose, and how it chooses.
 
     purpose = "All finite pairs of seven families, with three likelihoods"
     extends = "other_space"                # optional: start from another space, override or add below
@@ -29,13 +29,14 @@ r"""Search spaces: a TOML file that says which beliefs and settings a study may 
 A sampler sees the space as flat, unconditional parameters: a categorical of the finite pairs never suggests an infinite
 one, and importance can be read for posterior and prior apart, whatever the encoding was. `canonical` names a belief once,
 however it was reached. `schema()` is the JSON schema of these files, for editors.
-Not here: the kinds of parameters (`parameters`), what is done with a spec (`objective`), how many trials (`study`).
+Not here: the kinds of parameters (`parameters`), training a spec (`evaluate`), the number of trials (`study`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from autovae.search.files import find_file, read_toml, validated
 from autovae.search.parameters import Choices, Pairings, Pairs, Parameter, Range, Settings
 from autovae.spec import VAESpec, field_names
 
-__all__ = ["Space", "SpaceFile", "canonical", "load_space", "schema"]
+__all__ = ["Space", "SpaceFile", "belief_key", "canonical", "load_space", "schema"]
 
 PAIRED: dict[str, type[Pairs]] = {"pair": Pairs, "pairing": Pairings}
 DERIVED = ("depth", "width")  # together they are `hidden`
@@ -81,14 +82,14 @@ class Space:
         return _with_hidden(settings)
 
     def params_of(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The sampler's parameters that lead to these settings; what they leave open is left to the sampler."""
+        """The sampler's parameters that lead to these settings; the sampler chooses those left open."""
         params: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             params |= parameter.params_of(name, settings)
         return params
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every choice of a finite space, in the sampler's parameters; `ValueError` names what is continuous."""
+        """Every choice of a finite space, in the sampler's parameters. Raises `ValueError` naming a continuous range."""
         each = [list(parameter.points(name)) for name, parameter in self.parameters.items()]
         for combination in itertools.product(*each):
             yield {key: value for part in combination for key, value in part.items()}
@@ -115,7 +116,7 @@ class Space:
         return Space(self.name, self.purpose, {**self.parameters, name: parameter}, self.fixed)
 
     def describe(self) -> list[tuple[str, str]]:
-        """(parameter, what it may be), in words."""
+        """(parameter, its possible choices), in words."""
         return [(name, parameter.describe()) for name, parameter in self.parameters.items()]
 
     def example(self) -> Settings:
@@ -126,7 +127,7 @@ class Space:
         return _with_hidden(settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved space as plain values, without what is unset."""
+        """The resolved space as plain values, without unset ones."""
         return {
             "name": self.name,
             "purpose": self.purpose,
@@ -144,22 +145,32 @@ def _with_hidden(settings: Settings) -> Settings:
 
 
 def canonical(spec: VAESpec) -> VAESpec:
-    """The one name of a belief: latents in order, what the belief does not use at its default, and no seed.
+    """The one form of a belief: latents in order, settings that the belief does not use at their defaults, and no seed.
 
     Latents are exchangeable, so a pairing is its counts; a likelihood without a scale has no kind of scale; only ciwae
     mixes; only mixtures and VampPriors have components. Specs of one canonical form are one belief, trained with other
     noise: a search need not train it again.
     """
-    plain = VAESpec()
+    return spec.replace(**_canonical_values(spec))
+
+
+def belief_key(spec: VAESpec) -> Hashable:
+    """Equal for two specs exactly if they are of one canonical form; builds no other spec."""
+    values = {name: getattr(spec, name) for name in field_names()} | _canonical_values(spec)
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values.values())
+
+
+def _canonical_values(spec: VAESpec) -> dict[str, Any]:
+    """The settings in which a spec differs from its canonical form."""
+    defaults = {field.name: field.default for field in fields(VAESpec)}
     pairs = sorted(spec.pairs)
     changes: dict[str, Any] = {"seed": 0, "posterior": [q for q, _ in pairs], "prior": [p for _, p in pairs]}
-    if not LIKELIHOODS[spec.likelihood].has_scale:
-        changes["scale"] = plain.scale
-    if spec.bound != "ciwae":
-        changes["mix"] = plain.mix
-    if spec.rival not in ("mixture", "vampprior"):
-        changes["components"] = plain.components
-    return spec.replace(**changes)
+    unused = {
+        "scale": not LIKELIHOODS[spec.likelihood].has_scale,
+        "mix": spec.bound != "ciwae",
+        "components": spec.rival not in ("mixture", "vampprior"),
+    }
+    return changes | {name: defaults[name] for name, is_unused in unused.items() if is_unused}
 
 
 def _kind(name: str, table: Mapping[str, Any]) -> type[Parameter]:
@@ -193,7 +204,7 @@ def load_space(name: str | Path, _seen: tuple[str, ...] = ()) -> Space:
         parent = load_space(file.extends, (*_seen, where))
         tables, fixed = dict(parent.parameters), dict(parent.fixed)
     own = {key: _parameter(key, table, where) for key, table in file.parameters.items()}
-    for key, parameter in own.items():  # what is chosen anew takes the place of what decided it before
+    for key, parameter in own.items():  # a new parameter replaces those that decided the same settings
         decided = set(parameter.decides(key))
         tables = {name: old for name, old in tables.items() if name == key or not decided & set(old.decides(name))}
         fixed = {name: value for name, value in fixed.items() if name not in decided}
@@ -218,7 +229,7 @@ def load_space(name: str | Path, _seen: tuple[str, ...] = ()) -> Space:
 
 
 def _check_together(parameters: Mapping[str, Parameter], fixed: Mapping[str, Any], where: str) -> None:
-    """What no parameter sees alone."""
+    """Conflicts between parameters."""
     if not parameters:
         raise ValueError(f"{where}: the space is empty; give at least one [parameters.NAME] table")
     if all(name in parameters for name in PAIRED):

@@ -1,4 +1,4 @@
-r"""When to end a search early: when the gain still to be expected is below the noise between seeds.
+r"""End a search early once its expected gain is below the noise between seeds.
 
 A forest of trees, fitted to the complete trials, predicts the score f(x) of a choice x; over candidates x drawn from the
 space the expected improvement over the best belief known is
@@ -6,9 +6,9 @@ space the expected improvement over the best belief known is
     EI(x) = mean over trees of max(0, f* - f_tree(x)),        f* = the lowest of the forest's own means at the trials
 
 and the noise s is the standard deviation of the matched normal's scores over several seeds. The search ends when
-max EI(x) < s: a belief that is better by less than two seeds differ cannot be told from luck within the search, and the
-finals, with many seeds, decide among the best. The spread of a forest is no posterior; the rule is a rule of thumb, and
-the sentence that ends a search names both numbers.
+max EI(x) < s: within the search, a gain below the difference between two seeds is indistinguishable from luck, and the
+finals decide among the best with many seeds. The spread of a forest is no posterior, so this is a rule of thumb; the
+message that ends a search names both numbers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Outlook:
 
 
 def outlook(trials: Sequence[FrozenTrial], noise_runs: Sequence[float], seed: int = 0) -> Outlook | None:
-    """What is to be expected of more trials; None while fewer than two noise runs or four trials are complete."""
+    """The outlook for more trials; None while fewer than two noise runs or four trials are complete."""
     if len(noise_runs) < 2 or len(trials) < 4:
         return None
     distributions: dict[str, BaseDistribution] = {}
@@ -77,7 +77,7 @@ _DRAWS = {
 
 
 def _encode(params: Sequence[dict[str, object]], distributions: dict[str, BaseDistribution]) -> np.ndarray:
-    """Numbers as they are, choices one-hot; what a trial does not have is 0."""
+    """Numbers unchanged, choices one-hot; parameters that a trial lacks are 0."""
     columns = []
     for name, distribution in distributions.items():
         if isinstance(distribution, CategoricalDistribution):

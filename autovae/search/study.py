@@ -1,4 +1,4 @@
-r"""A study: one TOML file that says what is searched, on which data, for how long, and how it is judged.
+r"""A study: one TOML file with the search space, the data, the budget and the rules of judgement.
 
     purpose = "Which pair of families and which likelihood suit handwritten digits?"
     data = "digits"
@@ -15,12 +15,12 @@ r"""A study: one TOML file that says what is searched, on which data, for how lo
 
     baselines = ["normal"]         # also "mixture", "vampprior", "flow": learned priors, trained in the finals
 
-    [finals]                       # the best beliefs again, over several seeds, beside the baselines
+    [finals]                       # the best beliefs and the baselines over several seeds
     top = 3
     seeds = 8
 
 A study is never edited once it has results: its resolved form is written beside them and compared on every run.
-Not here: running it (`run`), what may be chosen (`space`).
+Not here: running it (`run`), the possible choices (`space`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Finals(_Strict):
 
 
 class Pruning(_Strict):
-    """At each rung (in epochs) the rule decides which members of a batch go on; see `pruners`."""
+    """At each rung (in epochs) the rule decides which members of a batch continue; see `pruners`."""
 
     rule: str = "halving"
     rungs: list[int] = []
@@ -160,7 +160,7 @@ class Study:
         """The resolved study as plain values."""
         written = self.file.model_dump(exclude={"space"})
         plain = StudyFile(purpose="", data="", space="", trials=1).model_dump()
-        for key in LATER:  # what came later and is not used is not written, so that older results stay what they are
+        for key in LATER:  # unused settings of later versions are left out, so that older results still match
             *path, last = key.split(".")
             table, default = written, plain
             for part in path:
@@ -169,21 +169,18 @@ class Study:
                 table.pop(last)
         return {"name": self.name, **written, "space": self.space.to_dict()}
 
-    def sampler_for(self, number: int, startup: int, asker: str = "") -> BaseSampler:
-        """A sampler for one question, seeded by (study seed, trial number), and by who asks where several workers do.
-
-        A share of the questions is random.
-        """
+    def sampler_for(self, number: int, startup: int) -> BaseSampler:
+        """A sampler for one question, seeded by (study seed, trial number). A share of the questions is random."""
         file = self.file
         share = 0.0 if file.sampler in EXHAUSTIVE else file.random_share
         is_random = math.floor((number + 1) * share) > math.floor(number * share)
-        seed = stream_seed(file.seed, "sampler", number, *([asker] if asker else [])) % 2**32
+        seed = stream_seed(file.seed, "sampler", number) % 2**32
         question = Question(seed, file.seed, self.space, startup, file.batch)
         return SAMPLERS["random" if is_random else file.sampler](question)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What may not change once there are results: everything but how many trials there shall be."""
+        """The settings that may not change once there are results: all but the number of trials."""
         values = self.to_dict()
         values.pop("trials")
         return values
@@ -198,7 +195,7 @@ def load_study(name: str | Path) -> Study:
     lookup(PRUNERS, file.pruning.rule, f"pruning.rule in {where}:")
     for name in file.score.also:
         lookup(EXTRAS, name, f"score.also in {where}:")
-    space = load_space(_beside(path, file.space))
+    space = load_space(_space_path(path, file.space))
     for key in file.training:
         if key not in field_names():
             raise ValueError(f"{where}: training: {unknown(key, field_names(), 'setting of VAESpec')}")
@@ -219,7 +216,7 @@ def load_study(name: str | Path) -> Study:
     study = Study(path.stem, file, space)
     for key in file.training:
         if key in space.decides:
-            raise ValueError(f"{where}: training.{key} is what the space {space.name} searches; remove one of the two")
+            raise ValueError(f"{where}: training.{key} is searched by the space {space.name}; remove one of the two")
     try:
         study.spec(space.example(), seed=0)
         study.sampler_for(0, 1)
@@ -228,8 +225,8 @@ def load_study(name: str | Path) -> Study:
     return study
 
 
-def _beside(path: Path, space: str) -> str | Path:
-    """A space given as a path is looked for beside the study file, too."""
+def _space_path(path: Path, space: str) -> str | Path:
+    """A space given as a path may be relative to the study file."""
     if space.endswith(".toml") and not Path(space).is_file() and (path.parent / space).is_file():
         return path.parent / space
     return space

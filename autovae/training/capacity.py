@@ -2,15 +2,14 @@ r"""Memory: what a population will take, predicted before it is built, and how m
 
 Training P members holds, besides the data,
 
-    state    P members x (weights, gradients, two moments)
-    noise    P members x a block of standard normals
+    state    P members x (weights, two moments, a block of noise; on CUDA gradients, too)
     step     what a step's forward and backward pass leave alive at their worst moment, for the members that are in a
-             step at once: all of them on CUDA, one stack a lane on a CPU
-    back     P members x two moments, when they are handed back on a CPU: after the last step, in the room it has left
+             step at once: all of them on CUDA, one stack a thread on a CPU
+    back     P members x two moments, when they are handed back on a CPU after the last step
 
-so the most is state + noise + max(step, back), and on CUDA the products' workspaces. The step's part is measured, not
-modelled, so that it holds for any network and bound: one member takes a step with a quarter and with half of its
-minibatch while every new tensor is counted, and the peak grows linearly from there.
+so the most is state + max(step, back), and on CUDA the products' workspaces. State and step are measured, not
+modelled, so that they hold for any network and bound: one member is made ready and takes a step with a quarter and with
+half of its minibatch while every new tensor is counted; the peak grows linearly from there.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autovae.fused import kernels_for
-from autovae.model.stacks import is_linear
-from autovae.training.feed import Feed
+from autovae.data.minibatches import Minibatches
+from autovae.model.stacked import is_linear
+from autovae.training.backend import CPUBackend, stack_sizes, step_work
+from autovae.training.cuda import CUDABackend
 from autovae.training.member import Member
-from autovae.training.population import BATCHES_AT_ONCE, stack_sizes, step_work
 from autovae.training.trainer import NOISE_AT_ONCE, Trainer
 
 __all__ = ["Footprint", "available_memory", "footprint", "members_that_fit"]
@@ -87,30 +86,28 @@ class Footprint:
         return self.fixed + members * self.member + worst
 
 
-def footprint(member: Member, feed: Feed, several_rates: bool = True) -> Footprint:
-    """What training this member, and others of its shape, takes on the device of `feed`, without the data."""
-    spec = member.spec
-    batch = min(spec.batch_size, feed.points)
-    width = torch.tensor([], dtype=feed.dtype).element_size()
+def footprint(member: Member, points: Minibatches, several_rates: bool = True) -> Footprint:
+    """What training this member, and others of its shape, takes on the device of `points`, without the data."""
+    spec, on_cuda = member.spec, points.device.type == "cuda"
+    batch = min(spec.batch_size, points.points)
+    width = torch.tensor([], dtype=points.dtype).element_size()
     learned = sum(p.numel() for p in member.vae.parameters() if p.requires_grad)
-    copies = 4 + (several_rates and kernels_for(torch.empty(0, dtype=feed.dtype, device=feed.device)) is None)
-    back = 2 * width * learned if feed.device.type == "cpu" else 0
-    draws = spec.draws * spec.latent_dim * batch
-    state = width * (learned * copies + max(1, NOISE_AT_ONCE // draws) * draws)
+    with _Peak() as built:
+        trainer = Trainer([member], points, CUDABackend() if on_cuda else CPUBackend())
+    state = built.now + (width * learned if several_rates else 0)  # the scratch tensor of a step of rate 1
     sizes = (-(-batch // 4), -(-batch // 2))
-    peaks = [_step_peak(member, feed, size) for size in sizes]
+    peaks = [_step_peak(trainer, size) for size in sizes]
     slope = (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0])
     step = int(peaks[1] + slope * (batch - sizes[1]))
-    points = batch if feed.device.type == "cuda" else max(batch, BATCHES_AT_ONCE // feed.domain.features)
-    fixed = WORKSPACE if feed.device.type == "cuda" else 0
-    return Footprint(int(state), step, 3 * width * points * feed.domain.features, back, fixed)
+    stacks = 1 if on_cuda else torch.get_num_threads()
+    shared = stacks * 3 * width * batch * points.domain.features
+    return Footprint(state, step, shared, 0 if on_cuda else 2 * width * learned, WORKSPACE if on_cuda else 0)
 
 
-def _step_peak(member: Member, feed: Feed, points: int) -> int:
-    trainer = Trainer([member], feed)
-    batch = feed.batch(torch.arange(points, device=feed.device), trainer.kinds, trainer.edges)
-    spec = member.spec
-    xi = torch.zeros(1, spec.draws, points, spec.latent_dim, dtype=feed.dtype, device=feed.device)
+def _step_peak(trainer: Trainer, size: int) -> int:
+    points, spec = trainer.points, trainer.specs[0]
+    batch = points.batch(torch.arange(size, device=points.device), trainer.kinds, trainer.edges)
+    xi = torch.zeros(1, spec.draws, size, spec.latent_dim, dtype=points.dtype, device=points.device)
     with _Peak() as peak:
         trainer.advance(batch, xi)
     return peak.most
@@ -136,29 +133,29 @@ def in_a_step(member: Member, members: int, device: torch.device) -> int:
     return sum(sizes[: torch.get_num_threads()])
 
 
-def _surely_fits(group: Sequence[Member], feed: Feed, room: int) -> bool:
+def _surely_fits(group: Sequence[Member], points: Minibatches, room: int) -> bool:
     """Whether far more than these members fit: a small population need not be measured."""
     parts = (group[0].vae.encoder, group[0].vae.decoder)
     if not all(is_linear(part) for part in parts):
         return False
     spec, parameters = group[0].spec, list(group[0].vae.parameters())
-    widths = feed.domain.features + sum(p.shape[0] for p in parameters if p.dim() > 1)
-    step = 12 * widths * (1 + spec.draws) * min(spec.batch_size, feed.points)
+    widths = points.domain.features + sum(p.shape[0] for p in parameters if p.dim() > 1)
+    step = 12 * widths * (1 + spec.draws) * min(spec.batch_size, points.points)
     return 8 * 4 * len(group) * (7 * sum(p.numel() for p in parameters) + NOISE_AT_ONCE + step) < room
 
 
-def members_that_fit(group: Sequence[Member], feed: Feed, limit: int | None = None) -> int:
+def members_that_fit(group: Sequence[Member], points: Minibatches, limit: int | None = None) -> int:
     """How many of these members of one shape train at once within `limit` bytes (None: what the device has free).
 
     Raises `ValueError` where not even one does.
     """
-    room = available_memory(feed.device) if limit is None else limit
-    if limit is None and _surely_fits(group, feed, room):
+    room = available_memory(points.device) if limit is None else limit
+    if limit is None and _surely_fits(group, points, room):
         return len(group)
-    need = footprint(group[0], feed, len({member.spec.learning_rate for member in group}) > 1)
+    need = footprint(group[0], points, len({member.spec.learning_rate for member in group}) > 1)
 
     def total(count: int) -> int:
-        return need.total(count, in_a_step(group[0], count, feed.device))
+        return need.total(count, in_a_step(group[0], count, points.device))
 
     if total(1) > room:
         raise ValueError(

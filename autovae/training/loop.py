@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
+from autovae.model.own_modules import OwnModule, OwnPair, own_modules
 from autovae.model.vae import VAE, build
 from autovae.registry import lookup
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
 from autovae.training.capacity import members_that_fit
 from autovae.training.checkpoints import Checkpoints
-from autovae.training.feed import Feed
 from autovae.training.member import Member
 from autovae.training.population import Population, shape_key
 from autovae.training.precision import PRODUCTS, fast_products
@@ -39,8 +39,6 @@ __all__ = ["DivergedError", "Event", "Trained", "advance", "choose_device", "fit
 
 OnEvent = Callable[["Event"], Any]
 OnEpoch = Callable[[Population, Sequence[dict[str, float]], float], None]
-OwnPair = tuple[nn.Module | None, nn.Module | None]
-OwnModule = nn.Module | Sequence[nn.Module] | Callable[[VAESpec], nn.Module] | None
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 def advance(
     members: Sequence[Member],
-    feed: Feed,
+    feed: Minibatches,
     until: int,
     on_epoch: OnEpoch | None = None,
     max_members: int | None = None,
@@ -116,7 +114,7 @@ def advance(
 
 def _train(
     members: Sequence[Member],
-    feed: Feed,
+    feed: Minibatches,
     last: int,
     on_epoch: OnEpoch | None,
     narrow: torch.dtype | None,
@@ -166,7 +164,7 @@ def fit_population(
     lookup(PRODUCTS, products, "setting of products")
     where = choose_device(device)
     source = load(data, data_dir=None if data_dir is None else Path(data_dir))
-    feed = Feed(source, device=where, dtype=dtype)
+    feed = Minibatches(source, device=where, dtype=dtype)
     kept = Checkpoints(checkpoint, source.digest)
     vaes = _build_all(specs, source.domain, own_modules(specs, encoder, decoder))
     members = [_member(vae, place, kept, feed) for place, vae in enumerate(vaes)]
@@ -218,29 +216,7 @@ def _build_all(specs: Sequence[VAESpec], domain: Domain, own: Sequence[OwnPair])
         return list(pool.map(lambda spec: build(spec, domain), specs))
 
 
-def own_modules(specs: Sequence[VAESpec], encoder: OwnModule, decoder: OwnModule) -> list[OwnPair]:
-    """The user's encoder and decoder for every spec, None where a named network is wanted."""
-    pairs = zip(_per_spec(specs, encoder, "encoder"), _per_spec(specs, decoder, "decoder"), strict=True)
-    return list(pairs)
-
-
-def _per_spec(specs: Sequence[VAESpec], own: OwnModule, what: str) -> list[nn.Module | None]:
-    if own is None:
-        return [None] * len(specs)
-    if isinstance(own, nn.Module):
-        if len(specs) > 1:
-            raise ValueError(
-                f"got one {what} for {len(specs)} specs, each needs its own: give a list of {len(specs)} modules, or a "
-                "function from a spec to a module"
-            )
-        return [own]
-    made = [own(spec) for spec in specs] if callable(own) else list(own)
-    if len(made) != len(specs):
-        raise ValueError(f"got {len(made)} {what}s for {len(specs)} specs, expected one each")
-    return list(made)
-
-
-def _member(vae: VAE, place: int, kept: Checkpoints, feed: Feed) -> Member:
+def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches) -> Member:
     member = kept.load(place, vae)
     if vae.rival is not None and not member.epoch:
         generator = torch.Generator().manual_seed(stream_seed(vae.spec.seed, "rival start"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autovae.data.datasets import Split, load
-from autovae.training.feed import Feed
+from autovae.data.minibatches import Minibatches
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("AUTOVAE_DATA", ROOT.parent / "shared" / "data"))
@@ -25,7 +25,7 @@ def batches(feed, epoch):
 
 
 def test_bits_are_fresh_each_epoch_and_repeatable():
-    feed = Feed(grey_data())
+    feed = Minibatches(grey_data())
     first, again, other = batches(feed, 0), batches(feed, 0), batches(feed, 1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
@@ -33,7 +33,7 @@ def test_bits_are_fresh_each_epoch_and_repeatable():
 
 
 def test_bits_have_the_grey_levels_as_their_mean_and_targets_are_the_inputs():
-    feed = Feed(grey_data())
+    feed = Minibatches(grey_data())
     mean = torch.cat([x for epoch in range(40) for x in batches(feed, epoch)]).mean(0)
     assert (mean - torch.arange(256) / 255).abs().max() < 5 * 0.5 / (40 * 50) ** 0.5
     batch = next(feed.epoch(10, 0, 0, ("levels",)))
@@ -41,13 +41,13 @@ def test_bits_have_the_grey_levels_as_their_mean_and_targets_are_the_inputs():
 
 
 def test_black_and_white_stay():
-    x = torch.cat(batches(Feed(grey_data()), 0))
+    x = torch.cat(batches(Minibatches(grey_data()), 0))
     assert (x[:, 0] == 0).all()
     assert (x[:, 255] == 1).all()
 
 
 def test_without_a_stream_the_draw_is_fixed_and_the_global_one_untouched():
-    feed = Feed(grey_data())
+    feed = Minibatches(grey_data())
     torch.manual_seed(1)
     state = torch.get_rng_state()
     assert torch.equal(feed.batch(slice(0, 5)).inputs, feed.batch(slice(0, 5)).inputs)

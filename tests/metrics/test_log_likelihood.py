@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 import autovae.metrics.log_likelihood as module
 from autovae.data.datasets import load
+from autovae.data.minibatches import Minibatches
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood, log_weights
 from autovae.model.bounds import iwae, vr
 from autovae.model.chains import Chain
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
 
 
 def test_the_exact_posterior_gives_log_p_without_error(linear_vae) -> None:
@@ -176,7 +176,7 @@ def test_a_coin_of_two_levels_has_one_answer_by_either_way() -> None:
     vae = build(VAESpec(latent_dim=2, hidden=(8,)), data.domain)
     mass, density = (log_likelihood(VAEModel(vae, data, density=name), 40, points=4) for name in ("mass", "density"))
     assert torch.equal(mass.per_point, density.per_point)
-    stack, batch = vae.stacked.eval(), Feed(data, data.test).batch(slice(0, 4), edges=True)
+    stack, batch = vae.stacked.eval(), Minibatches(data, data.test).batch(slice(0, 4), edges=True)
     outputs = stack.decode(torch.zeros(1, 4, 2))
     assert batch.lower is not None
     assert batch.upper is not None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autovae.model.classifiers import JUDGES, NETWORKS, TASKS, Classifier, ClassifierSettings, part_of, train_classifier
 from autovae.model.stored import CARD, PROGRESS, WEIGHTS, Store
-from autovae.training.classifier import classifier, judges
+from autovae.model.trained_classifiers import classifier, judges
 
 
 def bars(count: int = 240, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import optuna
 
-from autovae.search.storage import open_storage
-from autovae.search.worker import Worker
+from autovae.search.workers.driver import Driver
+from autovae.search.workers.storage import open_storage
 
 
 class Sleep:
     """A search over one number; a trial sleeps. Every trial that was told is a line in `journal`, as the witness."""
 
     def __init__(self, study, trials, seconds, witness, batch=1, fail=(), misbehave=""):
-        self.optuna, self.trials, self.batch = study, trials, batch
+        self.optuna, self.target, self.batch = study, trials, batch
         self.seconds, self.witness, self.fail, self.misbehave = seconds, witness, fail, misbehave
         self.asked = []
 
@@ -34,11 +34,11 @@ class Sleep:
 
     def ask(self, left, count):
         self.asked = [optuna.Trial(self.optuna, t._trial_id) for t in left]
-        self.asked += [self.optuna.ask() for _ in range(count)]
+        self.asked += [self.optuna.ask() for _ in range(count - len(left))]
         for trial in self.asked:
             trial.suggest_float("x", 0, 1)
-            if not left:
-                trial.set_user_attr("batch", self.asked[0].number)
+            if "batch" not in trial.user_attrs:
+                trial.set_user_attr("batch", self.asked[0].user_attrs.get("batch", self.asked[0].number))
         return [trial.number for trial in self.asked]
 
     def train(self):
@@ -108,14 +108,14 @@ def work(
             study_name="sleep", storage=storage.optuna, load_if_exists=True, sampler=optuna.samplers.RandomSampler()
         )
     search = Sleep(study, trials, seconds, folder / witness, batch, **rest)
-    worker = Worker(search, storage, name, lambda text: print(f"{time.monotonic():.2f} {text}", file=log), poll)
+    driver = Driver(search, storage, name, lambda text: print(f"{time.monotonic():.2f} {text}", file=log), poll)
     if grace is not None:
-        worker.leases.interval, worker.leases.grace = grace / 8, grace
+        driver.claims.heartbeat.interval, driver.claims.heartbeat.grace = grace / 8, grace
     note(folder / witness, "ready", os.getpid())
     while signal_to_begin and not Path(signal_to_begin).exists():
         time.sleep(0.005)
-    worker.run()
-    worker.conclude(lambda: note(folder / witness, "concluded", worker.id))
+    driver.run()
+    driver.conclude(lambda: note(folder / witness, "concluded", driver.claims.id))
 
 
 def serve():

@@ -102,6 +102,6 @@ def test_two_objectives_prune_and_end_in_a_table(tmp_path):
     (tmp_path / "two.toml").write_text(text + "[pruning]\nrungs = [1]\n")
     job = Run(load_study(tmp_path / "two.toml"), tmp_path / "results")
     job.execute()
-    rows = job.ledger.rows()
+    rows = job.trials.rows()
     assert {row["state"] for row in rows} == {"COMPLETE", "PRUNED"}
     assert all(row["parameters"] > 0 for row in rows if row["state"] == "COMPLETE")

@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from zoo import Zoo, check, check_efficiency, check_takeover
 
-from autovae.search.journal import open_journal
+from autovae.search.workers.journal import open_journal
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 

@@ -15,9 +15,10 @@ from autovae.data.datasets import load
 from autovae.report.importance import importance_of
 from autovae.report.readme import readme
 from autovae.report.record import read_record
-from autovae.search.finals import paired_gain, run_finals, twins
+from autovae.search.finals import run_finals, twins
 from autovae.search.run import Run
 from autovae.search.study import load_study
+from autovae.search.verdict import paired_gain
 from autovae.spec import VAESpec
 
 SMALL = VAESpec(latent_dim=4, hidden=(2,), learning_rate=1e-5, likelihood="normal", epochs=2, batch_size=100)

@@ -19,9 +19,8 @@ from zoo import Zoo, check, check_efficiency, check_takeover
 
 from autovae.search import run as run_module
 from autovae.search.run import Run
-from autovae.search.storage import TRIALS, StorageError, open_storage, patiently
 from autovae.search.study import load_study
-from autovae.search.team import joined
+from autovae.search.workers.storage import TRIALS, StorageError, open_storage, patiently
 
 pytestmark = [pytest.mark.postgres, pytest.mark.skipif(bool(postgres.why_not()), reason=postgres.why_not() or "-")]
 
@@ -117,9 +116,9 @@ def test_nothing_is_written_under_a_lock_that_a_restart_let_go(server, url, tmp_
 
 def test_a_search_trains_on_while_the_server_is_away(server, url, tmp_path, monkeypatch):
     """Epochs are told of, the batch is scored, and its trials are told when the server is back."""
-    original, said, epochs = run_module.run_batch, [], []
+    original, said, epochs = run_module.evaluate, [], []
 
-    def run_batch(*arguments):
+    def evaluate(*arguments):
         server.halt("immediate")
         outcomes = original(*arguments)
         threading.Timer(1.0, server.start).start()
@@ -130,10 +129,10 @@ def test_a_search_trains_on_while_the_server_is_away(server, url, tmp_path, monk
         tmp_path,
         on_progress=lambda p: epochs.append(p.epoch),
     )
-    monkeypatch.setattr(run_module, "run_batch", run_batch)
-    with joined(run, url, workers=2, say=said.append) as worker:
-        assert worker.run() == 2
-        assert [row["state"] for row in run.ledger.rows()] == ["COMPLETE", "COMPLETE"]
+    monkeypatch.setattr(run_module, "evaluate", evaluate)
+    with run.joined(url, workers=2, say=said.append) as driver:
+        assert driver.run() == 2
+        assert [row["state"] for row in run.trials.rows()] == ["COMPLETE", "COMPLETE"]
     assert {1, 2, 3} <= set(epochs)
     assert any("the storage is away" in words for words in said)
 

@@ -2,21 +2,26 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
 from autovae.search import run as run_module
-from autovae.search.ledger import Ledger
-from autovae.search.results import ResultsError
+from autovae.search.result import ResultsError
 from autovae.search.run import Run
 from autovae.search.study import load_study
+from autovae.search.trials import Trials
+from autovae.search.workers.journal import open_journal
+from autovae.search.workers.storage import StorageError
 
+DATA = Path(__file__).parent / "data" / "interrupted"
 SPACE = """
 [parameters.pair]
 posteriors = ["normal", "laplace", "cauchy"]
@@ -70,7 +75,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(study, whole, tmp_path, mo
     """Stopped while a batch trains, and while its trials are being told: nothing is lost and nothing changes."""
     job = Run(study, tmp_path / "resumed")
     told = []
-    original = Ledger.tell
+    original = Trials.tell
 
     def tell(self, trial, outcome):
         if len(told) == stop_after:
@@ -78,10 +83,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(study, whole, tmp_path, mo
         told.append(trial.number)
         original(self, trial, outcome)
 
-    monkeypatch.setattr(Ledger, "tell", tell)
+    monkeypatch.setattr(Trials, "tell", tell)
     with pytest.raises(KeyboardInterrupt):
         job.execute()
-    monkeypatch.setattr(Ledger, "tell", original)
+    monkeypatch.setattr(Trials, "tell", original)
     resumed = Run(study, tmp_path / "resumed")
     resumed.execute()
     assert resumed.added == 6 - stop_after
@@ -190,13 +195,13 @@ def test_a_batch_that_was_killed_goes_on_from_its_last_rung_or_checkpoint(tmp_pa
 @pytest.mark.parametrize(("loss", "second"), [(1e9, (False, 2)), (1e-9, (True, 1))])
 def test_a_batch_is_saved_on_its_way_where_that_is_worth_it(study, tmp_path, monkeypatch, loss, second):
     """The first, whose pace is not known, in any case; a later one where the batch before took longer than may be lost."""
-    original, saved = run_module.run_batch, []
+    original, saved = run_module.evaluate, []
 
-    def run_batch(*arguments):
+    def evaluate(*arguments):
         saved.append((arguments[-2] is not None, arguments[-1]))
         return original(*arguments)
 
-    monkeypatch.setattr(run_module, "run_batch", run_batch)
+    monkeypatch.setattr(run_module, "evaluate", evaluate)
     monkeypatch.setattr(run_module, "LOSS", loss)
     Run(study, tmp_path / "results").execute()
     assert saved == [(True, 1), second]
@@ -205,7 +210,7 @@ def test_a_batch_is_saved_on_its_way_where_that_is_worth_it(study, tmp_path, mon
 def test_finals_that_were_killed_run_again(study, whole, tmp_path, monkeypatch):
     """Also where an earlier, shorter search had finals of its own."""
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(run_module, "save_verdict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             Run(study, tmp_path / "whole", trials=7).execute()
     again = Run(study, tmp_path / "whole", trials=7)
@@ -215,14 +220,14 @@ def test_finals_that_were_killed_run_again(study, whole, tmp_path, monkeypatch):
 
 
 def test_a_trial_that_does_not_fit_into_memory_fails_alone(study, tmp_path, monkeypatch):
-    original = run_module.run_batch
+    original = run_module.evaluate
 
-    def run_batch(study, data, asked, *rest):
+    def evaluate(study, data, asked, *rest):
         if any(number == 4 for number, _ in asked):
             raise MemoryError("cannot allocate 1 TiB")
         return original(study, data, asked, *rest)
 
-    monkeypatch.setattr(run_module, "run_batch", run_batch)
+    monkeypatch.setattr(run_module, "evaluate", evaluate)
     job = Run(study, tmp_path / "memory")
     job.execute()
     rows = table(job.folder.path, ("number", "state", "reason"))
@@ -236,7 +241,7 @@ def test_a_second_run_of_the_same_study_is_refused(study, tmp_path):
 
     def second(progress):
         if progress.epoch and not refused:
-            with pytest.raises(ResultsError, match="in use by process") as caught:
+            with pytest.raises(StorageError, match="in use by process") as caught:
                 Run(study, tmp_path / "twice").execute()
             refused.append(str(caught.value))
 
@@ -252,3 +257,20 @@ def test_results_of_an_older_format_are_refused(study, whole, tmp_path):
         Run(study, tmp_path / "whole").execute()
     assert "--results" in str(caught.value)
     assert sorted(p.name for p in whole.folder.path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("how", "workers"), [("cut", 1), ("cut", 2), ("shared", 1), ("shared", 2)])
+def test_a_search_that_an_earlier_version_began_is_finished(tmp_path, how, workers):
+    """Journals of version 0.1, of a lone run and of a worker, interrupted while their second batch trained."""
+    shutil.copytree(DATA / how, tmp_path / "results")
+    before = optuna.load_study(study_name="tiny", storage=open_journal(tmp_path / "results/tiny/trials.journal")).trials
+    job = Run(load_study(DATA / "tiny.toml"), tmp_path / "results")
+    with job.joined(workers=workers) as driver:
+        assert driver.run() == 2
+        assert job.conclude(driver) is not None
+        after = job.trials.all()
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 4
+    assert [trial.params for trial in after] == [trial.params for trial in before]
+    assert [trial.values for trial in after[:2]] == [trial.values for trial in before[:2]]
+    assert len(table(job.folder.path)) == 4
+    assert Run(load_study(DATA / "tiny.toml"), tmp_path / "results").execute() is None

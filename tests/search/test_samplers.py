@@ -20,7 +20,7 @@ def space(tmp_path):
 
 
 def play(name, space, trials=14, objectives=1):
-    """A search with a sampler made anew for every trial, as the ledger does."""
+    """A search with a sampler made anew for every trial, as `Trials` does."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["minimize"] * objectives)
     for number in range(trials):

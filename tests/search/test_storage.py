@@ -8,10 +8,10 @@ import time
 import optuna
 import pytest
 
-from autovae.search.journal import Journal, open_journal
-from autovae.search.leases import BeatLeases, FileLeases
-from autovae.search.locks import FileLock
-from autovae.search.storage import StorageError, masked, open_storage, patiently, scheme_of
+from autovae.search.workers.heartbeat import FileHeartbeat, StorageHeartbeat
+from autovae.search.workers.journal import Journal, open_journal
+from autovae.search.workers.locks import FileLock
+from autovae.search.workers.storage import StorageError, masked, open_storage, patiently, scheme_of
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path):
     code = (
         "import resource\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "from autovae.search.journal import Journal\n"
+        "from autovae.search.workers.journal import Journal\n"
         f"Journal({str(path)!r}).append_logs([{{'op_code': 1, 'text': 'x' * 100}}])\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -177,14 +177,14 @@ def test_two_threads_never_write_into_each_other(tmp_path):
     assert all(json.loads(line) == log[0] for line in lines)
 
 
-def test_file_leases_end_with_their_holder(tmp_path):
-    leases = FileLeases(tmp_path)
-    assert leases.is_dead("a.1")
-    with leases.hold("a.1"):
-        assert not FileLeases(tmp_path).is_dead("a.1")
-    assert leases.is_dead("a.1")
+def test_file_heartbeat_end_with_their_holder(tmp_path):
+    heartbeat = FileHeartbeat(tmp_path)
+    assert heartbeat.is_dead("a.1")
+    with heartbeat.beat("a.1"):
+        assert not FileHeartbeat(tmp_path).is_dead("a.1")
+    assert heartbeat.is_dead("a.1")
     (tmp_path / "b.1.alive").touch()  # left by a killed worker
-    assert leases.is_dead("b.1")
+    assert heartbeat.is_dead("b.1")
     assert not (tmp_path / "b.1.alive").exists()
 
 
@@ -192,26 +192,26 @@ def test_beats_ask_the_observers_own_clock_alone():
     """Dead after `grace` seconds without a beat that the observer counts itself; a clock set back only delays that."""
     now = [1000.0]
     study = optuna.create_study()
-    leases = BeatLeases(study, interval=1e6, grace=10.0, clock=lambda: now[0])
-    with BeatLeases(study, interval=1e6).hold("a.1"):
-        assert not leases.is_dead("a.1")
+    heartbeat = StorageHeartbeat(study, interval=1e6, grace=10.0, clock=lambda: now[0])
+    with StorageHeartbeat(study, interval=1e6).beat("a.1"):
+        assert not heartbeat.is_dead("a.1")
         now[0] += 9
-        assert not leases.is_dead("a.1")
+        assert not heartbeat.is_dead("a.1")
         now[0] -= 3600
-        assert not leases.is_dead("a.1")
+        assert not heartbeat.is_dead("a.1")
         now[0] += 3600 + 2
-        assert leases.is_dead("a.1")
-        study.set_user_attr(leases.key("a.1"), 2)
-        assert not leases.is_dead("a.1")
-    assert leases.is_dead("a.1")
-    assert leases.is_dead("unheard of")
+        assert heartbeat.is_dead("a.1")
+        study.set_user_attr(heartbeat.key("a.1"), 2)
+        assert not heartbeat.is_dead("a.1")
+    assert heartbeat.is_dead("a.1")
+    assert heartbeat.is_dead("unheard of")
 
 
 def test_workers_that_could_not_beat_while_the_storage_was_away_are_not_dead(monkeypatch):
     now = [0.0]
     study = optuna.create_study()
-    leases = BeatLeases(study, interval=0.005, grace=10.0, clock=lambda: now[0])
-    study.set_user_attr(leases.key("other.1"), 5)
+    heartbeat = StorageHeartbeat(study, interval=0.005, grace=10.0, clock=lambda: now[0])
+    study.set_user_attr(heartbeat.key("other.1"), 5)
     original, away = study._storage.set_study_user_attr, threading.Event()
 
     def set_attribute(*arguments):
@@ -220,15 +220,15 @@ def test_workers_that_could_not_beat_while_the_storage_was_away_are_not_dead(mon
         original(*arguments)
 
     monkeypatch.setattr(study._storage, "set_study_user_attr", set_attribute)
-    with leases.hold("me.1"):
-        assert not leases.is_dead("other.1")
+    with heartbeat.beat("me.1"):
+        assert not heartbeat.is_dead("other.1")
         away.set()
         time.sleep(0.1)
         away.clear()
         now[0] += 60
-        assert not leases.is_dead("other.1"), "nobody could beat in that minute"
+        assert not heartbeat.is_dead("other.1"), "nobody could beat in that minute"
         now[0] += 60
-        assert leases.is_dead("other.1")
+        assert heartbeat.is_dead("other.1")
 
 
 def test_patience_tries_again_and_ends():

@@ -18,13 +18,12 @@ import tiny
 
 import autovae
 from autovae.cli import main
-from autovae.search.journal import open_journal
-from autovae.search.results import ResultsError
+from autovae.search.result import ResultsError
 from autovae.search.run import Run
-from autovae.search.storage import StorageError
 from autovae.search.study import load_study
-from autovae.search.team import bring_home, joined
-from autovae.search.worker import Worker
+from autovae.search.workers.driver import Driver
+from autovae.search.workers.journal import open_journal
+from autovae.search.workers.storage import StorageError
 
 
 @pytest.fixture
@@ -39,9 +38,9 @@ def table(folder):
 
 def work(path, results, url=None, workers=2, **settings):
     run = Run(load_study(path), results, **settings)
-    with joined(run, url, workers=workers) as worker:
-        told = worker.run()
-        concluded = worker.conclude(lambda: (run.conclude(), bring_home(run, worker)))
+    with run.joined(url, workers=workers) as driver:
+        told = driver.run()
+        concluded = run.conclude(driver, again=False) is not None
     return told, concluded, run
 
 
@@ -87,19 +86,20 @@ def test_what_a_dead_worker_saved_on_its_way_is_gone_on_with(path, tmp_path, mon
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "_hand_back", lambda *_: None)
-        with pytest.raises(Killed), joined(Run(load_study(path), tmp_path / "results", on_progress=die)) as worker:
-            worker.run()
+        patch.setattr(Driver, "_hand_back", lambda *_: None)
+        run = Run(load_study(path), tmp_path / "results", on_progress=die)
+        with pytest.raises(Killed), run.joined(workers=2) as driver:
+            driver.run()
     heard = []
     told, _, run = work(path, tmp_path / "results", on_progress=lambda p: heard.append((p.phase, p.epoch)))
     assert told == 4
     assert [epoch for phase, epoch in heard if phase == "search" and epoch][:2] == [5, 6]
-    assert "without a word" in run.ledger.optuna.trials[0].user_attrs["causes"][0]
+    assert "without a word" in run.optuna.trials[0].user_attrs["causes"][0]
 
 
 def test_a_worker_of_another_study_file_or_version_is_refused(path, tmp_path, monkeypatch):
     url = str(tmp_path / "shared.journal")
-    with joined(Run(load_study(path), tmp_path / "one"), url):
+    with Run(load_study(path), tmp_path / "one").joined(url, workers=2):
         pass
     path.write_text(tiny.study(epochs=2))
     with pytest.raises(StorageError, match=r"training.epochs: was 1, is 2") as caught:
@@ -114,7 +114,7 @@ def test_a_worker_of_another_study_file_or_version_is_refused(path, tmp_path, mo
 
 def test_a_lone_run_and_workers_exclude_each_other(path, tmp_path):
     run = Run(load_study(path), tmp_path / "results")
-    with joined(run), pytest.raises(ResultsError, match="in use"):
+    with run.joined(workers=2), pytest.raises(StorageError, match="in use"):
         Run(load_study(path), tmp_path / "results").execute()
 
 
@@ -199,7 +199,7 @@ def test_two_workers_through_a_grpc_proxy(path, tmp_path):
 
 @pytest.mark.slow
 def test_run_with_two_workers_and_a_killed_one(path, tmp_path):
-    """The command itself: a worker that is killed is started again, the study reaches its count, the report is written."""
+    """The command itself: a worker that is killed is restarted, the study reaches its count, the report is written."""
     path.write_text(tiny.study(epochs=40, trials=12))
     results = tmp_path / "results"
     command = [sys.executable, "-m", "autovae", "run", str(path), "--workers", "2", "--results", str(results)]
@@ -208,7 +208,7 @@ def test_run_with_two_workers_and_a_killed_one(path, tmp_path):
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert "killed by signal 9; it is started again" in err
+    assert "killed by signal 9; it is restarted" in err
     assert "12 trials finished" in out
     assert [int(row["number"]) for row in table(results / "tiny")] == list(range(12))
     assert (results / "tiny" / "report.html").is_file()

@@ -8,13 +8,6 @@ from autovae.training.adam import SWEEP, StackedAdam
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
-@pytest.fixture(autouse=True, params=["kernels", "torch"])
-def by(request, monkeypatch):
-    """By compiled kernels where there are any, and by torch's operations."""
-    if request.param == "torch":
-        monkeypatch.setattr("autovae.training.adam.kernels_for", lambda values: None)
-
-
 def gradients(step, last=60):
     """Three members of two tensors; some gradients are zero for good after the step `last`, as those of dead units are."""
     generator = torch.Generator().manual_seed(step)

@@ -14,10 +14,11 @@ import torch
 import autovae
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.datasets import Data, load
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.training.capacity import footprint, members_that_fit
-from autovae.training.feed import Feed
+from autovae.training.cuda import CUDABackend
 from autovae.training.member import Member
 from autovae.training.population import Population
 from autovae.training.trainer import Trainer
@@ -54,7 +55,7 @@ def members(chosen: list[VAESpec], data: Data) -> list[Member]:
     return [Member(build(spec, data.domain).to(DOUBLE)) for spec in chosen]
 
 
-def losses(group: list[Member], feed: Feed, epochs: int = 3) -> dict[int, list[float]]:
+def losses(group: list[Member], feed: Minibatches, epochs: int = 3) -> dict[int, list[float]]:
     population = Population(group, feed)
     for _ in range(epochs):
         population.train_epoch()
@@ -64,9 +65,9 @@ def losses(group: list[Member], feed: Feed, epochs: int = 3) -> dict[int, list[f
 
 def test_a_captured_epoch_is_the_eager_epoch(images: Data) -> None:
     """Epochs long enough that most steps are replays."""
-    feed = Feed(images, device=torch.device("cuda"), dtype=DOUBLE)
+    feed = Minibatches(images, device=torch.device("cuda"), dtype=DOUBLE)
     captured = losses(members(specs(), images), feed)
-    trainer = Trainer(members(specs(), images), feed)
+    trainer = Trainer(members(specs(), images), feed, CUDABackend())
     spec = trainer.specs[0]
     for epoch in range(3):
         dequantiser = feed.dequantiser()
@@ -80,7 +81,7 @@ def test_a_captured_epoch_is_the_eager_epoch(images: Data) -> None:
 
 
 def test_a_member_gets_the_same_in_any_company(images: Data) -> None:
-    feed = Feed(images, device=torch.device("cuda"), dtype=DOUBLE)
+    feed = Minibatches(images, device=torch.device("cuda"), dtype=DOUBLE)
     together = losses(members(specs(), images), feed)
     for spec in specs():
         assert losses(members([spec], images), feed)[spec.seed] == pytest.approx(together[spec.seed], rel=1e-9)
@@ -95,20 +96,19 @@ def test_every_head_is_captured(images: Data, likelihood: str, objective: str) -
 
 
 def test_an_epoch_of_replays_asks_the_host_nothing(images: Data) -> None:
-    feed = Feed(images, device=torch.device("cuda"), dtype=DOUBLE)
+    feed = Minibatches(images, device=torch.device("cuda"), dtype=DOUBLE)
     population = Population(members(specs(), images), feed)
     population.train_epoch()  # captures
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for captured in population._captured:
-            captured.train_epoch()
+        population._backend.train_epoch(population.trainers)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_population_fits_the_memory_that_is_given(images: Data) -> None:
-    feed = Feed(images, device=torch.device("cuda"))
+    feed = Minibatches(images, device=torch.device("cuda"))
     group = [
         Member(build(VAESpec(hidden=(256,), batch_size=40, epochs=1, seed=seed), images.domain)) for seed in range(128)
     ]
@@ -127,7 +127,7 @@ def test_a_population_fits_the_memory_that_is_given(images: Data) -> None:
 def test_the_footprint_is_what_is_taken(narrow: torch.dtype | None, likelihood: str) -> None:
     """Within a fifth, beside the workspaces, whose size is the library's choice."""
     data = load(np.random.default_rng(0).integers(0, 256, (3000, 28, 28)).astype(np.uint8))
-    feed = Feed(data, device=torch.device("cuda"))
+    feed = Minibatches(data, device=torch.device("cuda"))
     spec = VAESpec(hidden=(400, 400), batch_size=500, epochs=1, likelihood=likelihood)
     group = [Member(build(spec.replace(seed=seed), data.domain)) for seed in range(48)]
     predicted = footprint(group[0], feed, several_rates=False)

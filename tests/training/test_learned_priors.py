@@ -9,12 +9,12 @@ import torch
 from autovae import fit, fit_population
 from autovae.beliefs.priors import RIVALS
 from autovae.data.datasets import Split, load
+from autovae.data.minibatches import Minibatches
 from autovae.metrics.bits import log_mass_bounds
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import VAEStack, build
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
-from autovae.training.objective import bound, estimator_of
+from autovae.training.bound import bound_of
 
 BASE = VAESpec(latent_dim=2, hidden=(6,), components=4, epochs=2, batch_size=500)
 LEARNED = [*({"rival": name} for name in RIVALS), {"posterior_flow": True}, {"posterior_flow": True, "rival": "flow"}]
@@ -42,7 +42,7 @@ def followed(spec, draws):
     """The bound's value, and the mean gradient that training follows, for every parameter."""
     data = load("digits")
     stack = VAEStack([moved(spec, data)])
-    batch = Feed(data).batch(torch.arange(2), stack.target_kinds)
+    batch = Minibatches(data).batch(torch.arange(2), stack.target_kinds)
     wide = type(batch)(
         batch.inputs.double().repeat_interleave(draws, 0),
         {kind: x.double().repeat_interleave(draws, 0) for kind, x in batch.targets.items()},
@@ -50,7 +50,7 @@ def followed(spec, draws):
     generator = torch.Generator().manual_seed(3)
     xi = torch.randn(1, spec.draws, 2 * draws, 2, generator=generator, dtype=torch.float64)
     one = torch.ones(1, 1, dtype=torch.float64)
-    terms = bound(stack, wide, xi, one * spec.alpha, one * spec.beta)
+    terms = bound_of(stack.specs[0]).terms(stack, wide, xi, one * spec.alpha, one * spec.beta)
     terms.surrogate.mean().backward()
     return terms, {name: p.grad for name, p in stack.named_parameters() if p.grad is not None}
 
@@ -59,7 +59,7 @@ def followed(spec, draws):
 @pytest.mark.parametrize("settings", LEARNED[:4])
 def test_every_estimator_has_the_mean_of_the_full_gradient(settings, alpha):
     spec = BASE.replace(alpha=alpha, samples=2, **settings)
-    assert estimator_of(spec) == ("stl" if alpha == 1 else "dreg")
+    assert bound_of(spec).estimator == ("stl" if alpha == 1 else "dreg")
     _, own = followed(spec, 4_000)
     _, full = followed(spec.replace(estimator="pathwise"), 4_000)
     assert own.keys() == full.keys()

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from autovae.data.datasets import Data
+from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
 from autovae.training.member import CheckpointError, Member, load_member, save_member
 from autovae.training.population import Population
 
@@ -18,7 +18,7 @@ from autovae.training.population import Population
 @pytest.fixture
 def trained(digits: Data, spec: VAESpec) -> Member:
     member = Member(build(spec, digits.domain))
-    population = Population([member], Feed(digits))
+    population = Population([member], Minibatches(digits))
     population.train_epoch()
     population.collect()
     return member
@@ -43,7 +43,7 @@ def test_going_on_from_disk_is_going_on(trained: Member, digits: Data, tmp_path:
     save_member(trained, tmp_path / "m.safetensors")
     other = load_member(tmp_path / "m.safetensors")
     for member in (trained, other):
-        population = Population([member], Feed(digits))
+        population = Population([member], Minibatches(digits))
         population.train_epoch()
         population.collect()
     assert trained.history == other.history

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from autovae.data.datasets import Data, load
-from autovae.model.stacks import ModuleStack
+from autovae.data.minibatches import Minibatches
+from autovae.model.stacked import ModuleStack
 from autovae.model.vae import build
 from autovae.spec import VAESpec
-from autovae.training.feed import Feed
+from autovae.training.backend import CPUBackend, stack_sizes
 from autovae.training.member import Member
-from autovae.training.objective import bound
-from autovae.training.population import Population, phases, shape_key, stack_sizes
+from autovae.training.population import Population, shape_key
 from autovae.training.precision import fast_products
 from autovae.training.trainer import Trainer
 
@@ -25,7 +25,7 @@ def members(specs: list[VAESpec], data: Data, dtype: torch.dtype = DOUBLE) -> li
     return [Member(build(spec, data.domain).to(dtype)) for spec in specs]
 
 
-def losses(group: list[Member], feed: Feed, epochs: int = 2, **settings: int) -> dict[int, list[float]]:
+def losses(group: list[Member], feed: Minibatches, epochs: int = 2, **settings: int) -> dict[int, list[float]]:
     """The loss of every epoch by the member's place in `group`."""
     place = {id(member): number for number, member in enumerate(group)}
     population = Population(group, feed, **settings)
@@ -54,7 +54,7 @@ def various(spec: VAESpec) -> list[VAESpec]:
 
 @pytest.mark.parametrize("stack_size", [1, 3, 6])
 def test_a_member_gets_the_same_in_any_company(digits: Data, spec: VAESpec, stack_size: int) -> None:
-    feed = Feed(digits, dtype=DOUBLE)
+    feed = Minibatches(digits, dtype=DOUBLE)
     specs = various(spec)
     together = losses(members(specs, digits), feed, stack_size=stack_size)
     for place, own in enumerate(specs):
@@ -64,15 +64,15 @@ def test_a_member_gets_the_same_in_any_company(digits: Data, spec: VAESpec, stac
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_and_so_with_other_orders(digits: Data, spec: VAESpec, alpha: float) -> None:
-    feed = Feed(digits, dtype=DOUBLE)
+    feed = Minibatches(digits, dtype=DOUBLE)
     specs = [spec.replace(seed=1, alpha=alpha, samples=3), spec.replace(seed=2, alpha=0.25, samples=3, prior="laplace")]
     together = losses(members(specs, digits), feed, stack_size=2)
     assert together[0] == pytest.approx(losses(members(specs[:1], digits), feed)[0], rel=1e-12)
 
 
-def per_step(group: list[Member], feed: Feed, steps: int) -> torch.Tensor:
+def per_step(group: list[Member], feed: Minibatches, steps: int) -> torch.Tensor:
     """Losses (members, steps) of one stack, in the order of its members."""
-    trainer, rows = Trainer(group, feed), []
+    trainer, rows = Trainer(group, feed, CPUBackend()), []
     while len(rows) < steps:
         trainer.start_epoch()
         for batch in feed.epoch(trainer.specs[0].batch_size, 0, trainer.epoch, trainer.kinds):
@@ -89,7 +89,7 @@ def per_step(group: list[Member], feed: Feed, steps: int) -> torch.Tensor:
 def test_a_hundred_steps_of_a_real_shape(dtype: torch.dtype, tolerance: float, products: str) -> None:
     rng = np.random.default_rng(0)
     data = load(rng.integers(0, 256, (1500, 28, 28)).astype(np.uint8))
-    feed = Feed(data, dtype=dtype)
+    feed = Minibatches(data, dtype=dtype)
     spec = VAESpec(hidden=(100, 100), latent_dim=20, batch_size=100)
     others = [
         spec.replace(seed=2, learning_rate=1e-2, posterior="logistic"),
@@ -105,7 +105,7 @@ def test_a_hundred_steps_of_a_real_shape(dtype: torch.dtype, tolerance: float, p
 
 
 def test_the_float32_law_in_short(digits: Data, spec: VAESpec) -> None:
-    feed = Feed(digits)
+    feed = Minibatches(digits)
     specs = various(spec)
     together = losses(members(specs, digits, torch.float32), feed, epochs=5, stack_size=6)
     alone = losses(members(specs[:1], digits, torch.float32), feed, epochs=5)[0]
@@ -114,7 +114,7 @@ def test_the_float32_law_in_short(digits: Data, spec: VAESpec) -> None:
 
 @pytest.mark.parametrize("stack_size", [1, 3])
 def test_a_diverging_member_leaves_the_others_untouched(digits: Data, spec: VAESpec, stack_size: int) -> None:
-    feed = Feed(digits)
+    feed = Minibatches(digits)
 
     def run(poisoned: bool) -> list[Member]:
         group = members([spec.replace(seed=seed) for seed in range(3)], digits, torch.float32)
@@ -134,7 +134,7 @@ def test_a_diverging_member_leaves_the_others_untouched(digits: Data, spec: VAES
 
 
 def test_learning_rates_are_the_members_own(digits: Data, spec: VAESpec) -> None:
-    feed = Feed(digits, dtype=DOUBLE)
+    feed = Minibatches(digits, dtype=DOUBLE)
     group = members([spec.replace(learning_rate=rate) for rate in (1e-3, 1e-2, 1e-12)], digits)
     before = [weights(member) for member in group]
     losses(group, feed, epochs=1, stack_size=3)
@@ -147,11 +147,10 @@ def test_learning_rates_are_the_members_own(digits: Data, spec: VAESpec) -> None
 
 
 def test_a_step_is_adams(digits: Data, spec: VAESpec) -> None:
-    """The fused, in-place step against the formula, on gradients that autograd adds up by itself."""
-    feed = Feed(digits, dtype=DOUBLE)
-    own, plain = (Trainer(members([spec, spec.replace(seed=1, learning_rate=1e-3)], digits), feed) for _ in range(2))
-    for chain in plain._chains:
-        chain.sinks = None
+    """A step of members with rates of their own against the formula."""
+    feed = Minibatches(digits, dtype=DOUBLE)
+    specs = [spec, spec.replace(seed=1, learning_rate=1e-3)]
+    own, plain = (Trainer(members(specs, digits), feed, CPUBackend()) for _ in range(2))
     parameters = [p for p in plain.stack.parameters() if p.requires_grad]
     means, squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     rates = torch.tensor([s.learning_rate for s in plain.specs], dtype=DOUBLE)
@@ -161,7 +160,7 @@ def test_a_step_is_adams(digits: Data, spec: VAESpec) -> None:
         own.step(batch)
         for p in parameters:
             p.grad = None
-        terms = bound(plain.stack, batch, plain.noise()[:, :, : len(batch)], plain._alpha, plain._beta)
+        terms = plain.bound.terms(plain.stack, batch, plain.noise()[:, :, : len(batch)], plain._alpha, plain._beta)
         (-terms.surrogate.mean(-1).sum()).backward()
         with torch.no_grad():
             for p, m, v in zip(parameters, means, squares, strict=True):
@@ -193,13 +192,13 @@ def own(spec: VAESpec, data: Data) -> Member:
 
 
 def test_own_modules_in_company_and_alone(digits: Data, spec: VAESpec) -> None:
-    feed = Feed(digits, dtype=DOUBLE)
+    feed = Minibatches(digits, dtype=DOUBLE)
     specs = [spec.replace(seed=1), spec.replace(seed=2, learning_rate=1e-3), spec.replace(seed=3, prior="laplace")]
     group = [own(s, digits) for s in specs]
     together = losses(group, feed, stack_size=3)
     for place, s in enumerate(specs):
         single = own(s, digits)
-        assert isinstance(Trainer([single], feed).stack.encoder, ModuleStack)
+        assert isinstance(Trainer([single], feed, CPUBackend()).stack.encoder, ModuleStack)
         assert together[place] == pytest.approx(losses([single], feed)[0], rel=1e-9)
         for a, b in zip(single.vae.buffers(), group[place].vae.buffers(), strict=True):
             assert torch.allclose(a.double(), b.double(), rtol=1e-9)  # running means came back, too
@@ -207,7 +206,7 @@ def test_own_modules_in_company_and_alone(digits: Data, spec: VAESpec) -> None:
 
 
 def test_members_change_company_half_way(digits: Data, spec: VAESpec) -> None:
-    feed = Feed(digits, dtype=DOUBLE)
+    feed = Minibatches(digits, dtype=DOUBLE)
     specs = various(spec)
     whole = members(specs, digits)
     losses(whole, feed, epochs=4, stack_size=6)
@@ -220,16 +219,16 @@ def test_members_change_company_half_way(digits: Data, spec: VAESpec) -> None:
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_lanes_give_what_one_thread_gives(digits: Data, spec: VAESpec) -> None:
-    feed = Feed(digits)
+def test_threads_give_what_one_thread_gives(digits: Data, spec: VAESpec) -> None:
+    feed = Minibatches(digits)
     specs = [spec.replace(seed=seed) for seed in range(4)]
     one, two = (members(specs, digits, torch.float32) for _ in range(2))
     assert losses(one, feed, threads=1, stack_size=1) == losses(two, feed, threads=2, stack_size=1)
     assert torch.get_num_threads() == 1  # restored
 
 
-def test_an_error_on_a_lane_is_raised(digits: Data, spec: VAESpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    population = Population(members([spec, spec.replace(seed=1)], digits), Feed(digits, dtype=DOUBLE), threads=2)
+def test_an_error_on_a_thread_is_raised(digits: Data, spec: VAESpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    population = Population(members([spec, spec.replace(seed=1)], digits), Minibatches(digits, dtype=DOUBLE), threads=2)
     monkeypatch.setattr(population.trainers[1], "advance", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         population.train_epoch()
@@ -243,18 +242,21 @@ def test_stacks_hold_all_members_and_leave_no_thread_idle(members_: int, threads
     assert sum(sizes) == members_
     assert max(sizes) - min(sizes) <= 1
     assert len(sizes) >= min(members_, threads)
-    plan = phases(len(sizes), threads)
-    assert sorted(stack for phase in plan for lane in phase.lanes for stack in lane) == list(range(len(sizes)))
-    assert all(phase.threads * len(phase.lanes) <= threads for phase in plan)
 
 
-def test_a_single_fit_uses_all_threads() -> None:
-    (phase,) = phases(1, 8)
-    assert (phase.threads, phase.lanes) == (8, ((0,),))
+@pytest.mark.parametrize(("hidden", "expected"), [((8,), 1), ((1500, 1500), 2)])
+def test_only_large_steps_are_shared_between_threads(
+    digits: Data, spec: VAESpec, hidden: tuple[int, ...], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = members([spec.replace(hidden=hidden, batch_size=120)], digits, torch.float32)
+    population, seen = Population(group, Minibatches(digits), threads=2), []
+    monkeypatch.setattr(population.trainers[0], "advance", lambda *_: seen.append(torch.get_num_threads()))
+    population.train_epoch()
+    assert set(seen) == {expected}
 
 
 def test_other_shapes_and_other_data_are_refused(digits: Data, spec: VAESpec) -> None:
-    feed = Feed(digits)
+    feed = Minibatches(digits)
     wide = spec.replace(hidden=(20,))
     with pytest.raises(ValueError, match="same shape"):
         Population(members([spec, wide], digits), feed)
@@ -265,5 +267,5 @@ def test_other_shapes_and_other_data_are_refused(digits: Data, spec: VAESpec) ->
 
 def test_ages_are_not_mixed(digits: Data, spec: VAESpec) -> None:
     group = members([spec, spec.replace(seed=1)], digits)
-    losses(group[:1], Feed(digits, dtype=DOUBLE), epochs=1)
+    losses(group[:1], Minibatches(digits, dtype=DOUBLE), epochs=1)
     assert shape_key(group[0]) != shape_key(group[1])

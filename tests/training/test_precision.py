@@ -7,16 +7,8 @@ import threading
 import pytest
 import torch
 
-from autovae import native
 from autovae.training import precision
-from autovae.training.precision import (
-    COMPILED,
-    ERROR_LIMIT,
-    PRODUCTS,
-    compiled_products,
-    fast_products,
-    product_error,
-)
+from autovae.training.precision import ERROR_LIMIT, PRODUCTS, fast_products, product_error
 
 
 @pytest.mark.parametrize("products", [name for name in PRODUCTS if name != "tf32"])
@@ -30,20 +22,6 @@ def test_the_setting_comes_back(products: str) -> None:
 def test_fast_is_exact() -> None:
     with fast_products("fast"):
         assert product_error() < ERROR_LIMIT
-
-
-@pytest.mark.skipif(not native.multiplies(), reason="no vectors wide enough here, or no C compiler")
-def test_where_the_fast_setting_is_in_force_training_takes_compiled_products() -> None:
-    """For what is trained on a processor, and only as long as the setting holds."""
-    with fast_products("fast") as chosen:
-        compiled = chosen in COMPILED.values()
-        assert compiled_products("cpu") == compiled
-        assert not compiled_products("cuda")
-        with fast_products("float32"):
-            assert not compiled_products("cpu")
-        assert compiled_products("cpu") == compiled
-    assert not compiled_products("cpu")
-    assert product_error(product=native.product) < ERROR_LIMIT
 
 
 def test_a_kernel_that_rounds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +49,6 @@ def test_a_measurement_is_never_taken_for_the_setting_that_was(monkeypatch: pyte
 
     monkeypatch.setattr(precision, "_exact", {})
     monkeypatch.setattr(precision, "product_error", slow)
-    monkeypatch.setattr(native, "multiplies_by", lambda: None)
     with fast_products("fast") as chosen:
         assert chosen == "highest"
         second.join()

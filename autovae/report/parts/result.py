@@ -68,7 +68,7 @@ def _gain_chart(content: Content, gains: dict[str, Gain]) -> str:
 def gains_of(record: Record) -> dict[str, Gain]:
     """Differences to the matched normal per seed with their interval: finalists on validation, the winner and the learned
     priors on test. A finalist that is the matched normal itself is left out."""
-    from autovae.search.finals import paired_gain
+    from autovae.search.verdict import paired_gain
 
     groups: dict[str, dict[int, dict[str, Any]]] = {}
     for row in record.finals:

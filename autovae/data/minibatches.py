@@ -1,0 +1,119 @@
+"""Minibatches: the points of a split as one tensor on the device, served as each kind of likelihood wants them.
+
+The encoder sees the middle of a level's bin, (v + 1/2) / L, in training and in scoring alike. Likelihoods that train on
+densities see a point drawn within the bin, (v + u) / L, from a stream shared by all members of a study: common random
+numbers, so that members differ by their beliefs and not by their data. The stream starts anew with every epoch, at
+(data seed, epoch), and is read in the order of the minibatches. Bits of dynamically binarised data come from it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autovae.data import batches
+from autovae.data.datasets import Data, Split
+from autovae.spec import Domain
+from autovae.streams import stream_seed
+
+__all__ = ["Minibatch", "Minibatches"]
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """B points as a model needs them, all (B, X)."""
+
+    inputs: Tensor  # what the encoder sees
+    targets: dict[str, Tensor]  # x by what a likelihood trains on: "levels", "dequantised"
+    lower: Tensor | None = None  # the bin of each value, where masses are asked for
+    upper: Tensor | None = None
+    mask: Tensor | None = None  # True where the value was observed
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+class Minibatches:
+    """The points of one split on a device; models see them as `dtype`."""
+
+    def __init__(
+        self,
+        data: Data,
+        split: Split | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.data = data
+        self.device, self.dtype = torch.device(device), dtype
+        split = data.train if split is None else split
+        self._x = split.x.flatten(1).to(self.device)
+        self._mask = None if split.mask is None else split.mask.flatten(1).to(self.device)
+        self._grey = split.grey
+
+    @property
+    def points(self) -> int:
+        return self._x.shape[0]
+
+    @property
+    def domain(self) -> Domain:
+        return self.data.domain
+
+    @property
+    def nbytes(self) -> int:
+        """What the points take on the device."""
+        return self._x.nbytes + (0 if self._mask is None else self._mask.nbytes)
+
+    def dequantiser(self) -> torch.Generator:
+        """A generator on the device for dequantisation noise, to be put where an epoch begins by `start`."""
+        return torch.Generator(self.device)
+
+    @staticmethod
+    def start(generator: torch.Generator, data_seed: int, epoch: int) -> None:
+        """Put the stream of dequantisation noise where (data_seed, epoch) begins."""
+        generator.manual_seed(stream_seed(data_seed, "dequantise", epoch))
+
+    def batch(
+        self,
+        index: Tensor | slice,
+        kinds: Iterable[str] = (),
+        edges: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Minibatch:
+        """The points at `index`, with the targets of these kinds and, if asked for, their bins' edges."""
+        kinds = tuple(kinds)
+        x, mask = self._take(self._x, index), None if self._mask is None else self._take(self._mask, index)
+        if self._grey:
+            x = self._binarised(x, generator)
+        inputs = batches.network_input(x, self.data, mask)
+        targets: dict[str, Tensor] = {}
+        for kind in kinds:
+            values = inputs if kind == "levels" else batches.dequantise(x, self.data, generator)
+            targets[kind] = values.to(self.dtype)
+        lower, upper = batches.bin_edges(x, self.data) if edges else (None, None)
+        return Minibatch(inputs.to(self.dtype), targets, lower, upper, mask)
+
+    def _binarised(self, grey: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Dynamic binarisation: the bits of this use; without a generator always the same ones."""
+        if generator is None:
+            generator = self.dequantiser().manual_seed(stream_seed("binarise", "fixed"))
+        return batches.binarise(grey.to(torch.float32) / (self._grey - 1), generator)
+
+    @staticmethod
+    def _take(values: Tensor, index: Tensor | slice) -> Tensor:
+        return values.index_select(0, index) if isinstance(index, Tensor) else values[index]
+
+    def order(self, batch_size: int, data_seed: int, epoch: int) -> list[Tensor]:
+        """The minibatches of an epoch as indices on the device; the last may be smaller."""
+        return batches.minibatches(self.points, batch_size, data_seed, epoch, self.device)
+
+    def epoch(
+        self, batch_size: int, data_seed: int, epoch: int, kinds: Iterable[str] = (), edges: bool = False
+    ) -> Iterator[Minibatch]:
+        """The minibatches of an epoch, one after the other."""
+        generator = self.dequantiser()
+        self.start(generator, data_seed, epoch)
+        for index in self.order(batch_size, data_seed, epoch):
+            yield self.batch(index, kinds, edges, generator)
