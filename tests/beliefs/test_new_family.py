@@ -18,6 +18,7 @@ from autovae.beliefs.families import FAMILIES, Mirrored, Symmetric
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.renyi import renyi
 from autovae.finiteness import BOUNDED, TAILS, Tails, finiteness, power_tail, stretched_tail
+from autovae.testing import check_family
 
 F64 = torch.float64
 _found = importlib.util.spec_from_file_location("contracts_of_a_law", Path(__file__).with_name("test_families.py"))
@@ -128,6 +129,11 @@ def test_contract_of_a_law(contract, name):
         contract(name, F64)
     else:
         contract(name)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_the_shipped_contract(name):
+    check_family(name)
 
 
 def test_every_pair_is_decided():

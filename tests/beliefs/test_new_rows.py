@@ -16,6 +16,7 @@ from autovae.beliefs.likelihoods.line import OnTheLine
 from autovae.beliefs.likelihoods.line_masses import student_interval
 from autovae.beliefs.priors import Rival, log_normal
 from autovae.registry import LINE, LearnedPriorRow, LikelihoodRow
+from autovae.testing import check_likelihood
 
 
 def contracts(name):
@@ -70,6 +71,8 @@ def registered(monkeypatch):
     "contract",
     [
         heads.test_every_row_loads_its_own_head,
+        lambda: check_likelihood("student_five"),
+        lambda: heads.test_the_row_says_whether_there_is_a_scale("student_five"),
         lambda: heads.test_a_narrow_bin_is_the_density_times_its_width("student_five"),
         lambda: heads.test_masses_sum_to_one("student_five", 17),
         lambda: heads.test_sums_of_masses_without_gradients_broadcast("student_five"),
