@@ -32,6 +32,7 @@ from autovae.model.networks import NETWORKS, init_linear
 from autovae.model.operations import Operations, TorchOperations
 from autovae.model.own_modules import adapt
 from autovae.model.stacked import LinearStack, stack
+from autovae.registry import lookup
 from autovae.spec import Domain, VAESpec
 from autovae.streams import stream_seed
 

@@ -24,8 +24,8 @@ import tomli_w
 from optuna.trial import FrozenTrial
 
 from autovae.files import write_text
+from autovae.registry import LIKELIHOODS
 from autovae.search.files import read_toml
-from autovae.spec import WITHOUT_SCALE
 
 __all__ = ["DUPLICATE", "FORMAT", "ResultsError", "ResultsFolder", "counted", "differences", "trial_rows"]
 
@@ -146,7 +146,8 @@ OMITTED = ("seed", "data_seed", "saturate", "estimator")  # implied by the trial
 
 
 def _setting(spec: Mapping[str, Any], name: str) -> Any:
-    if name == "scale" and spec.get("likelihood") in WITHOUT_SCALE:
+    row = LIKELIHOODS.get(spec.get("likelihood", ""))
+    if name == "scale" and row is not None and not row.has_scale:
         return None  # suggested, but not used
     return spec.get(name)
 

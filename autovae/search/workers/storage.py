@@ -29,6 +29,7 @@ import optuna
 from optuna import Study
 from optuna.storages import BaseStorage
 
+from autovae.registry import unknown
 from autovae.search.workers.heartbeat import FileHeartbeat, Heartbeat, StorageHeartbeat
 from autovae.search.workers.journal import open_journal
 from autovae.search.workers.locks import AdvisoryLock, FileLock, Lock, LockLost
