@@ -22,6 +22,7 @@ from torch import Tensor
 from autovae.beliefs.divergences import kl
 from autovae.beliefs.families import FAMILIES
 from autovae.beliefs.likelihoods import LIKELIHOODS
+from autovae.beliefs.regions import region_of
 from autovae.finiteness import finite_priors, finiteness
 from autovae.model.estimators import default_estimator
 from autovae.model.networks import NETWORKS
@@ -83,11 +84,12 @@ def check_family(name: str) -> None:
 
 def _check_divergences(name: str) -> None:
     """KL(q || p) against its integral, at one point inside the region of every finite pair."""
-    loc, scale = torch.tensor(0.6, dtype=DOUBLE), torch.tensor(0.4, dtype=DOUBLE)
+    raw = torch.tensor(0.6, dtype=DOUBLE), torch.tensor(math.log(0.4), dtype=DOUBLE)
     zero, one = torch.zeros((), dtype=DOUBLE), torch.ones((), dtype=DOUBLE)
     _close(kl(name, name, zero, one), 0.0, f"KL({name} || {name}) is 0 at loc 0, scale 1", 1e-9)
     posteriors = [(q, name) for q in FAMILIES if finiteness(q, name) != "infinite"]
     for q, p in [*((name, p) for p in finite_priors(name)), *posteriors]:
+        loc, scale = region_of(q, p).parametrise(*raw)
         eps = FAMILIES[q].from_normal(XI)
         z = loc + scale * eps
         ratio = FAMILIES[q].log_prob(eps) - scale.log() - FAMILIES[p].log_prob(z)

@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ from autovae.beliefs import elementary as closed
 from autovae.beliefs import quadrature
 from autovae.beliefs import special_cells as special
 from autovae.beliefs.energies import Divergence, Rule, from_energy, from_rule, from_value
-from autovae.beliefs.families import FAMILIES, LocationScale, mirror_of
+from autovae.beliefs.families import FAMILIES, LocationScale, mirrored_pair
 from autovae.beliefs.integration import energy_rule
 from autovae.beliefs.regions import FREE, Region, region_of
 from autovae.finiteness import finiteness
@@ -210,12 +209,13 @@ def _derive(posterior: str, prior: str) -> Cell:
     q, p = FAMILIES[posterior], FAMILIES[prior]
     if p.is_source and math.isfinite(q.variance):
         return elementary(closed.any_normal(posterior))
-    mirror = mirror_of(posterior), mirror_of(prior)
-    if mirror in KL:
+    mirror = mirrored_pair(posterior, prior)
+    if mirror is not None and mirror in KL:
         return _mirrored(KL[mirror])
-    rule, offset = energy_rule(q, p), None if q is p else -q.entropy
-    fine, coarse = (from_energy(partial(rule, fine=fine), offset) for fine in (True, False))
-    return Cell("quadrature", fine, coarse)
+    offset = None if q is p else -q.entropy
+    return Cell(
+        "quadrature", from_energy(energy_rule(q, p, True), offset), from_energy(energy_rule(q, p, False), offset)
+    )
 
 
 def _mirrored(cell: Cell) -> Cell:

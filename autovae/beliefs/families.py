@@ -46,7 +46,7 @@ from autovae.beliefs.location_scale import (
 )
 from autovae.beliefs.special import horner
 
-__all__ = ["EULER", "FAMILIES", "ByTails", "LocationScale", "Mirrored", "Symmetric", "minus_abs", "mirror_of"]
+__all__ = ["EULER", "FAMILIES", "ByTails", "LocationScale", "Mirrored", "Symmetric", "minus_abs", "mirrored_pair"]
 
 EULER = 0.57721566490153286061
 INF, NAN = math.inf, math.nan
@@ -300,12 +300,17 @@ FAMILIES: dict[str, LocationScale] = {
 }
 
 
-def mirror_of(name: str) -> str | None:
-    """The family of -X for X of this one, if the table has it."""
+def mirrored_pair(posterior: str, prior: str) -> tuple[str, str] | None:
+    """The families of -X for X of these two, if the table has both."""
+    posterior, prior = _mirror_of(posterior), _mirror_of(prior)
+    return (posterior, prior) if posterior and prior else None
+
+
+def _mirror_of(name: str) -> str:
     law = FAMILIES[name]
     if law.symmetric:
         return name
     for other in FAMILIES.values():
         if (isinstance(other, Mirrored) and other.of is law) or (isinstance(law, Mirrored) and law.of is other):
             return other.name
-    return None
+    return ""

@@ -24,6 +24,7 @@ Not here: pairs with a rule of their own, see `quadrature`; Renyi divergences, s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,7 @@ from autovae.beliefs.special import Constants, column, in_blocks
 from autovae.finiteness import Tail, stretched_tail
 
 if TYPE_CHECKING:
-    from autovae.beliefs.energies import Rule, Three
+    from autovae.beliefs.energies import Three
     from autovae.beliefs.location_scale import LocationScale
 
 __all__ = ["energy_rule", "entropy", "inside", "moment"]
@@ -147,13 +148,13 @@ def _energy(mu: Tensor, sigma: Tensor, grid: Grid, q: LocationScale, p: Location
     return -(mass * p.log_prob(z)).sum(0), -fall.sum(0), -(fall * x).sum(0)
 
 
-def energy_rule(q: LocationScale, p: LocationScale) -> Rule:
+def energy_rule(q: LocationScale, p: LocationScale, fine: bool) -> Callable[[Tensor, Tensor], Three]:
     """E[-log p(mu + sigma X)] for X of q, with its gradient, where the pair is finite."""
 
-    def rule(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
+    def energy(mu: Tensor, sigma: Tensor) -> Three:
         return _energy(mu, sigma, GRIDS[fine], q, p)
 
-    return rule
+    return energy
 
 
 def _of_standard(law: LocationScale, growth: float) -> tuple[Tensor, ...]:

@@ -75,6 +75,10 @@ class Pairing:
         """Whether no posterior has a support that moves with its parameters."""
         return all(TAILS[q].whole_line for member in self.pairs for q, _ in member)
 
+    def all_source(self, side: int) -> bool:
+        """Whether all posteriors (side 0) or all priors (side 1) are the standard normal, whose source is itself."""
+        return all(FAMILIES[pair[side]].is_source for member in self.pairs for pair in member)
+
     def to(self, device: torch.device | str) -> Pairing:
         for columns in (self._by_pair, self._by_posterior, self._by_prior, self._by_region):
             columns.to(torch.device(device))

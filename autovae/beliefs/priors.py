@@ -94,7 +94,7 @@ class Components(Rival):
 
     def log_prob(self, z: Tensor, pairing: Pairing, encode: Encode) -> Tensor:
         loc, scale, log_weights = self.components(encode)
-        if all(pair[self.side] == "normal" for member in pairing.pairs for pair in member):
+        if pairing.all_source(self.side):
             return log_mixture(log_normal_components(z, loc, scale), log_weights)
         return log_mixture(log_components(z, loc, scale, lambda eps: self.law(eps, pairing)), log_weights)
 
@@ -174,7 +174,7 @@ class FlowPrior(Rival):
         return cls(Flow(latent_dim, generator=generator))
 
     def log_prob(self, z: Tensor, pairing: Pairing, encode: Encode) -> Tensor:
-        if all(prior == "normal" for member in pairing.pairs for _, prior in member):
+        if pairing.all_source(1):
             xi, log_det = self.flow(z)
             return log_normal(xi) + log_det
         v = pairing.to_normal(z)

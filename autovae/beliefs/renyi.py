@@ -36,7 +36,7 @@ from torch import Tensor
 
 from autovae import registry
 from autovae.beliefs.divergences import kl_unchecked, standardised
-from autovae.beliefs.families import FAMILIES, mirror_of
+from autovae.beliefs.families import FAMILIES, mirrored_pair
 from autovae.beliefs.integration import inside
 from autovae.beliefs.regions import FREE, region_of
 from autovae.finiteness import TAILS, Tail
@@ -79,10 +79,10 @@ def renyi(
     finite = renyi_finite(order, posterior, prior, mu, sigma)
     inside_mu, inside_sigma = _safe(posterior, prior)
     mu, sigma = torch.where(finite, mu, inside_mu), torch.where(finite, sigma, inside_sigma)
-    mirror = mirror_of(posterior), mirror_of(prior)
+    mirror = mirrored_pair(posterior, prior)
     if (posterior, prior) in CLOSED:
         value = CLOSED[posterior, prior](order - 1, mu, sigma)
-    elif mirror in CLOSED:
+    elif mirror is not None and mirror in CLOSED:
         value = CLOSED[mirror](order - 1, -mu, sigma)
     else:
         value = _by_quadrature(order, posterior, prior, mu, sigma)

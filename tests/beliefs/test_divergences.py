@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,7 +51,7 @@ def test_the_derived_rule_is_the_cell(pair: tuple[str, str]) -> None:
     for fine, tolerance in ((True, 1e-12), (False, 5e-6)):
         mu, sigma = (points[:, place].clone().requires_grad_() for place in (0, 1))
         offset = None if q is p else -q.entropy
-        value = from_energy(partial(energy_rule(q, p), fine=fine), offset)(mu, sigma, sigma.log())
+        value = from_energy(energy_rule(q, p, fine), offset)(mu, sigma, sigma.log())
         by_mu, by_sigma = torch.autograd.grad(value.sum(), (mu, sigma))
         found = torch.stack([value, by_mu, by_sigma * sigma], 1).detach()
         error = (found - points[:, 2:]).abs() / points[:, 2:].abs().clamp(min=1e-3)

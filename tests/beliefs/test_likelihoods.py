@@ -48,6 +48,13 @@ def test_every_row_loads_its_own_head() -> None:
         assert head.trains_on in ("levels", "dequantised")
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_row_says_whether_there_is_a_scale(name: str) -> None:
+    head, x, params = LIKELIHOODS[name], torch.tensor(0.3), torch.tensor(0.4)
+    narrow, wide = (head.log_prob(x, params, torch.tensor(scale)) for scale in (0.1, 0.2))
+    assert bool(narrow != wide) == head.has_scale
+
+
 # ------------------------------------------------------------------------------------------ densities
 
 

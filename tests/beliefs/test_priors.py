@@ -41,7 +41,7 @@ def rival(name, latents, seed=0, components=4):
     made = RIVALS[name].new(latents, FEATURES, components, seeded(seed)).double()
     with torch.no_grad():
         for place, p in enumerate(made.parameters()):
-            p.add_(AWAY[name] * randn(*p.shape, seed=seed + place + 1))
+            p.add_(AWAY.get(name, 0.1) * randn(*p.shape, seed=seed + place + 1))
     return made
 
 

@@ -79,7 +79,7 @@ def test_a_spec_round_trips_and_says_its_regulariser() -> None:
         ({"regulariser": "renyi", "alpha": 0.0}, "alpha = 1"),
         ({"regulariser": "jeffreys", "rival": "mixture"}, "without rival"),
         ({"regulariser": "jeffreys", "estimator": "stl"}, "leave it out"),
-        ({"regulariser": "renyi", "posterior": "logistic"}, "closed form for"),
+        ({"regulariser": "renyi", "posterior": "logistic"}, "closed form for normal.normal"),
         ({"regulariser": "jeffreys", "posterior": "normal", "prior": "cauchy"}, "infinite"),
         ({"regulariser": "jeffreys", "posterior": "uniform", "prior": "uniform"}, "conditional"),
     ],
