@@ -149,9 +149,9 @@ LIKELIHOODS: dict[str, LikelihoodRow] = {
 }
 
 LEARNED_PRIORS: dict[str, LearnedPriorRow] = {
-    "mixture": LearnedPriorRow("autovae.beliefs.priors:Mixture"),
-    "vampprior": LearnedPriorRow("autovae.beliefs.priors:VampPrior", of_posterior=True),
-    "flow": LearnedPriorRow("autovae.beliefs.priors:FlowPrior"),
+    "mixture": LearnedPriorRow("autovae.beliefs.learned_priors:Mixture"),
+    "vampprior": LearnedPriorRow("autovae.beliefs.learned_priors:VampPrior", of_posterior=True),
+    "flow": LearnedPriorRow("autovae.beliefs.learned_priors:FlowPrior"),
 }
 
 REGULARISERS: dict[str, Row] = {

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "autovae"
 ORDER = [
-    "registry", "threads", "finiteness", "streams", "files",
+    "registry", "threads", "finiteness", "seeds", "files",
     "spec", "beliefs", "data", "model", "training", "metrics", "export",
-    "search", "report", "reasoning", "testing", "reproductions", "terminal", "commands", "cli",
+    "search", "report", "reasoning", "testing", "bench", "reproductions", "progress", "commands", "cli",
 ]  # fmt: skip
 # reasoning sees only what a prior module needs; report and search are siblings.
 FORBIDDEN = {("reasoning", "search"), ("reasoning", "training"), ("reasoning", "report"), ("report", "reasoning")}

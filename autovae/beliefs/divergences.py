@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 from autovae.beliefs import elementary as closed
+from autovae.beliefs import kl_special as special
 from autovae.beliefs import quadrature
-from autovae.beliefs import special_cells as special
-from autovae.beliefs.energies import Divergence, Rule, from_energy, from_rule, from_value
+from autovae.beliefs.cross_entropy import Divergence, Rule, from_energy, from_rule, from_value
 from autovae.beliefs.families import FAMILIES, LocationScale, mirrored_pair
 from autovae.beliefs.integration import energy_rule
 from autovae.beliefs.regions import FREE, Region, region_of

@@ -33,7 +33,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from autovae.beliefs.energies import Divergence, constant
+from autovae.beliefs.cross_entropy import Divergence, constant
 from autovae.beliefs.families import FAMILIES, minus_abs
 
 __all__ = ["any_normal", "by_moment", "student_laplace"]

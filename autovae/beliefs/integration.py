@@ -35,7 +35,7 @@ from autovae.beliefs.special import Constants, column, in_blocks
 from autovae.finiteness import Tail, stretched_tail
 
 if TYPE_CHECKING:
-    from autovae.beliefs.energies import Three
+    from autovae.beliefs.cross_entropy import Three
     from autovae.beliefs.location_scale import LocationScale
 
 __all__ = ["energy_rule", "entropy", "inside", "moment"]

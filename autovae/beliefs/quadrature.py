@@ -12,7 +12,7 @@ there are two rules, and one is exact to rounding on either side of a split in s
 
 Both run at a sigma clamped to their side, and `torch.where` picks: no branch on data. A logistic posterior needs the
 wide rule alone, since E abs(mu + sigma X + L) = sigma E abs(mu / sigma + L / sigma + X) swaps the roles of q and p.
-For gumbel | cauchy the contour of `special_cells.contour_log_square` bends to the right, where exp(-x) falls.
+For gumbel | cauchy the contour of `kl_special.contour_log_square` bends to the right, where exp(-x) falls.
 
 `fine` rules hold 1e-12, the others 2e-8 or better, for float32; a command compares all cells with 25-digit quadrature.
 """
@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autovae.beliefs import special_cells
-from autovae.beliefs.energies import Rule, Three
+from autovae.beliefs import kl_special as special_cells
+from autovae.beliefs.cross_entropy import Rule, Three
 from autovae.beliefs.special import Constants, column, in_blocks, sums
 
 __all__ = ["gumbel_log_cosh", "gumbel_log_square", "hypsecant_log_cosh", "logistic_log_cosh", "normal_log_cosh"]

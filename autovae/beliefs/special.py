@@ -15,7 +15,7 @@ argument right, where the asymptotic series in the midpoint holds. Alternating s
 a_k = integral of y^k dm(y), m >= 0 on [0, 1]: `alternating` weights the first n terms so that the error is 5.8^-n
 whatever m is (Convergence acceleration of alternating series, Cohen, Rodriguez Villegas and Zagier, 2000).
 
-All take float64. Not here: which divergence needs which (`special_cells`).
+All take float64. Not here: which divergence needs which (`kl_special`).
 """
 
 from __future__ import annotations

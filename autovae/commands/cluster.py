@@ -20,8 +20,8 @@ from autovae.commands.options import DataDir, Device, Results
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+    from autovae.progress import LiveProgress
     from autovae.search.run import Run
-    from autovae.terminal import LiveProgress
 
 __all__ = ["Storage", "dashboard", "devices_of", "run_workers", "worker"]
 
@@ -64,10 +64,10 @@ def worker(
 
     if is_reproduction(study):
         raise ValueError(f"workers share searches, and {study} is a reproduction: autovae run {study}")
+    from autovae.progress import live_progress
     from autovae.report.html import build_report
     from autovae.search.run import Run
     from autovae.search.study import load_study
-    from autovae.terminal import live_progress
 
     _end_with_parent()
     signal.signal(signal.SIGTERM, _as_ctrl_c)  # sent first by SLURM and Kubernetes

@@ -67,10 +67,10 @@ def run(
         workers = workers or len(places)
     if log is not None and (workers is not None or storage is not None):
         raise ValueError("--log reports the trials of one process; leave out --workers and --storage")
+    from autovae.progress import live_progress
     from autovae.search.plan import plan_rows, time_row
     from autovae.search.run import Run
     from autovae.search.study import load_study
-    from autovae.terminal import live_progress
 
     loaded = load_study(study)
     if plan:
@@ -131,8 +131,8 @@ def _reproduce(
     study: str, full: bool, plan: bool, results: Path, data: Path | None, device: str | None, json: bool
 ) -> None:
     """`run` of a study of kind "reproduction"."""
+    from autovae.progress import live_progress
     from autovae.reproductions.files import load_reproduction
-    from autovae.terminal import live_progress
 
     loaded = load_reproduction(study, full)
     if plan:
@@ -177,8 +177,8 @@ def restore(
     Weights are not published with results. The best seed of each is trained from its spec; its score is measured again
     and compared with the published one. `autovae restore results/mnist_pairing_v1`
     """
+    from autovae.progress import live_progress
     from autovae.reproductions.restored import restore as restore_models
-    from autovae.terminal import live_progress
 
     with live_progress(folder.name) as on_progress:
         rows = restore_models(folder, data, device, lambda event: _say_epoch(event, on_progress))
@@ -227,7 +227,7 @@ def export(
     written: dict[str, Path] = {"prior": path}
     if onnx:
         from autovae.export.card import load_prior
-        from autovae.export.portable import write_onnx
+        from autovae.export.onnx import write_onnx
 
         written["onnx"] = write_onnx(load_prior(path), path / "decoder.onnx")
     if json:

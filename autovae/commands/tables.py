@@ -67,7 +67,7 @@ def bench(
 
     Peers come with `pip install 'autovae[bench]'`; one that is missing gives null and how to install it.
     """
-    from autovae.reproductions.benches import run_bench
+    from autovae.bench.table import run_bench
 
     values = run_bench(name, rounds, device)
     if json:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from autovae.data.datasets import Data
 from autovae.data.errors import DataError
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["bin_edges", "bin_index", "binarise", "dequantise", "epoch_order", "grey", "minibatches", "network_input"]
 

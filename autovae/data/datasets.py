@@ -27,8 +27,8 @@ from autovae.data.errors import DataError
 from autovae.data.sources import Raw, read_array, read_dataset, read_file
 from autovae.data.supports import checked_mask, checked_targets, stored
 from autovae.registry import unknown
+from autovae.seeds import stream_seed
 from autovae.spec import Domain
-from autovae.streams import stream_seed
 
 __all__ = ["DATASETS", "Data", "DataError", "Split", "catalogue", "load", "names"]
 

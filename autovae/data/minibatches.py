@@ -16,8 +16,8 @@ from torch import Tensor
 
 from autovae.data import batches
 from autovae.data.datasets import Data, Split
+from autovae.seeds import stream_seed
 from autovae.spec import Domain
-from autovae.streams import stream_seed
 
 __all__ = ["Minibatch", "Minibatches"]
 

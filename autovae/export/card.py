@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autovae.beliefs.priors import Components, FlowPrior
+from autovae.beliefs.learned_priors import Components, FlowPrior
 from autovae.data.datasets import Data
 from autovae.export.folders import (
     UNREADABLE,
@@ -44,8 +44,8 @@ from autovae.export.folders import (
 )
 from autovae.export.model_card import hub_config, readme
 from autovae.export.prior import PriorModule
-from autovae.export.transport import FlowMap, MixtureMap, Transport
-from autovae.export.transport import build as build_transport
+from autovae.export.transports import FlowMap, MixtureMap, Transport
+from autovae.export.transports import build as build_transport
 from autovae.model.networks import NETWORKS
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec

@@ -27,13 +27,13 @@ import torch
 from torch import Generator, Tensor
 
 from autovae.beliefs.flows import Flow
-from autovae.beliefs.priors import log_normal
+from autovae.beliefs.learned_priors import log_normal
 from autovae.data.minibatches import Minibatches
 from autovae.export.card import to_prior
 from autovae.export.prior import PriorModule
-from autovae.export.transport import FlowMap, MixtureMap, Transport
+from autovae.export.transports import FlowMap, MixtureMap, Transport
 from autovae.registry import lookup
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 from autovae.training.trained import Trained
 
 __all__ = ["DENSITIES", "encoded", "ex_post", "fit_flow", "fit_mixture", "fit_sources", "latent_scores"]

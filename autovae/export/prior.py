@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from autovae.beliefs.families import FAMILIES
 from autovae.beliefs.likelihoods import LIKELIHOODS
-from autovae.export.transport import Blocks, Chain, Transport
+from autovae.export.transports import Blocks, Chain, Transport
 from autovae.registry import lookup
 
 __all__ = ["PriorModule", "expand_families"]

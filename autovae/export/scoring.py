@@ -15,11 +15,11 @@ from torch import Tensor
 from autovae.data.datasets import PARTS, Data, Split, load
 from autovae.export.card import CardError, load_standardised
 from autovae.metrics.active_units import active_units
+from autovae.metrics.bdmc import Enclosure, enclose
 from autovae.metrics.bits import Score, log_mass_bounds, score
 from autovae.metrics.common_head import common_head_scores, fit_common_scales
-from autovae.metrics.enclosure import Enclosure, enclose
-from autovae.metrics.importance import LogLikelihood
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood
+from autovae.metrics.psis import LogLikelihood
 from autovae.model.vae import VAE
 from autovae.spec import Domain
 
@@ -83,7 +83,7 @@ class Scored:
         return Heads(score(own, self.data, self.split, samples), common, float(scales[0]))
 
     def enclose(self, points: int = 50, seed: int = 0, **settings: Any) -> Enclosure:
-        """Annealed bounds of the first points and of simulated ones; settings are those of `metrics.enclosure`."""
+        """Annealed bounds of the first points and of simulated ones; settings are those of `metrics.bdmc`."""
         return enclose(self.vae, self.data, self.split, points, seed=seed, **settings)
 
     def active_units(self, points: int | None = None) -> int:

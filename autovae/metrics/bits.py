@@ -27,7 +27,7 @@ from autovae.data.datasets import Data, Split
 from autovae.data.minibatches import Minibatches
 from autovae.model.bounds import iwae
 from autovae.model.vae import VAE, VAEStack
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 from autovae.training.precision import fast_products
 
 __all__ = ["Score", "log_mass_bounds", "score"]

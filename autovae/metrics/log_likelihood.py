@@ -10,7 +10,7 @@ p(x|z) is the mass of the level's bin (`density="mass"`: comparable between like
 Bernoulli probability) or the head's density where it trains (`density="density"`: comparable with papers that use the
 same head, on the same scale of x). References: Burda et al. 2016 (K = 5000); Hesterberg, Weighted average importance
 sampling and defensive mixture distributions, 1995.
-Not here: the statistics of weights (`importance`), scores of a search (`bits`), annealed estimates (`annealed`).
+Not here: the statistics of weights (`psis`), scores of a search (`bits`), annealed estimates (`ais`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torch import Tensor
 
 from autovae.data.datasets import Data, Split
 from autovae.data.minibatches import Minibatches
-from autovae.metrics.importance import PER_POINT, LogLikelihood, from_log_weights
+from autovae.metrics.psis import PER_POINT, LogLikelihood, from_log_weights
 from autovae.model.chains import Chain
 from autovae.model.vae import VAE
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 from autovae.training.precision import fast_products
 
 __all__ = ["Model", "VAEModel", "log_likelihood", "log_weights"]

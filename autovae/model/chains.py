@@ -3,7 +3,7 @@ r"""A chain of linear layers without gradients, whose idle units are left out of
 A unit of a rectified layer that is 0 for every sample of a batch multiplies a row of the next weight by 0. When the
 batch is many samples of one point's posterior, a trained network leaves a good part of its units idle, and dropping
 them changes no result: h W = h[:, alive] W[alive, :] exactly, up to the order of sums.
-Not here: stacks of several members and their gradients, see `stacks`.
+Not here: stacks of several members and their gradients, see `stacked`.
 """
 
 from __future__ import annotations

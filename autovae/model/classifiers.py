@@ -15,7 +15,7 @@ please a classifier because they exploit it do not please its judge. `part` keep
 | mlp | two hidden layers | anything |
 
 Training is Adam with a one-cycle rate, shifts by up to `shift` pixels, and label smoothing, which keeps gradients of the
-log probability alive where a generator has strayed far from the data. It is seeded, kept by `stored`, and goes on after
+log probability alive where a generator has strayed far from the data. It is seeded, kept by `cache`, and goes on after
 a kill. To add a network, write a function of shape and outputs and add it to NETWORKS; to add a task, add it to TASKS.
 Not here: data sets by name (`trained_classifiers`), what classifiers are used for (`reasoning`).
 """
@@ -33,10 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autovae.model.cache import Store, pack_optimizer, unpack_optimizer
 from autovae.model.halving import HalvingConv, Image
-from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
 from autovae.registry import lookup
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 from autovae.threads import flops_of, threads_for
 
 __all__ = ["JUDGES", "NETWORKS", "PARTS", "TASKS", "Classifier", "ClassifierSettings", "Task", "train_classifier"]

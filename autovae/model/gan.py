@@ -9,7 +9,7 @@ r"""Wasserstein GANs with gradient penalty: generators of images, plain and cond
 | critic | image, or the outer product of label and image -> convolutions w, 2w of stride 2 -> hidden layer -> a number |
 
 What is kept is the exponential average of the generator's weights, which is steadier than the last ones. Both rates fall
-linearly over the second half. Training is seeded block by block, kept by `stored`, and goes on after a kill with the same
+linearly over the second half. Training is seeded block by block, kept by `cache`, and goes on after a kill with the same
 result. All randomness is drawn on the processor, so that a GPU trains on the same batches and noise: its network is the
 same but for rounding, kept under the same hash, and the card says where it was trained. On CUDA a step of the generator
 with its steps of the critic is one captured graph, and the host asks for a number once a block.
@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autovae.model.cache import Store, pack_optimizer, unpack_optimizer
 from autovae.model.halving import DoublingConv, HalvingConv, Image
-from autovae.model.stored import Store, pack_optimizer, unpack_optimizer
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["Critic", "GANSettings", "Generator", "train_gan"]
 

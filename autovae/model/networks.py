@@ -5,7 +5,7 @@ named ones; the user's own modules serve as well.
 
 To add a network: write `encoder(spec, shape)` and `decoder(spec, shape, outputs)` that return modules on flat points,
 and add the `Network` of both to `autovae.registry.NETWORKS`. The contract tests pick it up from the table.
-Not here: how several of them are trained as one, see `stacks`; what the numbers mean, see `vae`.
+Not here: how several of them are trained as one, see `stacked`; what the numbers mean, see `vae`.
 """
 
 from __future__ import annotations

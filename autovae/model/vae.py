@@ -23,18 +23,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autovae.beliefs.learned_priors import RIVALS, Rival, join, part
 from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
-from autovae.beliefs.priors import RIVALS, Rival, join, part
 from autovae.model.estimators import check_estimator
 from autovae.model.networks import NETWORKS, init_linear
 from autovae.model.operations import Operations, TorchOperations
 from autovae.model.own_modules import adapt
 from autovae.model.stacked import LinearStack, stack
 from autovae.registry import lookup
+from autovae.seeds import stream_seed
 from autovae.spec import Domain, VAESpec
-from autovae.streams import stream_seed
 
 __all__ = ["VAE", "VAEStack", "build"]
 

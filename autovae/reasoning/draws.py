@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from autovae.export.prior import PriorModule
-from autovae.export.transport import Transport
+from autovae.export.transports import Transport
 
 if TYPE_CHECKING:
     from autovae.reasoning.posterior import LatentPosterior

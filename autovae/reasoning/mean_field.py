@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from autovae.export.transport import Affine
+from autovae.export.transports import Affine
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import Gradient, likelihood_gradient
 from autovae.reasoning.method import Method, at_least, generator_for, starting_points, threads_by_work, track

@@ -28,7 +28,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from autovae.export.transport import Affine
+from autovae.export.transports import Affine
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.gradient import Gradient, likelihood_gradient
 from autovae.reasoning.mean_field import Watch, log_prob_in_batches

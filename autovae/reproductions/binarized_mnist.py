@@ -18,8 +18,8 @@ from pydantic import Field
 
 from autovae.data.datasets import load
 from autovae.reproductions.evaluation import evaluate, random_points
+from autovae.reproductions.lr_schedule import fit_stages, total_epochs
 from autovae.reproductions.notebook import Notebook, StrictModel
-from autovae.reproductions.staged import fit_stages, total_epochs
 from autovae.spec import VAESpec
 
 __all__ = ["PUBLISHED", "Settings", "run"]

@@ -33,10 +33,10 @@ from autovae.model.bounds import iwae
 from autovae.model.vae import VAE
 from autovae.report.theme import COLOURS, new_figure, style
 from autovae.reproductions.evaluation import random_points
+from autovae.reproductions.lr_schedule import fit_stages, total_epochs
 from autovae.reproductions.notebook import Notebook, StrictModel
-from autovae.reproductions.staged import fit_stages, total_epochs
+from autovae.seeds import stream_seed
 from autovae.spec import VAESpec
-from autovae.streams import stream_seed
 
 __all__ = ["Settings", "inception_score", "run"]
 

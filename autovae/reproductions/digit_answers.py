@@ -4,7 +4,7 @@ r"""Questions about single digits answered and scored: HMC, mean field, MGVI, a 
 
 Every function gives plain values: scores of a digit, diagnostics, small pictures, seconds and the machine that took them.
 HMC runs the chains of all digits in one tensor: they share step size and mass, learnt from all of them, and nothing else.
-Optuna, pydantic and typer are not needed, so that answers can be had on a borrowed machine (`borrowed`).
+Optuna, pydantic and typer are not needed, so that answers do not need them installed.
 Not here: which priors are asked and what is written about it (`conditional_digits`).
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autovae.bench.machine import machine
 from autovae.data.batches import network_input
 from autovae.export.prior import PriorModule
 from autovae.metrics.frechet import frechet_distance
@@ -30,8 +31,7 @@ from autovae.reasoning.mean_field import MeanField
 from autovae.reasoning.mgvi import MGVI
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.reproductions.digit_modules import DigitModules
-from autovae.reproductions.machine import machine
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["HMCPlan", "LabelOfRow", "Plan", "Scorer", "VARIATIONAL"]
 

@@ -5,7 +5,7 @@ r"""The trained networks behind questions about handwritten digits: generators, 
     judges                     classifiers of the other half: what answers are scored with, never asked
 
 All are trained once, on `device`, and read from the user cache afterwards; the seconds of their training are on their
-cards. Optuna, pydantic and typer are not needed, so that they can be trained on a borrowed machine (`borrowed`).
+cards. Optuna, pydantic and typer are not needed, so that they can be trained where these are not installed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from autovae.data.datasets import Data, Split
 from autovae.metrics.curves import encoder_weights
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import VAE
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["evaluate", "random_points"]
 

@@ -30,8 +30,8 @@ from autovae.metrics.active_units import active_units
 from autovae.report.theme import COLOURS, new_figure, style
 from autovae.reproductions.comparison import compare
 from autovae.reproductions.evaluation import evaluate, random_points
+from autovae.reproductions.lr_schedule import fit_stages, total_epochs
 from autovae.reproductions.notebook import Notebook, StrictModel
-from autovae.reproductions.staged import fit_stages, total_epochs
 from autovae.spec import VAESpec
 
 __all__ = ["PAPER", "Group", "Settings", "run"]

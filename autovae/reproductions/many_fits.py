@@ -30,7 +30,7 @@ from torch import Tensor
 
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.registry import lookup
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["OPTIMIZERS", "Evaluated", "ManyFits", "evaluate"]
 

@@ -16,7 +16,7 @@ trained on other images and was never asked.
 Beyond the paper: restarts judged by the ELBO, other ladders of powers, two digit networks in the question, Markov chains
 with the same ladder, and two warnings that need no knowledge of the answer (`WARNINGS`).
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), section 5.2, figures 3 to 5.
-Optuna, pydantic and typer are not needed, so that riddles can be solved on a borrowed machine (`borrowed`).
+Optuna, pydantic and typer are not needed, so that riddles can be solved where these are not installed.
 Not here: the optimiser (`many_fits`), which experiments are made (`riddle`), the pages and figures (`riddle_report`).
 """
 
@@ -32,6 +32,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from autovae.bench.machine import machine
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import CLOSED
 from autovae.reasoning.constraints import Categorical, Constraint, Scene
@@ -40,7 +41,6 @@ from autovae.reasoning.logic import Not, Relation, truth_table
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.registry import lookup
 from autovae.reproductions.digit_modules import DigitModules
-from autovae.reproductions.machine import machine
 from autovae.reproductions.many_fits import OPTIMIZERS, Evaluated, ManyFits, evaluate, kl
 
 __all__ = [

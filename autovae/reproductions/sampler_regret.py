@@ -35,7 +35,7 @@ from autovae.search.files import validated
 from autovae.search.parameters import Pairings
 from autovae.search.samplers import SAMPLERS, Question
 from autovae.search.space import Space, load_space
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["Settings", "Table", "replay", "run"]
 

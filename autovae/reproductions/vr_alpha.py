@@ -28,10 +28,10 @@ from autovae.metrics.curves import bound_curves, encoder_weights
 from autovae.report.theme import COLOURS, new_figure, style
 from autovae.reproductions.comparison import Standing, compare
 from autovae.reproductions.evaluation import evaluate, random_points
+from autovae.reproductions.lr_schedule import fit_stages, total_epochs
 from autovae.reproductions.notebook import Notebook, StrictModel
-from autovae.reproductions.staged import fit_stages, total_epochs
+from autovae.seeds import stream_seed
 from autovae.spec import VAESpec
-from autovae.streams import stream_seed
 
 __all__ = ["PAPER", "Experiment", "Settings", "run"]
 

@@ -35,7 +35,7 @@ from autovae.search.workers.driver import Driver
 from autovae.search.workers.sharing import agree, bring_home, check_home
 from autovae.search.workers.storage import TRIALS, StudyStorage, open_storage, patiently
 from autovae.training.loop import Event as TrainingEvent
-from autovae.training.member import CheckpointError
+from autovae.training.train_state import CheckpointError
 
 __all__ = ["Run"]
 

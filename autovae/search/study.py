@@ -41,8 +41,8 @@ from autovae.search.parameters import Choices
 from autovae.search.pruners import PRUNERS
 from autovae.search.samplers import EXHAUSTIVE, SAMPLERS, Question
 from autovae.search.space import Space, load_space
+from autovae.seeds import stream_seed
 from autovae.spec import VAESpec, field_names
-from autovae.streams import stream_seed
 
 __all__ = ["Study", "load_study"]
 

@@ -23,7 +23,7 @@ from autovae.model.operations import Operations, TorchOperations
 from autovae.model.vae import VAEStack
 from autovae.threads import SHARED_FROM
 from autovae.training.adam import Adam, StackedAdam
-from autovae.training.member import Member
+from autovae.training.train_state import TrainState
 
 if TYPE_CHECKING:
     from autovae.training.trainer import Trainer
@@ -40,7 +40,7 @@ class Backend(Protocol):
     def prepare(self, stack: VAEStack, rates: Sequence[float], steps: int) -> Adam:
         """Give a stack the device's operations; the optimizer of its learned parameters, a rate for each member."""
 
-    def stack_sizes(self, members: Sequence[Member]) -> list[int]:
+    def stack_sizes(self, members: Sequence[TrainState]) -> list[int]:
         """How many members each stack has."""
 
     def train_epoch(self, trainers: Sequence[Trainer]) -> None:
@@ -61,7 +61,7 @@ class CPUBackend:
         stack.use(self._operations)
         return StackedAdam([p for p in stack.parameters() if p.requires_grad], rates, steps)
 
-    def stack_sizes(self, members: Sequence[Member]) -> list[int]:
+    def stack_sizes(self, members: Sequence[TrainState]) -> list[int]:
         if self._stack_size is not None:
             return [min(self._stack_size, len(members) - at) for at in range(0, len(members), self._stack_size)]
         return stack_sizes(step_work(members[0]), len(members), self._threads)
@@ -88,7 +88,7 @@ class CPUBackend:
             torch.set_num_threads(before)
 
 
-def step_work(member: Member) -> float:
+def step_work(member: TrainState) -> float:
     """Floating point operations of one training step, about: three products for every weight of a matrix.
 
     Infinite for convolutions: on a CPU they are faster one member at a time than grouped (`bench conv`).

@@ -27,7 +27,7 @@ from autovae.data.minibatches import Minibatches
 from autovae.model.stacked import is_linear
 from autovae.training.backend import CPUBackend, stack_sizes, step_work
 from autovae.training.cuda import CUDABackend
-from autovae.training.member import Member
+from autovae.training.train_state import TrainState
 from autovae.training.trainer import NOISE_AT_ONCE, Trainer
 
 __all__ = ["Footprint", "available_memory", "footprint", "members_that_fit"]
@@ -86,7 +86,7 @@ class Footprint:
         return self.fixed + members * self.member + worst
 
 
-def footprint(member: Member, points: Minibatches, several_rates: bool = True) -> Footprint:
+def footprint(member: TrainState, points: Minibatches, several_rates: bool = True) -> Footprint:
     """What training this member, and others of its shape, takes on the device of `points`, without the data."""
     spec, on_cuda = member.spec, points.device.type == "cuda"
     batch = min(spec.batch_size, points.points)
@@ -125,7 +125,7 @@ def available_memory(device: torch.device) -> int:
         return 1 << 62
 
 
-def in_a_step(member: Member, members: int, device: torch.device) -> int:
+def in_a_step(member: TrainState, members: int, device: torch.device) -> int:
     """How many of these members take a step at the same time."""
     if device.type == "cuda":
         return members
@@ -133,7 +133,7 @@ def in_a_step(member: Member, members: int, device: torch.device) -> int:
     return sum(sizes[: torch.get_num_threads()])
 
 
-def _surely_fits(group: Sequence[Member], points: Minibatches, room: int) -> bool:
+def _surely_fits(group: Sequence[TrainState], points: Minibatches, room: int) -> bool:
     """Whether far more than these members fit: a small population need not be measured."""
     parts = (group[0].vae.encoder, group[0].vae.decoder)
     if not all(is_linear(part) for part in parts):
@@ -144,7 +144,7 @@ def _surely_fits(group: Sequence[Member], points: Minibatches, room: int) -> boo
     return 8 * 4 * len(group) * (7 * sum(p.numel() for p in parameters) + NOISE_AT_ONCE + step) < room
 
 
-def members_that_fit(group: Sequence[Member], points: Minibatches, limit: int | None = None) -> int:
+def members_that_fit(group: Sequence[TrainState], points: Minibatches, limit: int | None = None) -> int:
     """How many of these members of one shape train at once within `limit` bytes (None: what the device has free).
 
     Raises `ValueError` where not even one does.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autovae.model.vae import VAE
-from autovae.training.member import CheckpointError, Member, load_member, save_member
+from autovae.training.train_state import CheckpointError, TrainState, load_state, save_state
 
 __all__ = ["Checkpoints"]
 
@@ -41,15 +41,15 @@ class Checkpoints:
                 f"cannot read the checkpoint {self._rungs}: {error}; delete the folder to start again"
             ) from None
 
-    def load(self, place: int, vae: VAE) -> Member:
+    def load(self, place: int, vae: VAE) -> TrainState:
         """The member as it was last saved, or new where it was not."""
         path = self._file(place)
-        return load_member(path, vae, self.digest) if path and path.is_file() else Member(vae)
+        return load_state(path, vae, self.digest) if path and path.is_file() else TrainState(vae)
 
-    def save(self, place: int, member: Member) -> None:
+    def save(self, place: int, member: TrainState) -> None:
         path = self._file(place)
         if path:
-            save_member(member, path, self.digest)
+            save_state(member, path, self.digest)
 
     def _file(self, place: int) -> Path | None:
         return None if self.folder is None else self.folder / f"member-{place:04d}.safetensors"

@@ -30,7 +30,7 @@ from autovae.model.operations import TorchOperations
 from autovae.model.stacked import LinearStack
 from autovae.model.vae import VAEStack
 from autovae.training.adam import BETAS, EPSILON, Adam, StackedAdam
-from autovae.training.member import Member
+from autovae.training.train_state import TrainState
 from autovae.training.trainer import Trainer
 
 try:
@@ -60,7 +60,7 @@ class CUDABackend:
         operations.own(stack.use(operations))
         return FusedAdam(parameters, rates, steps, operations)
 
-    def stack_sizes(self, members: Sequence[Member]) -> list[int]:
+    def stack_sizes(self, members: Sequence[TrainState]) -> list[int]:
         return [len(members)]
 
     def train_epoch(self, trainers: Sequence[Trainer]) -> None:

@@ -26,13 +26,13 @@ from autovae.data.minibatches import Minibatches
 from autovae.model.own_modules import OwnModule, OwnPair, own_modules
 from autovae.model.vae import VAE, build
 from autovae.registry import lookup
+from autovae.seeds import stream_seed
 from autovae.spec import Domain, VAESpec
-from autovae.streams import stream_seed
 from autovae.training.capacity import members_that_fit
 from autovae.training.checkpoints import Checkpoints
-from autovae.training.member import Member
 from autovae.training.population import Population, shape_key
 from autovae.training.precision import PRODUCTS, fast_products
+from autovae.training.train_state import TrainState
 from autovae.training.trained import DivergedError, Trained
 
 __all__ = ["DivergedError", "Event", "Trained", "advance", "choose_device", "fit", "fit_population"]
@@ -71,7 +71,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def advance(
-    members: Sequence[Member],
+    members: Sequence[TrainState],
     feed: Minibatches,
     until: int,
     on_epoch: OnEpoch | None = None,
@@ -87,7 +87,7 @@ def advance(
     Members wait their turn in the order given. A population that runs out of the device's memory is halved and goes on
     from where its members were last whole.
     """
-    groups: dict[Any, list[Member]] = {}
+    groups: dict[Any, list[TrainState]] = {}
     for member in members:
         if member.epoch < min(until, member.spec.epochs):
             groups.setdefault((shape_key(member), min(until, member.spec.epochs)), []).append(member)
@@ -113,7 +113,7 @@ def advance(
 
 
 def _train(
-    members: Sequence[Member],
+    members: Sequence[TrainState],
     feed: Minibatches,
     last: int,
     on_epoch: OnEpoch | None,
@@ -172,7 +172,9 @@ def fit_population(
     began = time.perf_counter()
     every = checkpoint_every or (None if rungs else 1)
 
-    def tell(kind: str, epoch: int, group: Sequence[Member], rows: Sequence[dict[str, float]], seconds: float) -> Any:
+    def tell(
+        kind: str, epoch: int, group: Sequence[TrainState], rows: Sequence[dict[str, float]], seconds: float
+    ) -> Any:
         places = tuple(place_of[id(member)] for member in group)
         models = () if kind == "epoch" else tuple(member.vae for member in group)
         return on_event(Event(kind, epoch, places, tuple(rows), seconds, models)) if on_event else None
@@ -216,7 +218,7 @@ def _build_all(specs: Sequence[VAESpec], domain: Domain, own: Sequence[OwnPair])
         return list(pool.map(lambda spec: build(spec, domain), specs))
 
 
-def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches) -> Member:
+def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches) -> TrainState:
     member = kept.load(place, vae)
     if vae.rival is not None and not member.epoch:
         generator = torch.Generator().manual_seed(stream_seed(vae.spec.seed, "rival start"))

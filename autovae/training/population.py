@@ -20,13 +20,13 @@ from autovae.spec import VAESpec
 from autovae.training.backend import Backend, CPUBackend
 from autovae.training.bound import bound_of
 from autovae.training.cuda import CUDABackend
-from autovae.training.member import Member
+from autovae.training.train_state import TrainState
 from autovae.training.trainer import Row, Trainer
 
 __all__ = ["Population", "order_key", "shape_key"]
 
 
-def shape_key(member: Member) -> Hashable:
+def shape_key(member: TrainState) -> Hashable:
     """Members with equal keys can be stacked: same tensors, same minibatches, same bound, same age."""
     spec, vae = member.spec, member.vae
     shapes = tuple((name, tuple(value.shape)) for name, value in vae.named_parameters())
@@ -50,7 +50,7 @@ class Population:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[TrainState],
         points: Minibatches,
         narrow: torch.dtype | None = None,
         stack_size: int | None = None,
@@ -80,7 +80,7 @@ class Population:
         self.epoch += 1
         return [row for trainer in self.trainers for row in trainer.finish_epoch()]
 
-    def collect(self, moments: bool = True) -> list[Member]:
+    def collect(self, moments: bool = True) -> list[TrainState]:
         """Give every member its weights, age, history and moments as they are now; the population may go on.
 
         Without `moments` a member can be used but not trained further.

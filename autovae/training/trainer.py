@@ -22,10 +22,10 @@ from torch import Tensor
 
 from autovae.data.minibatches import Minibatch, Minibatches
 from autovae.model.vae import VAEStack
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 from autovae.training.backend import Backend, step_work
 from autovae.training.bound import bound_of
-from autovae.training.member import Member
+from autovae.training.train_state import TrainState
 
 __all__ = ["Row", "Trainer"]
 
@@ -39,7 +39,7 @@ NOISE_AT_ONCE = 1 << 18
 class Trainer:
     """A stack of members under training."""
 
-    def __init__(self, members: Sequence[Member], points: Minibatches, backend: Backend) -> None:
+    def __init__(self, members: Sequence[TrainState], points: Minibatches, backend: Backend) -> None:
         self.members, self.points = list(members), points
         self.stack = VAEStack([member.vae for member in self.members], points.device).to(points.dtype)
         self.stack.train()

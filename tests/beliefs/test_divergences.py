@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autovae.beliefs.cross_entropy import from_energy
 from autovae.beliefs.divergences import jeffreys, kl, kl_kind
-from autovae.beliefs.energies import from_energy
 from autovae.beliefs.families import FAMILIES
 from autovae.beliefs.integration import energy_rule
 from autovae.beliefs.renyi import renyi

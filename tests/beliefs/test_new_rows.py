@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from autovae import VAESpec, fit, registry
+from autovae.beliefs.learned_priors import Rival, log_normal
 from autovae.beliefs.likelihoods import check_support
 from autovae.beliefs.likelihoods.line import OnTheLine
 from autovae.beliefs.likelihoods.line_masses import student_interval
-from autovae.beliefs.priors import Rival, log_normal
 from autovae.registry import LINE, LearnedPriorRow, LikelihoodRow
 from autovae.testing import check_likelihood
 

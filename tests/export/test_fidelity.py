@@ -84,7 +84,7 @@ def test_binary_data_are_compared_with_draws(tmp_path, quick):
 
 
 def test_the_command_scores_a_study_fits_densities_and_keeps_all(study, quick, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("autovae.model.stored.cache_folder", lambda: tmp_path / "networks")
+    monkeypatch.setattr("autovae.model.cache.cache_folder", lambda: tmp_path / "networks")
     monkeypatch.setattr("autovae.model.classifiers._epochs", lambda settings, points: 3)
     assert main(["fidelity", str(study), "digits", "--points", "60", "--fit", "mixture", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import autovae
-from autovae.beliefs.priors import RIVALS
+from autovae.beliefs.learned_priors import RIVALS
 from autovae.data.datasets import load
 from autovae.export.card import load_prior, load_vae, save_vae
 from autovae.export.ex_post import DENSITIES, encoded, ex_post
-from autovae.export.transport import TRANSPORTS, build
+from autovae.export.transports import TRANSPORTS, build
 from autovae.model.vae import build as build_vae
 from autovae.spec import VAESpec
 from autovae.training.loop import Trained

@@ -59,7 +59,7 @@ def test_a_network_of_known_layers_comes_back(tmp_path):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_classifier_comes_back_with_its_card(tmp_path, monkeypatch, network):
-    monkeypatch.setattr("autovae.model.stored.cache_folder", lambda: tmp_path / "networks")
+    monkeypatch.setattr("autovae.model.cache.cache_folder", lambda: tmp_path / "networks")
     net = trained(network=network)
     again = load_network(save_network(net, tmp_path / "net"))
     x = torch.rand(4, 64)

@@ -9,7 +9,7 @@ from torch import nn
 
 from autovae.beliefs.families import FAMILIES
 from autovae.export.prior import PriorModule
-from autovae.export.transport import Affine, build
+from autovae.export.transports import Affine, build
 
 MIXED = ["normal", "cauchy", "laplace", "cauchy", "gumbel", "uniform", "normal", "student_t3"]
 

@@ -13,7 +13,7 @@ from autovae.data.datasets import load
 from autovae.export.card import CardError, add_sources, load_prior, load_vae, read_card, save_vae, to_prior
 from autovae.export.ex_post import fit_mixture, fit_sources
 from autovae.export.prior import PriorModule
-from autovae.export.transport import Affine
+from autovae.export.transports import Affine
 from autovae.model.vae import build
 from autovae.reasoning import Gaussian, LatentPosterior, MeanField
 from autovae.spec import VAESpec

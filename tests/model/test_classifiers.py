@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from autovae.model.cache import CARD, PROGRESS, WEIGHTS, Store
 from autovae.model.classifiers import JUDGES, NETWORKS, TASKS, Classifier, ClassifierSettings, part_of, train_classifier
-from autovae.model.stored import CARD, PROGRESS, WEIGHTS, Store
 from autovae.model.trained_classifiers import classifier, judges
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from autovae.export.prior import PriorModule
 from autovae.model import gan
+from autovae.model.cache import CARD, PROGRESS
 from autovae.model.gan import Critic, GANSettings, Generator, train_gan
-from autovae.model.stored import CARD, PROGRESS
 
 
 def halves(count: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.export.prior import PriorModule
-from autovae.export.transport import Affine
+from autovae.export.transports import Affine
 from autovae.model.classifiers import NETWORKS, Classifier
 from autovae.reasoning.constraints import Categorical, Criterion, Gaussian, Masked
 from autovae.reasoning.gradient import MEAN_SLOPES, likelihood_gradient

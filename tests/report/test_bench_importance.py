@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from autovae.reproductions.bench_importance import bench_importance
+from autovae.bench.importance import bench_importance
 
 
 def test_main_effects_agree_with_optunas_and_come_sooner():

@@ -17,7 +17,7 @@ from autovae.spec import VAESpec
 @pytest.fixture
 def networks(tmp_path, monkeypatch):
     """Trained in a folder of the test's own, and briefly."""
-    monkeypatch.setattr("autovae.model.stored.cache_folder", lambda: tmp_path / "networks")
+    monkeypatch.setattr("autovae.model.cache.cache_folder", lambda: tmp_path / "networks")
     monkeypatch.setattr("autovae.model.classifiers._epochs", lambda settings, points: 20)
 
 

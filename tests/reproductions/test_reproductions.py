@@ -9,8 +9,8 @@ import torch
 
 from autovae.data.datasets import load
 from autovae.reproductions import continuous_bernoulli, iwae_mnist, vr_alpha
+from autovae.reproductions.lr_schedule import fit_stages
 from autovae.reproductions.notebook import Notebook
-from autovae.reproductions.staged import fit_stages
 from autovae.spec import VAESpec
 
 CPU = torch.device("cpu")

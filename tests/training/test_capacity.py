@@ -19,9 +19,9 @@ from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.training.capacity import footprint, in_a_step, members_that_fit
-from autovae.training.member import Member
 from autovae.training.population import Population
 from autovae.training.precision import fast_products
+from autovae.training.train_state import TrainState
 
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 STATUS = Path("/proc/self/status")
@@ -36,8 +36,8 @@ def images() -> Data:
     return load(np.random.default_rng(0).integers(0, 256, (1500, 28, 28)).astype(np.uint8))
 
 
-def group_of(spec: VAESpec, data: Data, count: int) -> list[Member]:
-    return [Member(build(spec.replace(seed=seed), data.domain)) for seed in range(count)]
+def group_of(spec: VAESpec, data: Data, count: int) -> list[TrainState]:
+    return [TrainState(build(spec.replace(seed=seed), data.domain)) for seed in range(count)]
 
 
 def predicted_and_taken(count: int, settings: dict[str, Any]) -> tuple[int, int]:

@@ -19,8 +19,8 @@ from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.training.capacity import footprint, members_that_fit
 from autovae.training.cuda import CUDABackend
-from autovae.training.member import Member
 from autovae.training.population import Population
+from autovae.training.train_state import TrainState
 from autovae.training.trainer import Trainer
 
 pytestmark = [
@@ -51,11 +51,11 @@ def clean() -> None:
     torch.cuda.reset_peak_memory_stats()
 
 
-def members(chosen: list[VAESpec], data: Data) -> list[Member]:
-    return [Member(build(spec, data.domain).to(DOUBLE)) for spec in chosen]
+def members(chosen: list[VAESpec], data: Data) -> list[TrainState]:
+    return [TrainState(build(spec, data.domain).to(DOUBLE)) for spec in chosen]
 
 
-def losses(group: list[Member], feed: Minibatches, epochs: int = 3) -> dict[int, list[float]]:
+def losses(group: list[TrainState], feed: Minibatches, epochs: int = 3) -> dict[int, list[float]]:
     population = Population(group, feed)
     for _ in range(epochs):
         population.train_epoch()
@@ -110,7 +110,8 @@ def test_an_epoch_of_replays_asks_the_host_nothing(images: Data) -> None:
 def test_a_population_fits_the_memory_that_is_given(images: Data) -> None:
     feed = Minibatches(images, device=torch.device("cuda"))
     group = [
-        Member(build(VAESpec(hidden=(256,), batch_size=40, epochs=1, seed=seed), images.domain)) for seed in range(128)
+        TrainState(build(VAESpec(hidden=(256,), batch_size=40, epochs=1, seed=seed), images.domain))
+        for seed in range(128)
     ]
     limit = 160 << 20
     count = members_that_fit(group, feed, limit)
@@ -129,7 +130,7 @@ def test_the_footprint_is_what_is_taken(narrow: torch.dtype | None, likelihood: 
     data = load(np.random.default_rng(0).integers(0, 256, (3000, 28, 28)).astype(np.uint8))
     feed = Minibatches(data, device=torch.device("cuda"))
     spec = VAESpec(hidden=(400, 400), batch_size=500, epochs=1, likelihood=likelihood)
-    group = [Member(build(spec.replace(seed=seed), data.domain)) for seed in range(48)]
+    group = [TrainState(build(spec.replace(seed=seed), data.domain)) for seed in range(48)]
     predicted = footprint(group[0], feed, several_rates=False)
     clean()
     before = torch.cuda.memory_allocated()

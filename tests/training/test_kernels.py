@@ -146,12 +146,12 @@ def rows_of_steps(spec, members, dtype, backend):
     from autovae.data.datasets import load
     from autovae.data.minibatches import Minibatches
     from autovae.model.vae import build
-    from autovae.training.member import Member
+    from autovae.training.train_state import TrainState
     from autovae.training.trainer import Trainer
 
     data = load(torch.randint(0, 16, (120, 4, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy())
     points = Minibatches(data, device=DEVICE, dtype=dtype)
-    group = [Member(build(spec.replace(seed=seed), data.domain).to(dtype)) for seed in range(members)]
+    group = [TrainState(build(spec.replace(seed=seed), data.domain).to(dtype)) for seed in range(members)]
     trainer = Trainer(group, points, backend)
     xi = randn(members, 1, 40, spec.latent_dim, seed=3).to(dtype)
     for _ in range(10):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autovae import fit, fit_population
-from autovae.beliefs.priors import RIVALS
+from autovae.beliefs.learned_priors import RIVALS
 from autovae.data.datasets import Split, load
 from autovae.data.minibatches import Minibatches
 from autovae.metrics.bits import log_mass_bounds

@@ -14,8 +14,8 @@ from autovae.data.datasets import Data
 from autovae.spec import VAESpec
 from autovae.training import loop
 from autovae.training.loop import DivergedError, Event, Trained, fit, fit_population
-from autovae.training.member import CheckpointError
 from autovae.training.population import Population
+from autovae.training.train_state import CheckpointError
 
 
 class Killed(Exception):

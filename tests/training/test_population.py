@@ -13,19 +13,19 @@ from autovae.model.stacked import ModuleStack
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.training.backend import CPUBackend, stack_sizes
-from autovae.training.member import Member
 from autovae.training.population import Population, shape_key
 from autovae.training.precision import fast_products
+from autovae.training.train_state import TrainState
 from autovae.training.trainer import Trainer
 
 DOUBLE = torch.float64
 
 
-def members(specs: list[VAESpec], data: Data, dtype: torch.dtype = DOUBLE) -> list[Member]:
-    return [Member(build(spec, data.domain).to(dtype)) for spec in specs]
+def members(specs: list[VAESpec], data: Data, dtype: torch.dtype = DOUBLE) -> list[TrainState]:
+    return [TrainState(build(spec, data.domain).to(dtype)) for spec in specs]
 
 
-def losses(group: list[Member], feed: Minibatches, epochs: int = 2, **settings: int) -> dict[int, list[float]]:
+def losses(group: list[TrainState], feed: Minibatches, epochs: int = 2, **settings: int) -> dict[int, list[float]]:
     """The loss of every epoch by the member's place in `group`."""
     place = {id(member): number for number, member in enumerate(group)}
     population = Population(group, feed, **settings)
@@ -35,7 +35,7 @@ def losses(group: list[Member], feed: Minibatches, epochs: int = 2, **settings: 
     return {place[id(m)]: [row["loss"] for row in m.history] for m in population.members}
 
 
-def weights(member: Member) -> list[torch.Tensor]:
+def weights(member: TrainState) -> list[torch.Tensor]:
     return [p.detach().clone() for p in member.vae.parameters()]
 
 
@@ -70,7 +70,7 @@ def test_and_so_with_other_orders(digits: Data, spec: VAESpec, alpha: float) -> 
     assert together[0] == pytest.approx(losses(members(specs[:1], digits), feed)[0], rel=1e-12)
 
 
-def per_step(group: list[Member], feed: Minibatches, steps: int) -> torch.Tensor:
+def per_step(group: list[TrainState], feed: Minibatches, steps: int) -> torch.Tensor:
     """Losses (members, steps) of one stack, in the order of its members."""
     trainer, rows = Trainer(group, feed, CPUBackend()), []
     while len(rows) < steps:
@@ -116,7 +116,7 @@ def test_the_float32_law_in_short(digits: Data, spec: VAESpec) -> None:
 def test_a_diverging_member_leaves_the_others_untouched(digits: Data, spec: VAESpec, stack_size: int) -> None:
     feed = Minibatches(digits)
 
-    def run(poisoned: bool) -> list[Member]:
+    def run(poisoned: bool) -> list[TrainState]:
         group = members([spec.replace(seed=seed) for seed in range(3)], digits, torch.float32)
         if poisoned:
             with torch.no_grad():
@@ -186,9 +186,9 @@ class Conv(nn.Sequential):
         )
 
 
-def own(spec: VAESpec, data: Data) -> Member:
+def own(spec: VAESpec, data: Data) -> TrainState:
     torch.manual_seed(spec.seed)
-    return Member(build(spec, data.domain, encoder=Conv(2 * spec.latent_dim)).to(DOUBLE))
+    return TrainState(build(spec, data.domain, encoder=Conv(2 * spec.latent_dim)).to(DOUBLE))
 
 
 def test_own_modules_in_company_and_alone(digits: Data, spec: VAESpec) -> None:

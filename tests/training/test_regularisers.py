@@ -12,8 +12,8 @@ from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAEStack, build
 from autovae.spec import VAESpec
 from autovae.training.bound import bound_of
-from autovae.training.member import Member
 from autovae.training.population import shape_key
+from autovae.training.train_state import TrainState
 
 BASE = VAESpec(latent_dim=2, hidden=(5,), samples=2, epochs=2, batch_size=500)
 OTHERS = [
@@ -47,7 +47,7 @@ def test_members_of_different_regularisers_are_trained_in_one_call() -> None:
     fits = fit_population(specs, "digits")
     assert not any(fit.diverged for fit in fits)
     data = load("digits")
-    keys = {shape_key(Member(build(spec, data.domain))) for spec in specs}
+    keys = {shape_key(TrainState(build(spec, data.domain))) for spec in specs}
     assert len(keys) == 4  # the two jeffreys share a stack
 
 

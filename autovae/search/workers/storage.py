@@ -33,7 +33,7 @@ from autovae.registry import unknown
 from autovae.search.workers.heartbeat import FileHeartbeat, Heartbeat, StorageHeartbeat
 from autovae.search.workers.journal import open_journal
 from autovae.search.workers.locks import AdvisoryLock, FileLock, Lock, LockLost
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["TRIALS", "StorageError", "StudyStorage", "masked", "open_storage", "patiently", "scheme_of"]
 

@@ -11,14 +11,14 @@ from autovae.registry import lookup
 __all__ = ["BENCHES", "run_bench"]
 
 BENCHES: dict[str, str] = {
-    "training": "autovae.reproductions.bench_training:bench_training",
-    "rate": "autovae.reproductions.bench_rate:bench_rate",
-    "overhead": "autovae.reproductions.bench_overhead:bench_overhead",
-    "conv": "autovae.reproductions.bench_conv:bench_conv",
-    "nll": "autovae.reproductions.bench_nll:bench_nll",
-    "divergences": "autovae.reproductions.bench_divergences:bench_divergences",
-    "importance": "autovae.reproductions.bench_importance:bench_importance",
-    "hmc": "autovae.reproductions.bench_hmc:bench_hmc",
+    "training": "autovae.bench.training:bench_training",
+    "rate": "autovae.bench.rate:bench_rate",
+    "overhead": "autovae.bench.overhead:bench_overhead",
+    "conv": "autovae.bench.conv:bench_conv",
+    "nll": "autovae.bench.nll:bench_nll",
+    "divergences": "autovae.bench.divergences:bench_divergences",
+    "importance": "autovae.bench.importance:bench_importance",
+    "hmc": "autovae.bench.hmc:bench_hmc",
 }
 
 

@@ -19,8 +19,8 @@ from autovae.data.minibatches import Minibatches
 from autovae.model.vae import VAE, build
 from autovae.spec import VAESpec
 from autovae.training.loop import DivergedError, advance
-from autovae.training.member import CheckpointError, Member, load_member, save_member
 from autovae.training.precision import fast_products
+from autovae.training.train_state import CheckpointError, TrainState, load_state, save_state
 
 __all__ = ["Stages", "fit_stages", "total_epochs"]
 
@@ -52,9 +52,9 @@ def fit_stages(
     feed = Minibatches(data, device=device)
     spoken = saved = time.monotonic()
 
-    def save(group: Sequence[Member]) -> None:
+    def save(group: Sequence[TrainState]) -> None:
         for member in group:
-            save_member(member, folder / f"member-{place_of[id(member)]:04d}.safetensors", data.digest)
+            save_state(member, folder / f"member-{place_of[id(member)]:04d}.safetensors", data.digest)
 
     def on_epoch(population: Any, rows: Sequence[dict[str, float]], seconds: float) -> None:
         nonlocal spoken, saved
@@ -83,10 +83,10 @@ def fit_stages(
     return [member.vae for member in members]
 
 
-def _member(spec: VAESpec, data: Data, path: Path) -> Member:
+def _member(spec: VAESpec, data: Data, path: Path) -> TrainState:
     if not path.is_file():
-        return Member(build(spec, data.domain))
-    member = load_member(path, digest=data.digest)
+        return TrainState(build(spec, data.domain))
+    member = load_state(path, digest=data.digest)
     same = {name: getattr(spec, name) for name in CHANGES}
     if member.spec.replace(**same) != spec:
         raise CheckpointError(f"{path} holds another fit ({member.spec.belief}); delete it to start again")

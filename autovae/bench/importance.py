@@ -1,6 +1,6 @@
 """fANOVA against Optuna's FanovaImportanceEvaluator: the same forest, the same definition, how much faster.
 
-    python -m autovae.reproductions.bench_importance
+    python -m autovae.bench.importance
 
 Each round makes one set of trials, then runs both, forest fit included, in turn. The ratio is the peer's time over ours,
 the median over rounds, for main effects alone (the peer has no interactions); ours with all pair interactions is timed

@@ -22,7 +22,7 @@ from torch import Tensor
 from autovae.model.vae import VAE, build
 from autovae.spec import Domain, VAESpec
 
-__all__ = ["CheckpointError", "Member", "load_member", "save_member"]
+__all__ = ["CheckpointError", "TrainState", "load_state", "save_state"]
 
 FORMAT = "autovae-member-2"
 
@@ -32,7 +32,7 @@ class CheckpointError(ValueError):
 
 
 @dataclass
-class Member:
+class TrainState:
     """One VAE in training: `epoch` epochs are done, `history` has a row for each."""
 
     vae: VAE
@@ -53,7 +53,7 @@ class Member:
         return bool(self.history) and self.history[-1]["loss"] != self.history[-1]["loss"]
 
 
-def save_member(member: Member, path: str | os.PathLike[str], digest: str = "") -> None:
+def save_state(member: TrainState, path: str | os.PathLike[str], digest: str = "") -> None:
     """Write a member to `path`, atomically; `digest` names the data it is trained on."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def save_member(member: Member, path: str | os.PathLike[str], digest: str = "") 
         temporary.unlink(missing_ok=True)
 
 
-def load_member(path: str | os.PathLike[str], template: VAE | None = None, digest: str = "") -> Member:
+def load_state(path: str | os.PathLike[str], template: VAE | None = None, digest: str = "") -> TrainState:
     """The member written at `path`.
 
     `template` is a VAE of the same spec whose weights are replaced (needed for a user's own networks; named networks
@@ -111,4 +111,4 @@ def load_member(path: str | os.PathLike[str], template: VAE | None = None, diges
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path} does not fit the network: {reason}; delete it to start again") from None
     moments = {name.removeprefix("adam/"): t for name, t in tensors.items() if name.startswith("adam/")}
-    return Member(template, about["epoch"], moments, about["steps"], about["history"])
+    return TrainState(template, about["epoch"], moments, about["steps"], about["history"])

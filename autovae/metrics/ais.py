@@ -16,7 +16,7 @@ finds them with chains of its own, for every point and temperature, and the same
 
 References: Neal, Annealed importance sampling, 2001; Grosse, Ghahramani and Adams, Sandwiching the marginal likelihood, 2015;
 Wu et al., On the quantitative analysis of decoder-based generative models, 2017.
-Not here: trained VAEs (`enclosure`), importance sampling from an encoder (`log_likelihood`).
+Not here: trained VAEs (`bdmc`), importance sampling from an encoder (`log_likelihood`).
 """
 
 from __future__ import annotations

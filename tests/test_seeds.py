@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 
 def test_seeds_are_pinned():

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from autovae.bench.training import images
 from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
-from autovae.reproductions.bench_training import images
 from autovae.spec import VAESpec
-from autovae.training.member import Member
 from autovae.training.population import Population
+from autovae.training.train_state import TrainState
 
 __all__ = ["bench_divergences"]
 
@@ -35,7 +35,7 @@ def bench_divergences(rounds: int = 5, steps: int = 2) -> dict[str, Any]:
     data = images(1000 * steps)
     populations = {}
     for name, (posterior, prior) in MIXES.items():
-        member = Member(build(VAESpec(posterior=posterior, prior=prior, batch_size=1000), data.domain))
+        member = TrainState(build(VAESpec(posterior=posterior, prior=prior, batch_size=1000), data.domain))
         populations[name] = Population([member], Minibatches(data, device=torch.device("cpu")))
         populations[name].train_epoch()
     seconds: dict[str, list[float]] = {name: [] for name in MIXES}

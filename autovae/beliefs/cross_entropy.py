@@ -12,7 +12,7 @@ d/dsigma act on the integrand alone, so the same pass over the nodes gives them.
 d/dmu, d/dsigma) into a differentiable function. Second derivatives work too: under create_graph the backward pass
 evaluates the triple's derivatives as ordinary expressions.
 
-Not here: the energies themselves, see `elementary`, `special_cells` and `quadrature`.
+Not here: the energies themselves, see `elementary`, `kl_special` and `quadrature`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ than 100 are scaled up, and the row says so.
 | training_per_hour_KIND | the same of the epochs alone |
 | loss_KIND, bits_KIND | mean training loss of the last epoch, and bits per dimension, over trials: what narrower products cost |
 
-Not here: ratios against peers, see `bench_training`.
+Not here: ratios against peers, see `bench.training`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Any
 
 import torch
 
+from autovae.bench.training import write_rows
 from autovae.data.datasets import Data, Split, load
 from autovae.data.minibatches import Minibatches
 from autovae.finiteness import finiteness
 from autovae.metrics.bits import log_mass_bounds, score
 from autovae.model.vae import build
-from autovae.reproductions.bench_training import write_rows
 from autovae.spec import VAESpec
 from autovae.training.capacity import footprint
 from autovae.training.loop import Event, choose_device, fit_population
-from autovae.training.member import Member
+from autovae.training.train_state import TrainState
 
 __all__ = ["bench_rate"]
 
@@ -74,7 +74,7 @@ def bench_rate(
             continue
         specs = _pairs(trials) if kind.startswith("pairs") else [VAESpec(seed=seed) for seed in range(trials)]
         two = [spec.replace(epochs=1) for spec in specs[:2]]
-        footprint(Member(build(two[0], data.domain)), Minibatches(data, device=where))
+        footprint(TrainState(build(two[0], data.domain)), Minibatches(data, device=where))
         _run(two, data, where, products)
         row = _run([spec.replace(epochs=epochs) for spec in specs], data, where, products)
         rows.append({"device": name, "kind": kind, "trials": trials, "epochs": epochs, **row})

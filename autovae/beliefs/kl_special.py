@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autovae.beliefs.energies import Rule, Three
+from autovae.beliefs.cross_entropy import Rule, Three
 from autovae.beliefs.families import EULER, minus_abs
 from autovae.beliefs.special import (
     POLES,

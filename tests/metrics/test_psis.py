@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autovae.metrics.importance import LogLikelihood, from_log_weights, pareto_shape
+from autovae.metrics.psis import LogLikelihood, from_log_weights, pareto_shape
 
 
 def normal_weights(count: int, points: int, spread: float, seed: int = 0) -> Tensor:

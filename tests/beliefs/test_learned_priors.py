@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from autovae.beliefs.flows import Flow
+from autovae.beliefs.learned_priors import RIVALS, Components, join, part
 from autovae.beliefs.mixtures import from_normal, log_components, log_normal_components, to_normal
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
-from autovae.beliefs.priors import RIVALS, Components, join, part
 from autovae.registry import LEARNED_PRIORS
 
 FEATURES = 5

@@ -12,7 +12,7 @@ poor proposal; where it lies above the lower one, annealing is the looser of the
 
 Simulated values are drawn from the very p(x|z) that is judged: for masses the level of the bin that a draw falls into.
 For models of up to some 50 latents; the time grows with points x chains x temperatures x leapfrogs.
-Not here: the annealing itself, see `annealed`.
+Not here: the annealing itself, see `ais`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from autovae.beliefs.likelihoods import LIKELIHOODS
 from autovae.data.batches import bin_edges
 from autovae.data.datasets import Data, Split
 from autovae.data.minibatches import Minibatch, Minibatches
-from autovae.metrics.annealed import LogDensity, ais, standard_normal, step_sizes
+from autovae.metrics.ais import LogDensity, ais, standard_normal, step_sizes
 from autovae.model.vae import VAE, VAEStack
-from autovae.streams import stream_seed
+from autovae.seeds import stream_seed
 
 __all__ = ["Enclosure", "Side", "enclose"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autovae.data.datasets import load
-from autovae.metrics.enclosure import enclose
+from autovae.metrics.bdmc import enclose
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import build
 from autovae.spec import VAESpec

@@ -1,6 +1,6 @@
 r"""Training speed against the peers: seconds per epoch per VAE on the reference network, in one run.
 
-    autovae bench training            python -m autovae.reproductions.bench_training
+    autovae bench training            python -m autovae.bench.training
 
 Work: 784-400-400-(20+20) / 20-400-400-784, 60,000 points, Adam, float32: 312 GFLOP an epoch. Every contender trains a
 fraction of an epoch in each round, one after the other, so that a machine that gets slower slows all of them; ratios are
@@ -49,9 +49,9 @@ from autovae.model.vae import build
 from autovae.registry import lookup
 from autovae.spec import VAESpec
 from autovae.training.loop import choose_device
-from autovae.training.member import Member
 from autovae.training.population import Population
 from autovae.training.precision import fast_products
+from autovae.training.train_state import TrainState
 
 __all__ = ["bench_training", "write_rows"]
 
@@ -128,7 +128,7 @@ class Ours(Contender):
         super().__init__(members, device, products)
         self.data, self.narrow = data, narrow
         specs = [VAESpec(posterior=posterior, batch_size=100, seed=seed) for seed in range(members)]
-        self._members = [Member(build(spec, data.domain)) for spec in specs]
+        self._members = [TrainState(build(spec, data.domain)) for spec in specs]
         self._populations: dict[int, Population] = {}
 
     def train(self, batch: int, steps: int) -> None:
@@ -146,7 +146,7 @@ class Ours(Contender):
             population.train_epoch()
 
     @staticmethod
-    def _at(member: Member, batch: int) -> Member:
+    def _at(member: TrainState, batch: int) -> TrainState:
         """The same member, weights and moments, with another number of points a step."""
         vae = build(member.spec.replace(batch_size=batch), member.vae.domain)
         vae.load_state_dict(member.vae.state_dict())
@@ -281,7 +281,7 @@ class Processes(Contender):
         count = 4 if device.type == "cuda" else 2
         super().__init__(count, device, "tf32" if device.type == "cuda" else "fast")
         each = ["--worker", str(max(1, threads // count)), str(device)]
-        command = [sys.executable, "-m", "autovae.reproductions.bench_training", *each]
+        command = [sys.executable, "-m", "autovae.bench.training", *each]
         self._workers = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
         ]

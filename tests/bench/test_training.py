@@ -7,8 +7,8 @@ import csv
 import pytest
 import torch
 
-from autovae.reproductions import bench_training as bench
-from autovae.reproductions.bench_training import _ratios, bench_training
+from autovae.bench import training as bench
+from autovae.bench.training import _ratios, bench_training
 from autovae.training.precision import fast_products
 
 OURS = {

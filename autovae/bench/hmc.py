@@ -15,7 +15,7 @@ Pyro gets the potential as a function (its fastest way in) and an explicit traje
 other, as it does in one process. blackjax gets jit, vmap and scan, without the time to compile.
 
 `clock` = "wall", or "processor": the seconds of the processor for this process, which neighbours on a busy machine disturb
-less; it adds up threads, so it is for `threads` = 1. As a program, `python -m autovae.reproductions.bench_hmc TABLE.csv
+less; it adds up threads, so it is for `threads` = 1. As a program, `python -m autovae.bench.hmc TABLE.csv
 THREADS [DRAWS] [ROUNDS]` appends a row a contender: one thread by the processor's clock, more by the wall's, with the
 machine's load (processes that wanted to run, over the last minute) when it began and when it ended.
 """

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from autovae.reproductions.bench_hmc import COLUMNS, _rows, bench_hmc, question
+from autovae.bench.hmc import COLUMNS, _rows, bench_hmc, question
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autovae.metrics.annealed import ais, schedule, step_sizes
+from autovae.metrics.ais import ais, schedule, step_sizes
 
 SIGMA = 0.5
 

@@ -19,8 +19,8 @@ from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.training.loop import choose_device
-from autovae.training.member import Member
 from autovae.training.population import Population
+from autovae.training.train_state import TrainState
 
 __all__ = ["bench_conv"]
 
@@ -34,7 +34,7 @@ def _seconds(stack_size: int, batch: int, device: torch.device) -> float:
     data_steps = -(-len(data.train) // batch)
     feed = Minibatches(data, device=device)
     spec = VAESpec(network="conv", hidden=(32, 64), batch_size=batch, epochs=3)
-    members = [Member(build(spec.replace(seed=seed), data.domain)) for seed in range(MEMBERS)]
+    members = [TrainState(build(spec.replace(seed=seed), data.domain)) for seed in range(MEMBERS)]
     population = Population(members, feed, stack_size=stack_size)
     population.train_epoch()
     began = time.perf_counter()

@@ -7,7 +7,7 @@ import torch
 
 from autovae.data.datasets import load
 from autovae.export.card import to_prior
-from autovae.export.portable import exported, write_onnx
+from autovae.export.onnx import exported, write_onnx
 from autovae.model.vae import build
 from autovae.spec import VAESpec
 from autovae.training.trained import Trained

@@ -2,8 +2,8 @@
 
 import math
 
+from autovae.progress import LiveProgress
 from autovae.search.events import Progress
-from autovae.terminal import LiveProgress
 
 
 def lines(capsys, *steps):

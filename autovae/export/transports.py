@@ -13,7 +13,7 @@ A mixture or a flow is such a map, too (`MixtureMap`, `FlowMap`): a rival prior 
 standard-normal source.
 
 To add one: subclass `Transport`, write `forward`, `inverse` and `config`, add it to TRANSPORTS.
-Not here: how a transport is fitted, see `reasoning` (answers), `beliefs.priors` (priors learned in training) and
+Not here: how a transport is fitted, see `reasoning` (answers), `beliefs.learned_priors` (priors learned in training) and
 `export.ex_post` (densities of the encoded data).
 """
 
