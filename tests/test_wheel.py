@@ -27,6 +27,8 @@ def test_wheel_holds_every_study_and_space_and_nothing_heavy(wheel):
     for kind in ("studies", "search_spaces"):
         for path in (ROOT / kind).glob("*.toml"):
             assert f"autovae/{kind}/{path.name}" in names
+    for path in (ROOT / "autovae" / "report" / "templates").rglob("*.j2"):
+        assert path.relative_to(ROOT).as_posix() in names
     assert not [name for name in names if name.endswith((".c", ".h"))]
     assert not [name for name in names if name.startswith(("tests/", "results/")) or name.endswith(".safetensors")]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from autovae.report.fanova import Axis, decompose, encode, fit_forest
+from autovae.report.fanova import decompose
+from autovae.report.forest import Axis, encode, fit_forest
 
 __all__ = ["bench_importance"]
 

@@ -46,7 +46,7 @@ def belief_lines() -> list[str]:
 
 def draw_landscape(posterior: str, prior: str, to: str | Path) -> Path:
     """KL(posterior || prior) over location and log scale as a picture; a pair that is infinite everywhere is an error."""
-    from autovae.report.latent_figures import landscape_figure
+    from autovae.report.landscape import landscape_figure
     from autovae.report.samples import PICTURES
     from autovae.report.theme import save_figure
 

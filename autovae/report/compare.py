@@ -1,27 +1,32 @@
-"""Studies side by side: gains, importances, winners and samples on one page, and whether their scores may be compared.
+"""Studies side by side: gains, importances, samples and settings on one page.
 
     compare(["results/quickstart", "results/mnist_pairing_v1"])     -> results/compare.html
 
-Gains over the own baseline can be read across studies. Bits per dimension can only where data, levels and the rule of the
-score are the same; the page says where they are not.
+Gains over each study's own baseline compare across studies. Bits per dimension do only if data, levels and the rule of the
+score are the same; the page says if they are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autovae.files import write_text
-from autovae.report import figures as draw
 from autovae.report.content import Content
-from autovae.report.page import Column, esc, page, section, table
-from autovae.report.parts.drawings import sample_figure
+from autovae.report.figures.gain import gain_figure
+from autovae.report.figures.importance import importance_figure
+from autovae.report.finals import Gain
+from autovae.report.page import Column, Table, render, words
+from autovae.report.parts.drawings import samples_of
 from autovae.report.parts.result import sentence_of
 from autovae.report.record import pairing_text, read_record
 
 __all__ = ["compare"]
+
+Studies = Mapping[str, Content]
 
 
 def compare(folders: Sequence[str | Path], to: str | Path | None = None) -> Path:
@@ -36,42 +41,35 @@ def compare(folders: Sequence[str | Path], to: str | Path | None = None) -> Path
         content = Content(read_record(folder))
         studies[_unique(content.record.title, studies)] = content
     parts = [
-        ("results", "Results", _results(studies)),
-        ("mattered", "What mattered", _mattered(studies)),
-        ("drawings", "Samples", _drawings(studies)),
-        ("settings", "Settings", _settings(studies)),
+        ("results", "Results", render("compare/results", **_results(studies))),
+        ("mattered", "What mattered", render("compare/mattered", **_mattered(studies))),
+        ("drawings", "Samples", render("compare/drawings", samples=_samples(studies))),
+        ("settings", "Settings", render("compare/settings", settings=_settings(studies))),
     ]
     notes = [f"{name}: {note}" for name, study in studies.items() for note in (*study.record.notes, *study.missing)]
     if notes:
-        items = "".join(f"<li>{esc(note)}</li>" for note in notes)
-        parts.append(("missing", "Not shown", section("missing", "What cannot be shown, and why", f"<ul>{items}</ul>")))
-    header = (
-        f'<p class="kicker">AutoVAE</p><h1>{len(studies)} studies</h1><p class="lede">{esc(", ".join(studies))}</p>'
-    )
+        parts.append(("missing", "Not shown", render("parts/missing", notes=notes)))
     path = Path(to) if to is not None else Path(folders[0]).resolve().parent / "compare.html"
-    return write_text(
-        path, page("Studies compared – AutoVAE", header, parts, "Made by AutoVAE from the results folders alone.")
-    )
+    return write_text(path, render("compare", studies=list(studies), parts=parts))
 
 
 def _unique(name: str, known: Mapping[str, Any]) -> str:
     return name if name not in known else next(f"{name} ({n})" for n in range(2, 1000) if f"{name} ({n})" not in known)
 
 
-def _results(studies: Mapping[str, Content]) -> str:
-    gains: dict[str, tuple[list[float], dict[str, float]]] = {}
+def _results(studies: Studies) -> dict[str, Any]:
+    gains: dict[str, Gain] = {}
     rows = []
     for name, content in studies.items():
-        record, summary = content.record, content.record.summary or {}
-        gain = summary.get("gain_test") if isinstance(summary.get("gain_test"), dict) else None
-        if gain:
-            gains[name] = ([], gain)
+        record, gain = content.record, (content.record.summary or {}).get("gain_test")
+        if isinstance(gain, dict) and gain:
+            gains[name] = Gain([], gain["mean"], gain["low"], gain["high"], gain.get("level", math.nan))
         best = min(record.complete, key=lambda row: row["score"], default=None)
         rows.append(
             {
                 "study": name, "data": record.data_name, "trials": len(record.complete), "sentence": sentence_of(record),
                 "best": best["score"] if best else None, "belief": pairing_text(best) if best else "–",
-                "gain": gain.get("mean") if gain else None,
+                "gain": gains[name].mean if name in gains else None,
             }
         )  # fmt: skip
     columns = [
@@ -79,96 +77,70 @@ def _results(studies: Mapping[str, Content]) -> str:
         Column("best bits/dim", "best", True), Column("best pair", "belief"), Column("gain on test", "gain", True),
         Column("in words", "sentence"),
     ]  # fmt: skip
-    chart = ""
-    if gains:
-        spoken = "; ".join(
-            f"{name} {gain['mean']:.4f}, {gain['low']:.4f} to {gain['high']:.4f}" for name, (_, gain) in gains.items()
-        )
-        first = next(iter(studies.values()))
-        chart = '<div class="figures">' + first.chart(
-            draw.gain_figure(gains),
-            "gains",
-            "Gain over the own baseline, on test",
-            f"Bits per dimension saved against each study's matched normal, with intervals: {spoken}",
-            "Mean and interval over seeds, corrected for picking the best. To the right of the orange line the winner is "
-            "better than its own study's matched normal.",
-        ) + "</div>"  # fmt: skip
-    return section(
-        "results", "Results", _comparable(studies), chart, table(columns, rows, "One line a study", sortable=True)
-    )
+    first = next(iter(studies.values()))
+    return {
+        "differences": _differences(studies),
+        "gains": gains,
+        "chart": first.drawing(gain_figure(gains), "gains") if gains else None,
+        "results": Table(columns, rows, "One line per study", sortable=True),
+    }
 
 
-def _comparable(studies: Mapping[str, Content]) -> str:
-    """Whether the scores may be read across studies, and if not, why."""
-    reasons = []
-    rules: list[tuple[str, Any]] = [
-        ("data", lambda study: study.get("data", {}).get("digest")),
-        ("levels", lambda study: study.get("data", {}).get("levels")),
-        ("samples K of the score", lambda study: study.get("score", {}).get("samples")),
-        ("points of the score", lambda study: study.get("score", {}).get("points")),
+def _differences(studies: Studies) -> list[str]:
+    """Why the scores do not compare across studies; empty if they do."""
+    rules = {
+        "data": ("data", "digest"), "levels": ("data", "levels"), "samples K of the score": ("score", "samples"),
+        "points of the score": ("score", "points"),
+    }  # fmt: skip
+    return [
+        name
+        for name, (table, key) in rules.items()
+        if len({str(content.record.study.get(table, {}).get(key)) for content in studies.values()}) > 1
     ]
-    for what, of in rules:
-        if len({str(of(content.record.study)) for content in studies.values()}) > 1:
-            reasons.append(what)
-    if not reasons:
-        return "<p>The studies share data and the rule of the score, so their bits per dimension may be compared.</p>"
-    return (
-        f'<p class="card warning">Bits per dimension must not be compared across these studies: they differ in '
-        f"{esc(', '.join(reasons))}. Gains over each study's own baseline may.</p>"
-    )
 
 
-def _mattered(studies: Mapping[str, Content]) -> str:
-    names = sorted({axis.name for content in studies.values() for axis in content.importance.axes})
+def _mattered(studies: Studies) -> dict[str, Any]:
+    found = {study: content.importance for study, content in studies.items()}
+    names = sorted({axis.name for importance in found.values() for axis in importance.axes})
     rows = []
     for name in names:
-        row: dict[str, Any] = {"axis": name.replace("_", " ")}
-        for study, content in studies.items():
-            places = [place for place, axis in enumerate(content.importance.axes) if axis.name == name]
-            if places and content.importance.decomposition is not None:
-                values, place = content.importance, places[0]
-                low, high = values.low[place, place], values.high[place, place]
-                row[study] = f"{100 * values.values[place, place]:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
-            else:
-                row[study] = "did not vary"
+        row: dict[str, Any] = {"axis": words(name)}
+        for study, own in found.items():
+            place = next((place for place, axis in enumerate(own.axes) if axis.name == name), None)
+            row[study] = "did not vary"
+            if place is not None and own.decomposition is not None:
+                share, low, high = (100 * values[place, place] for values in (own.values, own.low, own.high))
+                row[study] = f"{share:.0f} % ({low:.0f}–{high:.0f})"
         rows.append(row)
     columns = [Column("axis", "axis"), *[Column(study, study) for study in studies]]
-    charts = [
-        content.chart(
-            draw.importance_figure(content.importance), f"importance_{place}", study,
-            f"Importances of {study}", f"{content.importance.trials} complete trials.",
-        )
-        for place, (study, content) in enumerate(studies.items()) if content.importance.decomposition is not None
-    ]  # fmt: skip
-    shown = table(columns, rows, "Share of the score's variance, alone, with 95 % interval") if rows else ""
-    return section(
-        "mattered", "What mattered", f'<div class="figures">{"".join(charts)}</div>' if charts else "", shown
-    )
+    charts = {
+        study: (studies[study].drawing(importance_figure(own), f"importance_{place}"), own.trials)
+        for place, (study, own) in enumerate(found.items())
+        if own.decomposition is not None
+    }
+    caption = "Share of the score's variance, main effects, with 95 % interval"
+    return {"charts": charts, "importances": Table(columns, rows, caption) if rows else None}
 
 
-def _drawings(studies: Mapping[str, Content]) -> str:
-    shown = []
+def _samples(studies: Studies) -> dict[str, Any]:
+    found = {}
     for place, (study, content) in enumerate(studies.items()):
         if "Winner" in content.models:
-            make = partial(sample_figure, content, "Winner", f"{study}: winner", f"samples_{place}")
-            shown.append(content.attempt(f"Samples of {study}", make, ""))
-    return section("drawings", "What the winners draw", f'<div class="figures">{"".join(shown)}</div>')
+            make = partial(samples_of, content, content.models["Winner"], f"samples_{place}")
+            found[study] = content.attempt(f"Samples of {study}", make, None)
+    return {study: samples for study, samples in found.items() if samples is not None}
 
 
-def _settings(studies: Mapping[str, Content]) -> str:
+def _settings(studies: Studies) -> Table | None:
     flat = {name: dict(_flat(content.record.study)) for name, content in studies.items()}
-    keys = list(dict.fromkeys(key for values in flat.values() for key in values))
-    rows = [
-        {"setting": key, **{name: values.get(key, "–") for name, values in flat.items()}}
-        for key in keys
-        if len({str(values.get(key)) for values in flat.values()}) > 1 and key != "name"
-    ]
+    keys = dict.fromkeys(key for values in flat.values() for key in values if key != "name")
+    rows = [{"setting": key, **{name: values.get(key, "–") for name, values in flat.items()}} for key in keys]
+    rows = [row for row in rows if len({str(row[name]) for name in flat}) > 1]
     columns = [Column("setting", "setting"), *[Column(name, name) for name in studies]]
-    what = table(columns, rows, "Settings in which the studies differ") if rows else "<p>The settings are the same.</p>"
-    return section("settings", "Where they differ", what)
+    return Table(columns, rows, "Settings in which the studies differ") if rows else None
 
 
-def _flat(values: Mapping[str, Any], place: str = "") -> Any:
+def _flat(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         where = f"{place}.{key}" if place else key
         if isinstance(value, Mapping):

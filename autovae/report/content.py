@@ -1,12 +1,13 @@
-"""What is known of one study while its page is made: the record, importances, models, examples, and what to write.
+"""The material of one page: a study's record, importances, models and examples, and the figures drawn so far.
 
-Parts ask it for data and hand it figures; what cannot be had is a reason in words instead of an exception.
+What cannot be loaded becomes a line of `missing` instead of an exception.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from autovae.export.folders import CARD, WEIGHTS
 from autovae.report.examples import examples_of
 from autovae.report.importance import Importance, importance_of
 from autovae.report.latents import Latents, Model, load_model, look
-from autovae.report.page import chart, esc, picture
+from autovae.report.page import Drawing, png_of
 from autovae.report.record import Record
 from autovae.report.theme import svg_of
 
@@ -30,26 +31,27 @@ MODELS = {"Winner": "winners/1", "Baseline": "baseline"}
 
 
 class Content:
-    """One study's material; `files` are the figures by file name."""
+    """One study's material; `files` are its figures by file name, `missing` what cannot be shown, and why."""
 
     def __init__(self, record: Record, data: Data | None = None) -> None:
         self.record = record
         self.files: dict[str, bytes] = {}
-        self.missing: list[str] = []  # what cannot be shown, and why
+        self.missing: list[str] = []
         self._data = data
 
-    def chart(self, figure: Figure, name: str, title: str, label: str, caption: str = "") -> str:
-        """A figure for the page that is also kept as a file. The caption is HTML."""
+    def drawing(self, figure: Figure, name: str) -> Drawing:
+        """A figure for the page, also kept as a file."""
         svg = svg_of(figure)
         self.files[f"{name}.svg"] = svg.encode("utf-8")
-        return chart(svg, name, title, label, caption)
+        return Drawing(name, svg=svg)
 
-    def picture(self, png: bytes, name: str, title: str, label: str, caption: str = "") -> str:
-        self.files[f"{name}.png"] = png
-        return picture(png, title, label, caption)
+    def picture(self, pixels: NDArray[Any], name: str) -> Drawing:
+        """A picture (H, W) or (H, W, 3) in [0, 1] for the page, also kept as a file."""
+        self.files[f"{name}.png"] = png = png_of(pixels)
+        return Drawing(name, png=png)
 
     def attempt(self, what: str, make: Callable[[], T], otherwise: U) -> T | U:
-        """What `make` gives; if it cannot, the reason is noted and `otherwise` taken. A report never fails as a whole."""
+        """The result of `make`; on failure, `otherwise`, and the reason is noted. A report never fails as a whole."""
         try:
             return make()
         except (ValueError, KeyError, TypeError, IndexError, OSError, RuntimeError, ArithmeticError) as error:
@@ -58,46 +60,39 @@ class Content:
 
     @cached_property
     def importance(self) -> Importance:
-        def found() -> Importance:
-            return importance_of(self.record.complete, self.record.study.get("space"))
-
-        return self.attempt("Importance", found, Importance(reason="The importances could not be computed."))
+        failed = Importance(reason="The importances could not be computed.")
+        space = self.record.study.get("space")
+        return self.attempt("Importance", lambda: importance_of(self.record.complete, space), failed)
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """Winner and baseline, where they load."""
+        """Winner and baseline, if they load; only one of them if they are the same."""
         found: dict[str, Model] = {}
-        if not self.record.complete:
-            return found
-        for title, folder in MODELS.items():
-            place = self.record.folder / folder
-            if (place / CARD).is_file() and not (place / WEIGHTS).is_file():
-                self.missing.append(
-                    f"{title}: its weights are not here, as in published results; autovae restore "
-                    f"results/{self.record.title} trains it again."
-                )
-                continue
-            model = self.attempt(title, partial(load_model, place), None)
-            if model is not None and not any(_same(model, other) for other in found.values()):
-                found[title] = model
+        for title, place in MODELS.items() if self.record.complete else ():
+            folder = self.record.folder / place
+            if (folder / CARD).is_file() and not (folder / WEIGHTS).is_file():
+                restore = f"autovae restore results/{self.record.title}"
+                self.missing.append(f"{title}: published results carry no weights; {restore} trains it again.")
+            else:
+                self._load(title, folder, found)
+        if len(found) == 2 and len({model.card.get("weights_sha256") for model in found.values()}) == 1:
+            del found["Baseline"]
         return found
 
     @cached_property
-    def rivals(self) -> dict[str, Model]:
-        """The learned priors among the baselines, by name."""
+    def learned(self) -> dict[str, Model]:
+        """The learned priors trained for comparison, by name."""
         found: dict[str, Model] = {}
         folder = self.record.folder / "rivals"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not (path / WEIGHTS).is_file():  # said of the winner
-                continue
-            model = self.attempt(f"Learned {path.name} prior", partial(load_model, path), None)
-            if model is not None:
-                found[f"Learned {path.name} prior"] = model
+            if (path / WEIGHTS).is_file():  # missing weights are reported once, for the winner
+                self._load(f"Learned {path.name} prior", path, found)
         return found
 
-    @property
-    def cards(self) -> dict[str, dict[str, Any]]:
-        return {title: dict(model.card) for title, model in self.models.items()}
+    def _load(self, title: str, folder: Path, found: dict[str, Model]) -> None:
+        model = self.attempt(title, partial(load_model, folder), None)
+        if model is not None:
+            found[title] = model
 
     @cached_property
     def examples(self) -> NDArray[np.float32] | None:
@@ -112,13 +107,10 @@ class Content:
 
     @cached_property
     def latents(self) -> dict[str, Latents]:
-        """What the encoders do to the examples."""
+        """The encodings of the examples by each model."""
         found: dict[str, Latents] = {}
-        inputs = self.examples
-        if inputs is None:
-            return found
-        for title, model in self.models.items():
-            seen = self.attempt(f"Latents of the {title.lower()}", partial(look, model, inputs), None)
+        for title, model in self.models.items() if self.examples is not None else ():
+            seen = self.attempt(f"Latents of the {title.lower()}", partial(look, model, self.examples), None)
             if seen is not None:
                 found[title] = seen
         return found
@@ -131,10 +123,3 @@ class Content:
         if not isinstance(winner, dict) or not isinstance(baseline, dict):
             return False
         return {**winner, "seed": 0} == {**baseline, "seed": 0}
-
-    def warning(self, text: str) -> str:
-        return f'<p class="card warning">{esc(text)}</p>'
-
-
-def _same(one: Model, other: Model) -> bool:
-    return one.prior.card.get("weights_sha256") == other.prior.card.get("weights_sha256")

@@ -1,21 +1,65 @@
-"""The gallery of divergences: KL(q || p) over location and log scale of q, every posterior under every prior.
-
-One pair large, with where an encoder puts points: `latent_figures.landscape_figure`.
-"""
+"""Landscapes of KL(q || p) over location and log scale of q: one pair with an encoder's points, or the gallery of all."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from autovae.beliefs.divergences import kl
 from autovae.finiteness import TAILS
-from autovae.report.theme import new_figure, style
+from autovae.report.theme import new_figure, style, tip
 
-__all__ = ["gallery_figure"]
+__all__ = ["gallery_figure", "landscape_figure"]
 
-LEVELS = [0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
+LEVELS = [0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]  # nats
+DOTS = 500  # points of an encoder that are shown
+
+
+def landscape_figure(
+    posterior: str, prior: str, loc: NDArray[Any] | None = None, scale: NDArray[Any] | None = None
+) -> Figure:
+    """KL(q || p) over location and scale of a pair, with where the encoder puts points; hatched where it is infinite."""
+    low, high, reach = -3.0, 1.0, 4.0  # log10 scale, location
+    if loc is not None and scale is not None and loc.size:
+        loc, scale = _some(loc.ravel()), _some(scale.ravel())
+        reach = float(np.clip(1.15 * np.quantile(np.abs(loc), 0.99), 2.0, 20.0))
+        exponents = np.log10(np.quantile(scale, [0.01, 0.99]))
+        low, high = float(np.clip(exponents[0] - 0.4, -4, -0.5)), float(np.clip(exponents[1] + 0.4, 0.3, 2))
+    across, up = np.linspace(-reach, reach, 121), np.linspace(low, high, 101)
+    value = kl(posterior, prior, torch.from_numpy(across)[None], torch.from_numpy(10**up)[:, None]).numpy()
+    finite = np.isfinite(value)
+    with style():
+        figure = new_figure(2.75)
+        axes: Axes = figure.subplots()
+        axes.set_facecolor("none")
+        if not finite.all():
+            axes.contourf(across, up, np.where(finite, np.nan, 1.0), levels=[0.5, 1.5], colors="none", hatches=["////"])
+        shown_value = np.ma.masked_invalid(np.where(finite, np.clip(value, 0, 99.9), np.nan))
+        norm = BoundaryNorm(LEVELS, 256)
+        shown = axes.contourf(across, up, shown_value, LEVELS, norm=norm, cmap="viridis_r")
+        bar = figure.colorbar(shown, ax=axes, ticks=LEVELS, pad=0.02, format="%g")
+        bar.ax.tick_params(labelsize=7, length=2)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.set_label("nats", fontsize=8)
+        if loc is not None and scale is not None and loc.size:
+            dots = axes.plot(loc, np.log10(scale), "o", ms=1.8, color="#ffffff", mec="#111111", mew=0.3, alpha=0.9)[0]
+            tip(dots, f"where the encoder puts {len(loc)} latents of the examples")
+            axes.set_xlim(-reach, reach)
+            axes.set_ylim(low, high)
+        axes.set_xlabel("location of q")
+        axes.set_ylabel("log₁₀ scale of q")
+    return figure
+
+
+def _some(values: NDArray[Any]) -> NDArray[Any]:
+    """At most DOTS of many values, evenly."""
+    return values[:: max(1, len(values) // DOTS)]
 
 
 def gallery_figure() -> Figure:

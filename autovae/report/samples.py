@@ -29,7 +29,8 @@ def write_samples(x: np.ndarray, to: str | Path) -> Path:
     path = Path(to)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in PICTURES:
-        from autovae.report.figures import sample_grid, save_figure
+        from autovae.report.pictures import sample_grid
+        from autovae.report.theme import save_figure
 
         save_figure(sample_grid(x), path)
         return path

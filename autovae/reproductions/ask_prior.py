@@ -166,7 +166,7 @@ def ask_prior(
         raise ValueError(f"cannot draw {path.name!r}: expected a name ending in {', '.join(PICTURES)}")
     prior = load_prior(folder, source=source)
     answer, shown, about = answer_of(prior, question, method, draws, seed, data_dir, progress, say)
-    from autovae.report.figures import sample_grid
+    from autovae.report.pictures import sample_grid
 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(sample_grid(shown.numpy()), path)

@@ -8,7 +8,9 @@ import numpy as np
 import optuna
 import pytest
 
-from autovae.report.fanova import Axis, Joint, decompose, encode, exact_forest, fit_forest
+from autovae.report.boxes import Joint
+from autovae.report.fanova import decompose
+from autovae.report.forest import Axis, encode, exact_forest, fit_forest
 
 X0, X1 = Axis("x0", 0, 1), Axis("x1", -2, 3)
 COLOUR = Axis("colour", choices=("red", "green", "blue", "black"))
@@ -179,7 +181,7 @@ def test_many_atoms_are_merged_with_little_loss(monkeypatch):
     scores = np.array([r["x0"] * r["x1"] for r in rows])
     forest = fit_forest(encode(axes, rows), scores, 8)
     whole = decompose(axes, forest).pairs[0, 1]
-    monkeypatch.setattr("autovae.report.fanova.DENSE", 100)
+    monkeypatch.setattr("autovae.report.interactions.DENSE", 100)
     assert decompose(axes, forest).pairs[0, 1] == pytest.approx(whole, abs=0.01)
 
 

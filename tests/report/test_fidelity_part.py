@@ -58,5 +58,5 @@ def test_the_page_of_markdown_has_the_table_too(folder):
     lines = (folder / "README.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith(("| winner 1", "| real data"))]
     assert rows[0].startswith("| real data | test data | 0.50 |")
-    assert "| winner 1: laplace\\|normal | samples of the prior | 2.50 | 0.010 ± 0.001 | 5.00 | 0.800 | - |" in rows
-    assert any("digits-cnn features, right for 98.7%" in line for line in lines)
+    assert "| winner 1: laplace\\|normal | samples of the prior | 2.50 | 0.010 ± 0.001 | 5.00 | 0.800 | – |" in rows
+    assert any("digits-cnn features, accuracy 98.7% on test" in line for line in lines)

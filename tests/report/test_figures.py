@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autovae.report.figures import history_figure, pair_figure, pareto_figure, save_figure
+from autovae.report.figures.pairs import pair_figure
+from autovae.report.figures.search import history_figure, pareto_figure
 from autovae.report.pictures import mosaic, sample_grid
-from autovae.report.theme import COLOURS, svg_of, themed_svg, tip
+from autovae.report.theme import COLOURS, save_figure, svg_of, themed_svg, tip
 
 
 def row(number, score, state="COMPLETE", posterior="normal", prior="normal", **more):

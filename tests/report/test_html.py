@@ -6,12 +6,19 @@ import csv
 import json
 import re
 import shutil
+import tomllib
 from html.parser import HTMLParser
 
+import jinja2
 import numpy as np
 import pytest
+import tomli_w
 
-from autovae.report.html import build_report
+from autovae.report.content import Content
+from autovae.report.html import PARTS, build_report
+from autovae.report.page import render
+from autovae.report.parts.computed import computed_part
+from autovae.report.record import read_record
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
@@ -59,17 +66,9 @@ def read(path):
 def test_a_whole_study_is_shown(whole):
     page, words = read(whole / "report.html")
     assert "The winner beats the matched normal by 0.1." in words
-    for title in (
-        "How tight the bounds are",
-        "What mattered",
-        "What they draw",
-        "What the latents do",
-        "Leaderboard",
-        "The search",
-        "What was computed",
-    ):
-        assert title in words
-    missing = words[words.index("What cannot be shown, and why") : words.rindex("What mattered")]
+    sections = [name.removesuffix("-title") for name in page.ids if name.endswith("-title")]
+    assert sections == ["result", "missing", *(name for name, _, _ in PARTS if name != "result")]
+    missing = words[words.index("Not shown, and why") : words.rindex("What mattered")]
     assert "Learning curves: trials.journal" in missing  # the one thing that is not invented
     assert missing.count(": ") == 1
     assert page.headings[0] == 1
@@ -90,6 +89,40 @@ def test_text_of_files_is_escaped(whole):
     text = (whole / "report.html").read_text(encoding="utf-8")
     assert "Made &lt;by&gt; hand &amp; read?" in text
     assert "<by>" not in text
+
+
+def test_markdown_of_files_is_escaped(results, trials):
+    folder = results(trials.some(4), winners=False, finals=False)
+    study = tomllib.loads((folder / "study.toml").read_text())
+    study |= {"name": "a`b", "purpose": "<script>*x*</script>\n\n# [click](http://x)"}
+    study["data"]["name"] = "<b>data</b>"
+    (folder / "study.toml").write_text(tomli_w.dumps(study))
+    build_report(folder)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "&lt;script&gt;\\*x\\*&lt;/script&gt; # \\[click\\](http://x)" in text
+    assert "Data &lt;b&gt;data&lt;/b&gt;;" in text
+    assert "`autovae run ab`" in text
+    assert "<" not in text
+
+
+def test_what_templates_do_not_know_is_an_error():
+    with pytest.raises(jinja2.UndefinedError, match="notes"):
+        render("parts/missing")
+
+
+def test_limits_name_what_holds_here(results, trials):
+    folder = results(trials.some(12), winners=False)
+    page = render("parts/computed", **computed_part(Content(read_record(folder))))
+    assert "falls by 0.0030 bits" in page
+    assert "A Bernoulli head" in page
+    assert "(3 of them)" in page
+    assert "rounds them" not in page
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "rounded": True, "levels": 2, "bound_gap": None}))
+    page = render("parts/computed", **computed_part(Content(read_record(folder))))
+    assert "rounds them to 2 levels" in page
+    assert "falls by" not in page
+    assert "A Bernoulli head" not in page  # exact for two levels
 
 
 def test_importance_csv_has_names_and_trial_counts(whole):
@@ -152,9 +185,8 @@ def test_whatever_is_missing_the_rest_is_shown_with_the_reason(results, gone, tr
     path = folder / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     _, words = built(folder)
-    missing = words[words.index("What cannot be shown, and why") : words.rindex("What mattered")]
+    missing = words[words.index("Not shown, and why") : words.rindex("What mattered")]
     assert {"winners": "Winner", "baseline/model.safetensors": "Baseline"}.get(gone, gone) in missing
-    assert "What mattered" in words
 
 
 def test_broken_files_are_said(results, trials):

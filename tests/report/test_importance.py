@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autovae.report.importance import belief_axes, exact_importance, importance_of, importance_rows
+from autovae.report.axes import belief_axes
+from autovae.report.importance import exact_importance, importance_of, importance_rows
 from autovae.report.record import read_record
 
 TABLE = Path(__file__).parents[2] / "results" / "belief_bench_digits_v1"

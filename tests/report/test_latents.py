@@ -7,7 +7,8 @@ import torch
 from autovae.data.datasets import load
 from autovae.export.card import save_vae
 from autovae.model.vae import build
-from autovae.report.latent_figures import information_figure, landscape_figure, shares_figure
+from autovae.report.figures.latents import information_figure, shares_figure
+from autovae.report.landscape import landscape_figure
 from autovae.report.latents import interpolate, load_model, look, traverse
 from autovae.report.theme import svg_of
 from autovae.spec import VAESpec

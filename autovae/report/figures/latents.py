@@ -1,27 +1,21 @@
-"""Figures of latents: what each carries, where the encoder puts them on the divergence, how many are of which family."""
+"""Latents: the information of each, and how many hold which pair."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from autovae.beliefs.divergences import kl
 from autovae.report.latents import Latents
 from autovae.report.theme import COLOURS, SERIES, new_figure, style, tip
 
-__all__ = ["information_figure", "landscape_figure", "shares_figure"]
+__all__ = ["information_figure", "shares_figure"]
 
 MOST = 64  # latents a bar chart shows
-DOTS = 500  # of a landscape
 
 
 def information_figure(models: Mapping[str, Latents]) -> Figure:
@@ -44,48 +38,6 @@ def information_figure(models: Mapping[str, Latents]) -> Figure:
         panels[-1].set_xlabel("latents, the most informative first")
         figure.supylabel("KL(q‖p), nats", fontsize=8.5, color=COLOURS["muted"])
     return figure
-
-
-def landscape_figure(
-    posterior: str, prior: str, loc: NDArray[Any] | None = None, scale: NDArray[Any] | None = None
-) -> Figure:
-    """KL(q || p) over location and scale of a pair, with where the encoder puts points; hatched where it is infinite."""
-    low, high, reach = -3.0, 1.0, 4.0  # log10 scale, location
-    if loc is not None and scale is not None and loc.size:
-        loc, scale = _some(loc.ravel()), _some(scale.ravel())
-        reach = float(np.clip(1.15 * np.quantile(np.abs(loc), 0.99), 2.0, 20.0))
-        exponents = np.log10(np.quantile(scale, [0.01, 0.99]))
-        low, high = float(np.clip(exponents[0] - 0.4, -4, -0.5)), float(np.clip(exponents[1] + 0.4, 0.3, 2))
-    across, up = np.linspace(-reach, reach, 121), np.linspace(low, high, 101)
-    value = kl(posterior, prior, torch.from_numpy(across)[None], torch.from_numpy(10**up)[:, None]).numpy()
-    finite = np.isfinite(value)
-    with style():
-        figure = new_figure(2.75)
-        axes: Axes = figure.subplots()
-        axes.set_facecolor("none")
-        if not finite.all():
-            axes.contourf(across, up, np.where(finite, np.nan, 1.0), levels=[0.5, 1.5], colors="none", hatches=["////"])
-        shown_value = np.ma.masked_invalid(np.where(finite, np.clip(value, 0, 99.9), np.nan))
-        levels = np.array([0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100])
-        norm = BoundaryNorm(levels, 256)
-        shown = axes.contourf(across, up, shown_value, levels, norm=norm, cmap="viridis_r")
-        bar = figure.colorbar(shown, ax=axes, ticks=levels, pad=0.02, format="%g")
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.set_label("nats", fontsize=8)
-        if loc is not None and scale is not None and loc.size:
-            dots = axes.plot(loc, np.log10(scale), "o", ms=1.8, color="#ffffff", mec="#111111", mew=0.3, alpha=0.9)[0]
-            tip(dots, f"where the encoder puts {len(loc)} latents of the examples")
-            axes.set_xlim(-reach, reach)
-            axes.set_ylim(low, high)
-        axes.set_xlabel("location of q")
-        axes.set_ylabel("log₁₀ scale of q")
-    return figure
-
-
-def _some(values: NDArray[Any]) -> NDArray[Any]:
-    """At most DOTS of many values, evenly."""
-    return values[:: max(1, len(values) // DOTS)]
 
 
 def shares_figure(models: Mapping[str, Sequence[tuple[str, str]]]) -> Figure:
