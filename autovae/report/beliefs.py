@@ -14,7 +14,7 @@ LETTERS = {"elementary": "e", "special": "s", "quadrature": "q", "infinite": "."
 
 
 def belief_rows() -> list[dict[str, str]]:
-    """A row a pair: posterior, prior, kind, where it is finite, and why not if it is not."""
+    """One row per pair: posterior, prior, kind, where it is finite, and the reason if nowhere."""
     rows = []
     for posterior in TAILS:
         for prior in TAILS:
@@ -26,7 +26,7 @@ def belief_rows() -> list[dict[str, str]]:
 
 
 def belief_lines() -> list[str]:
-    """The matrix as text, posteriors down, priors across."""
+    """The table as text, posteriors down, priors across."""
     width = max(len(name) for name in TAILS) + 2
     lines = ["KL(posterior || prior): posterior down, prior across", ""]
     lines.append(" " * width + "".join(name.rjust(width) for name in TAILS))
@@ -45,7 +45,7 @@ def belief_lines() -> list[str]:
 
 
 def draw_landscape(posterior: str, prior: str, to: str | Path) -> Path:
-    """KL(posterior || prior) over location and log scale as a picture; a pair that is infinite everywhere is an error."""
+    """Draw KL(posterior || prior) over location and log scale. Raises `ValueError` for an infinite pair."""
     from autovae.report.landscape import landscape_figure
     from autovae.report.samples import PICTURES
     from autovae.report.theme import save_figure

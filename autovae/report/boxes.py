@@ -30,17 +30,13 @@ class Joint:
 
     @property
     def projections(self) -> tuple[Array, Array]:
-        """P_q and P_p: a function of the cells -> the parts that depend on the first axis and on the second alone."""
+        """P_q and P_p: a function of the cells -> its parts that depend on the first axis and on the second."""
         count = len(self.cells)
         left, right = (np.array(side)[:, None] == np.unique(side) for side in zip(*self.cells, strict=True))
         one_hot = np.concatenate([left, right], 1).astype(float)
         one_hot -= one_hot.mean(0)
-        coefficients = np.linalg.pinv(one_hot)
-        split = left.shape[1]
-        centring = np.eye(count) - 1 / count
-        return one_hot[:, :split] @ coefficients[:split] @ centring, one_hot[:, split:] @ coefficients[
-            split:
-        ] @ centring
+        fit, split = np.linalg.pinv(one_hot) @ (np.eye(count) - 1 / count), left.shape[1]
+        return one_hot[:, :split] @ fit[:split], one_hot[:, split:] @ fit[split:]
 
 
 @dataclass(frozen=True)
@@ -59,12 +55,10 @@ class Boxes:
 def boxes_of(tree: Any, axes: Sequence[Axis], measure: Measure, joint: Joint | None) -> Boxes:
     bounds = np.array([axis.bounds for axis in axes for _ in range(axis.columns)], float)
     values, lows, highs = _leaf_bounds(tree, bounds[:, 0], bounds[:, 1])
-    shares: list[Array] = []
-    first: list[NDArray[np.intp]] = []
-    last: list[NDArray[np.intp]] = []
+    """The leaves of a tree. Boxes of combinations that do not exist have no measure and are left out."""
+    shares, weights, edges = list[Array](), list[Array](), list[Array]()
+    first, last = list[NDArray[np.intp]](), list[NDArray[np.intp]]()
     members: dict[int, Array] = {}
-    weights: list[Array] = []
-    edges: list[Array] = []
     column = 0
     nowhere = np.zeros(len(values), np.intp)
     for place, axis in enumerate(axes):
@@ -89,20 +83,14 @@ def boxes_of(tree: Any, axes: Sequence[Axis], measure: Measure, joint: Joint | N
             share = (high[:, 0] - low[:, 0]) / (top - bottom)
         for known, new in zip((shares, first, last, weights, edges), (share, starts, stops, weight, edge), strict=True):
             known.append(new)  # type: ignore[attr-defined]
-    alive = np.stack(shares, 1).min(1) > 0  # a box of combinations that do not exist has no measure
-    return Boxes(
-        values[alive],
-        np.stack(shares, 1)[alive],
-        np.stack(first, 1)[alive],
-        np.stack(last, 1)[alive],
-        {group: indicator[alive] for group, indicator in members.items()},
-        weights,
-        edges,
-    )
+    alive = np.stack(shares, 1).min(1) > 0
+    stacked = (np.stack(own, 1)[alive] for own in (shares, first, last))
+    indicators = {group: indicator[alive] for group, indicator in members.items()}
+    return Boxes(values[alive], *stacked, indicators, weights, edges)
 
 
 def _leaf_bounds(tree: Any, low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """Values, lower and upper bounds (L, columns) of the leaves: children cut their parent's box, a level at a time."""
+    """Values, lower and upper bounds (L, columns) of the leaves: children cut their parent's box, one level at a time."""
     feature, left, right = tree.feature, tree.children_left, tree.children_right
     lows, highs = np.tile(low, (tree.node_count, 1)), np.tile(high, (tree.node_count, 1))
     level = np.array([0])

@@ -109,8 +109,9 @@ class Content:
     def latents(self) -> dict[str, Latents]:
         """The encodings of the examples by each model."""
         found: dict[str, Latents] = {}
-        for title, model in self.models.items() if self.examples is not None else ():
-            seen = self.attempt(f"Latents of the {title.lower()}", partial(look, model, self.examples), None)
+        inputs = self.examples
+        for title, model in self.models.items() if inputs is not None else ():
+            seen = self.attempt(f"Latents of the {title.lower()}", partial(look, model, inputs), None)  # type: ignore[arg-type]
             if seen is not None:
                 found[title] = seen
         return found

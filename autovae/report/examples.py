@@ -1,8 +1,8 @@
-"""Examples: some validation points as the encoder sees them, kept beside the results so that the report needs no data set.
+"""Examples: a few validation points as network inputs, kept with the results so that a report needs no data set.
 
-    examples.npz    inputs (n, *shape) float32: what the network sees; digest of the data set
+    examples.npz    inputs (n, *shape) float32; digest of the data set
 
-They are written when a report is built where the data are at hand, and read ever after. Nothing is downloaded for them.
+They are written by the first report built where the data set is available, and read by later ones. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LARGEST = 2_000_000  # numbers in the file
 
 
 def write_examples(folder: Path, data: Data) -> Path:
-    """The first validation points, unobserved entries neutral."""
+    """The first validation points; unobserved entries are neutral."""
     count = min(COUNT, len(data.validation), max(8, LARGEST // data.dim))
     split = data.validation.take(slice(0, count))
     content = io.BytesIO()
@@ -39,13 +39,13 @@ def write_examples(folder: Path, data: Data) -> Path:
 
 
 def examples_of(record: Record, data: Data | None = None) -> tuple[NDArray[np.float32] | None, str]:
-    """The examples of a results folder (n, *shape), or None and the reason why there are none."""
+    """The examples of a results folder (n, *shape), or None and the reason."""
     wanted = record.study.get("data", {}).get("digest")
     path = record.folder / FILE
     if not path.is_file():
-        found = data if data is not None and data.digest == wanted else _at_hand(record)
+        found = data if data is not None and data.digest == wanted else _available(record)
         if found is None:
-            return None, f"{FILE} is missing and the data set is not at hand; build the report once where it is."
+            return None, f"{FILE} is missing and the data set is not available; build the report once where it is."
         write_examples(record.folder, found)
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -57,8 +57,8 @@ def examples_of(record: Record, data: Data | None = None) -> tuple[NDArray[np.fl
     return inputs, ""
 
 
-def _at_hand(record: Record) -> Data | None:
-    """The study's data where they can be had without a download and are still the same."""
+def _available(record: Record) -> Data | None:
+    """The study's data set, if it needs no download and has not changed."""
     about: dict[str, Any] = record.study.get("data", {})
     name, path = str(about.get("name", "")), about.get("path")
     try:

@@ -1,4 +1,4 @@
-r"""fANOVA: how much of a forest's variance each axis explains alone, and each pair of axes beyond that.
+r"""fANOVA: the share of a forest's variance that each axis explains by itself, and each pair of axes beyond that.
 
 A random forest is fitted to scores y of points x on axes 1..G. A tree is a partition of the space into boxes l with
 values v_l, so its functional ANOVA under a product measure is exact and needs no sampling. With w_lg the measure of
@@ -8,22 +8,22 @@ box l on axis g, and c_l = (v_l - mean) prod_g w_lg,
     m_gh(a,b) = sum_l c_l / (w_lg w_lh)   [a in l_g] [b in l_h]          marginal of the pair
     V_g = Var m_g,    V_gh = Var(m_gh - m_g - m_h),    importance = V / Var(tree), averaged over trees
 
-On each axis the boxes meet in a few atoms (intervals between split points, or choices), so that V_g takes one
-cumulative sum and all V_gh of a tree are blocks of one matrix product U' diag(c) U, with U_la = [a in l_g] / w_lg - 1 on
-the atoms of all axes. That, instead of a walk through the tree for every atom, is where the speed is.
+The boxes of a tree (`boxes`) cut each axis into a few atoms: intervals between split points, or choices. So V_g takes one
+cumulative sum, and all V_gh of a tree are blocks of one matrix product U' diag(c) U, with U_la = [a in l_g] / w_lg - 1 on
+the atoms of all axes (`interactions`). This is faster than walking through the tree for every atom.
 
-The measure is uniform on the range of a numeric axis (on its logarithm where the axis says so) and on the choices of a
-categorical one: the space that was searched. Some combinations of choices are not in it, as the infinite pairs of
-posterior and prior: two axes with holes are joined (`Joint`) and only the combinations that exist count. With holes the
-two are dependent, and a function m of them is split by least squares, m = m_q + m_p + rest with m_q, m_p centred, each
-part's share being its covariance with m. Without holes that is the ordinary decomposition, and the shares always sum up.
+The measure is uniform on the range of a numeric axis (on its logarithm if the axis says so) and on the choices of a
+categorical one: the search space. Some combinations of choices are not in it, such as infinite pairs of posterior and
+prior: two axes with holes are joined (`Joint`), and only existing combinations count. With holes the two are dependent, and
+a function m of them is split by least squares, m = m_q + m_p + rest with m_q, m_p centred; the share of each part is its
+covariance with m. Without holes this is the ordinary decomposition. The shares sum to one in both cases.
 
-`measure="cube"` is Optuna's FanovaImportanceEvaluator instead: uniform over the cube of the one-hot columns, most of
-whose corners are no choice at all. It counts a belief as "both normal and laplace" or as neither.
+`measure="cube"` is Optuna's FanovaImportanceEvaluator: uniform over the cube of the one-hot columns, most of whose corners
+are no choice at all, such as "both normal and laplace" or neither.
 
 References: Hutter, Hoos and Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, 2014; Hooker,
 Generalized Functional ANOVA Diagnostics, 2007; Li and Rabitz, General formulation of HDMR component functions with
-independent and correlated variables, 2012. Not here: which axes a study has, intervals, files (`importance`).
+independent and correlated variables, 2012. Not here: the axes of a study (`axes`), intervals (`importance`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["Decomposition", "decompose", "surface"]
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Importances as fractions of the trees' variance, a row a tree; means over trees are the estimates."""
+    """Importances as fractions of the trees' variance, one row per tree; means over trees are the estimates."""
 
     axes: tuple[Axis, ...]
     main_by_tree: Array  # (trees, axes)
@@ -58,6 +58,11 @@ class Decomposition:
     def pairs(self) -> Array:
         return self.pairs_by_tree.mean(0) if len(self.pairs_by_tree) else np.zeros((len(self.axes),) * 2)
 
+    @property
+    def effects(self) -> Array:
+        """Main effects on the diagonal, interactions off it."""
+        return self.pairs + np.diag(self.main)
+
 
 def decompose(
     axes: Sequence[Axis],
@@ -67,7 +72,7 @@ def decompose(
     joint: Joint | None = None,
     curves: bool = False,
 ) -> Decomposition:
-    """Main effects and, if asked for, pair interactions of every tree. Trees without variance are left out."""
+    """Main effects and, on request, interactions of every tree. Trees without variance are left out."""
     axes = tuple(axes)
     size = len(axes)
     owners = [place for place in range(size) if joint is None or place != joint.first + 1]  # first axis of each group
@@ -103,7 +108,7 @@ def decompose(
 
 
 def surface(axes: Sequence[Axis], forest: Forest, first: int, second: int) -> Array:
-    """The forest's mean prediction for every combination of two categorical axes, all else averaged out, (A, B)."""
+    """The forest's mean prediction for every combination of two categorical axes, averaged over all else, (A, B)."""
     total = np.zeros((axes[first].columns, axes[second].columns))
     for tree in forest.trees:
         boxes = boxes_of(tree, tuple(axes), "choices", None)
@@ -123,7 +128,7 @@ def _marginal(boxes: Boxes, place: int, mass: Array) -> Array:
 
 
 def _places(axis: Axis, count: int = 64) -> Array:
-    """Where a marginal curve is shown: choices as 0..C-1, or places along the range in the forest's units."""
+    """Where a marginal curve is evaluated: choices as 0..C-1, or places along the range in the forest's units."""
     low, high = axis.bounds
     middles = (np.arange(count) + 0.5) / count
     return np.arange(axis.columns, dtype=float) if axis.categorical else low + (high - low) * middles
@@ -134,13 +139,10 @@ def _curve(
 ) -> list[Array]:
     """One tree's centred marginal prediction at the places of every axis."""
     curves: list[Array] = []
-    for group, owner in enumerate(owners):
-        m = marginals[group]
+    for group, (owner, m) in enumerate(zip(owners, marginals, strict=True)):
         if joint is not None and owner == joint.first:
-            for side in zip(*joint.cells, strict=True):
-                chosen = np.array(side)
-                counts = np.maximum(np.bincount(chosen), 1)
-                curves.append(np.bincount(chosen, m) / counts)
+            sides = (np.array(side) for side in zip(*joint.cells, strict=True))
+            curves += [np.bincount(side, m) / np.maximum(np.bincount(side), 1) for side in sides]
         elif axes[owner].categorical:
             curves.append(m)
         else:

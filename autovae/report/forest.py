@@ -44,10 +44,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees as flat arrays, the inputs they were fitted to, and how well they predict what they have not seen."""
+    """Trees as flat arrays, and how well they predict unseen points."""
 
     trees: list[Any]  # sklearn.tree._tree.Tree
-    r2: float  # of out-of-bag predictions; nan where there are none
+    r2: float  # of out-of-bag predictions; NaN without any
 
 
 def encode(axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]]) -> Array:
@@ -64,33 +64,24 @@ def encode(axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]]) -> Array:
 
 
 def fit_forest(inputs: Array, scores: Array, trees: int = 64, seed: int | None = 0, max_samples: int = 4096) -> Forest:
-    """Optuna's forest: scikit-learn's, depth 64 at most, leaves of one point, all columns at every split.
-
-    Past `max_samples` points a tree draws that many instead of all.
-    """
+    """scikit-learn's forest with Optuna's settings; past `max_samples` points a tree draws that many instead of all."""
     from sklearn.ensemble import RandomForestRegressor
 
-    forest = RandomForestRegressor(
-        n_estimators=trees,
-        max_depth=64,
-        min_samples_split=2,
-        min_samples_leaf=1,
-        random_state=seed,
-        max_samples=max_samples if len(scores) > max_samples else None,
-    )
+    drawn = max_samples if len(scores) > max_samples else None
+    forest = RandomForestRegressor(trees, max_depth=64, random_state=seed, max_samples=drawn)
     forest.fit(inputs, scores)
     return Forest([tree.tree_ for tree in forest.estimators_], _out_of_bag_r2(forest, inputs, scores))
 
 
 def exact_forest(inputs: Array, scores: Array) -> Forest:
-    """One tree that has the mean score of every distinct input for a leaf: decomposes a complete table exactly."""
+    """One tree with a leaf for every distinct input: decomposes a complete table exactly."""
     from sklearn.tree import DecisionTreeRegressor
 
     return Forest([DecisionTreeRegressor(random_state=0).fit(inputs, scores).tree_], math.nan)
 
 
 def _out_of_bag_r2(forest: Any, inputs: Array, scores: Array) -> float:
-    """1 - residual / total over points that some tree has not seen, each predicted by those trees alone."""
+    """1 - residual / total over points unseen by some tree, each predicted by those trees only."""
     total, count = np.zeros(len(scores)), np.zeros(len(scores))
     narrow = inputs.astype(np.float32)
     for tree, seen in zip(forest.estimators_, forest.estimators_samples_, strict=True):

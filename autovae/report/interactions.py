@@ -26,9 +26,8 @@ def product_of(boxes: Boxes, mass: Array) -> tuple[Array, Array, NDArray[np.intp
 def _excess(boxes: Boxes) -> tuple[NDArray[np.float32], Array, NDArray[np.intp]]:
     """U = [a in l_g] / w_lg - 1 of all axes side by side (L, A), the atoms' measure (A,), where each axis starts.
 
-    An axis that a box does not cut has U = 0. Axes with many atoms are merged into MERGED equal parts (a box then has
-    the share of the part that it covers), so that the matrix stays in bounds; that smooths a marginal by 1 / MERGED of
-    its range.
+    U = 0 for an axis that a box does not cut. To bound the matrix, axes with many atoms are merged into MERGED equal parts,
+    of which a box has the share that it covers; this smooths a marginal by 1 / MERGED of its range.
     """
     count = len(boxes.values)
     merge = count * sum(map(len, boxes.weights)) > DENSE
@@ -74,7 +73,7 @@ def split_joint(
     effects: Array,
     pairs: Array,
 ) -> None:
-    """What the joined group explains, in place: to its first axis, its second and their interaction, alone and with others."""
+    """Split in place what the joined group explains, by itself and with others, into its two axes and their interaction."""
     second, group = first + 1, owners.index(first)
     m = marginals[group]
     total = float(np.mean(m**2))

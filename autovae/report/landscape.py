@@ -24,7 +24,7 @@ DOTS = 500  # points of an encoder that are shown
 def landscape_figure(
     posterior: str, prior: str, loc: NDArray[Any] | None = None, scale: NDArray[Any] | None = None
 ) -> Figure:
-    """KL(q || p) over location and scale of a pair, with where the encoder puts points; hatched where it is infinite."""
+    """KL(q || p) over location and scale of a pair, with the encoder's points; hatched where it is infinite."""
     low, high, reach = -3.0, 1.0, 4.0  # log10 scale, location
     if loc is not None and scale is not None and loc.size:
         loc, scale = _some(loc.ravel()), _some(scale.ravel())
@@ -49,7 +49,7 @@ def landscape_figure(
         bar.set_label("nats", fontsize=8)
         if loc is not None and scale is not None and loc.size:
             dots = axes.plot(loc, np.log10(scale), "o", ms=1.8, color="#ffffff", mec="#111111", mew=0.3, alpha=0.9)[0]
-            tip(dots, f"where the encoder puts {len(loc)} latents of the examples")
+            tip(dots, f"{len(loc)} latents of the examples, as the encoder places them")
             axes.set_xlim(-reach, reach)
             axes.set_ylim(low, high)
         axes.set_xlabel("location of q")
@@ -58,7 +58,7 @@ def landscape_figure(
 
 
 def _some(values: NDArray[Any]) -> NDArray[Any]:
-    """At most DOTS of many values, evenly."""
+    """At most DOTS values, evenly spaced."""
     return values[:: max(1, len(values) // DOTS)]
 
 

@@ -1,10 +1,10 @@
-r"""What the latents of a saved VAE do: how much each knows of the data, which are in use, where the encoder puts them.
+r"""The latents of a saved VAE: the information each carries, which are active, where the encoder places them.
 
     KL_i      = mean_x KL(q(z_i|x) || p(z_i))                             nats that latent i carries
-    active_i  = Var_x[xi_i(x)] > 0.01,   xi = Phi^-1(F_i(centre of q))     the unit moves with the data
+    active_i  = Var_x[xi_i(x)] > 0.01,   xi = Phi^-1(F_i(centre of q))     the unit responds to the data
 
-Activity is measured in the standard normal source of the prior, so that it means the same for all families; for a normal
-prior it is the definition of Burda, Grosse and Salakhutdinov (2016). Also: pictures along a latent and between two points.
+Activity is measured in the standard normal source of the prior, so it means the same for all families; for a normal prior
+it is the definition of Burda, Grosse and Salakhutdinov (2016). Also: traversals of a latent and interpolations.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Latents:
-    """What an encoder does to examples; arrays are (latents,) or (examples, latents)."""
+    """The encodings of examples; arrays are (latents,) or (examples, latents)."""
 
     pairs: tuple[tuple[str, str], ...]
     information: Array  # nats, (D,)
@@ -58,12 +58,12 @@ class Latents:
 
     @property
     def order(self) -> NDArray[np.intp]:
-        """Latents by what they carry, the most first."""
+        """Latents by information, the most informative first."""
         return np.argsort(-np.nan_to_num(self.information, nan=-1.0, posinf=np.inf), kind="stable")
 
 
 def load_model(folder: str | Path) -> Model:
-    """The model of a folder. Raises `CardError` where it is not whole."""
+    """The model of a folder. Raises `CardError` if it is incomplete."""
     return Model(load_vae(folder)[0], load_prior(folder))
 
 
@@ -100,7 +100,7 @@ def interpolate(prior: PriorModule, rows: int = 5, steps: int = 8, seed: int = 1
 
 @torch.no_grad()
 def traverse(prior: PriorModule, latents: NDArray[np.intp], steps: int = 8, reach: float = 2.3) -> Array:
-    """E[x|z] while one latent goes through its prior (from its 1st to its 99th percentile), the others at their median."""
+    """E[x|z] while one latent moves from the 1st to the 99th percentile of its prior, the others at their median."""
     places = torch.linspace(-reach, reach, steps, dtype=prior.dtype)
     xi = torch.zeros(len(latents), steps, prior.latent_dim, dtype=prior.dtype)
     for row, latent in enumerate(latents):
@@ -109,7 +109,7 @@ def traverse(prior: PriorModule, latents: NDArray[np.intp], steps: int = 8, reac
 
 
 def by_effect(prior: PriorModule) -> NDArray[np.intp]:
-    """Latents by how much their traversal changes x, the most first: an order that needs no data."""
+    """Latents by how much their traversal changes x, the largest first: an order that needs no data."""
     x = traverse(prior, np.arange(prior.latent_dim))
     return np.argsort(-x.var(1).reshape(prior.latent_dim, -1).sum(1), kind="stable")
 

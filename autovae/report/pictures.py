@@ -1,4 +1,4 @@
-"""Data points as pictures: a mosaic of pixels where they are pictures, lines where they are vectors."""
+"""Data points drawn: pictures as a mosaic of pixels, vectors as lines."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def lines_figure(
 
 
 def mosaic(x: NDArray[Any], columns: int, gap: int = 1) -> Array | None:
-    """One picture (H, W) or (H, W, 3) in [0, 1] of points that are pictures; None for other shapes.
+    """Pictures side by side, as (H, W) or (H, W, 3) in [0, 1]; None for other shapes.
 
-    Values outside [0, 1], as of standardised data, are stretched from the smallest to the largest.
+    Data outside [0, 1], such as standardised ones, are stretched from the smallest to the largest value.
     """
     x = np.asarray(x, float)
     if x.ndim == 4 and x.shape[1] in (1, 3):

@@ -1,7 +1,7 @@
-"""A results folder as plain data: what is there, and for what is not, the reason why.
+"""A results folder as plain data, and the reasons for what is missing.
 
-Everything the report shows comes through here, from results/<study>/ alone. A file that is missing, empty or broken
-becomes a note in words; reading never fails for it. Not here: what is made of the data (`importance`, `figures`, `html`).
+All that a report shows comes through here, from results/<study>/. A file that is missing, empty or broken becomes a note;
+reading never fails for it.
 """
 
 from __future__ import annotations
@@ -20,27 +20,13 @@ from autovae.search.files import read_toml
 
 __all__ = ["Record", "belief_of", "pair_of", "pairing_text", "read_record", "role_words"]
 
+Row = dict[str, Any]
 MEASURED = ("elbo", "nll", "inception_score", "fid", "kid", "kid_error", "precision", "recall", "points")
-"""Columns of beliefs.csv that go beside the trials."""
+"""Columns of beliefs.csv that are joined to the trials."""
 NUMBERS = (
-    "K",
-    "gap",
-    "gap_error",
-    "bound",
-    "points",
-    "score",
-    "score_se",
-    "kid",
-    "parameters",
-    "alpha",
-    "latent_dim",
-    "epochs",
-    "learning_rate",
-    "seconds",
-    "beta",
-    "samples",
-    *MEASURED,
-)
+    "K", "gap", "gap_error", "bound", "points", "score", "score_se", "kid", "parameters", "alpha", "latent_dim", "epochs",
+    "learning_rate", "seconds", "beta", "samples", "validation", "test", "common_head", *MEASURED,
+)  # fmt: skip
 
 
 @dataclass
@@ -48,12 +34,12 @@ class Record:
     """One study's results. Scores are bits per dimension: lower is better."""
 
     folder: Path
-    study: dict[str, Any] = field(default_factory=dict)
-    trials: list[dict[str, Any]] = field(default_factory=list)
-    finals: list[dict[str, Any]] = field(default_factory=list)
-    curves: list[dict[str, Any]] = field(default_factory=list)
-    summary: dict[str, Any] | None = None
-    floor: dict[str, Any] = field(default_factory=dict)  # what real test data score, where beliefs were measured
+    study: Row = field(default_factory=dict)
+    trials: list[Row] = field(default_factory=list)
+    finals: list[Row] = field(default_factory=list)
+    curves: list[Row] = field(default_factory=list)
+    summary: Row | None = None
+    floor: Row = field(default_factory=dict)  # scores of real test data, if beliefs were measured
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -66,13 +52,10 @@ class Record:
         return self.folder.resolve().name
 
     @property
-    def complete(self) -> list[dict[str, Any]]:
-        """Trials with a score of their own: those that repeat a belief without training are left out."""
-        return [
-            row
-            for row in self.trials
-            if row["state"] == "COMPLETE" and math.isfinite(row["score"]) and not row.get("duplicate_of")
-        ]
+    def complete(self) -> list[Row]:
+        """Trials with a score of their own: duplicates, which are not trained, are left out."""
+        rows = [row for row in self.trials if row["state"] == "COMPLETE" and not row.get("duplicate_of")]
+        return [row for row in rows if math.isfinite(row["score"])]
 
     @property
     def states(self) -> dict[str, int]:
@@ -80,7 +63,7 @@ class Record:
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
-        """Why trials failed, the commonest first."""
+        """Why trials failed, the most frequent reason first."""
         return Counter(str(row["reason"]) for row in self.trials if row["state"] == "FAIL").most_common()
 
     @property
@@ -89,43 +72,38 @@ class Record:
 
 
 def read_record(folder: str | Path) -> Record:
-    """The record of a folder. Raises `ValueError` only where there is no study.toml of a search that can be read."""
+    """The record of a folder. Raises `ValueError` only if it holds no readable study.toml of a search."""
     path = Path(folder)
     if not (path / "study.toml").is_file():
-        raise ValueError(
-            f"{path} is no results folder: it has no study.toml; expected a folder such as results/quickstart"
-        )
+        raise ValueError(f"{path} has no study.toml; expected a results folder such as results/quickstart")
     record = Record(path, read_toml(path / "study.toml"))
     if record.study.get("kind") == "reproduction":
         raise ValueError(
-            f"{path} holds a published experiment run again, whose page is its README.md; reports are of searches. "
-            f"autovae run {record.name} makes its tables and figures anew"
+            f"{path} holds a reproduction of a published experiment; reports are of searches, and its page is README.md. "
+            f"autovae run {record.name} makes its tables and figures again"
         )
-    record.trials = [_typed(row) for row in _table(record, "trials.csv", "no trial is finished yet")]
-    record.finals = [_typed(row) for row in _table(record, "finals.csv", "the finals have not run")]
-    if (path / "curves.csv").is_file():  # studies of an earlier version have none
-        record.curves = [_typed(row) for row in _table(record, "curves.csv", "")]
-    if (path / "beliefs.csv").is_file():  # made by `autovae fidelity --beliefs`
-        _measured(record, [_typed(row) for row in _table(record, "beliefs.csv", "")])
+    record.trials = _table(record, "trials.csv", "no trial is finished yet")
+    record.finals = _table(record, "finals.csv", "the finals have not run")
+    record.curves = _table(record, "curves.csv")  # studies of an earlier version have none
+    _join(record, _table(record, "beliefs.csv"))  # written by `autovae fidelity --beliefs`
     record.summary = _summary(record)
     return record
 
 
-def _measured(record: Record, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put what was measured of each trial beside it; the row without a trial is real data."""
-    found = {
-        row["number"]: {name: row[name] for name in MEASURED if name in row} for row in rows if row.get("number") != ""
-    }
-    for trial in record.trials:
-        trial |= found.get(trial.get("number"), {})
+def _join(record: Record, rows: Sequence[Row]) -> None:
+    """Add what was measured of each trial; the row without a number is real data."""
+    measured = {row.get("number"): {name: row[name] for name in MEASURED if name in row} for row in rows}
     floor = next((row for row in rows if row.get("number") == ""), {})
     record.floor = {name: floor[name] for name in (*MEASURED, "features") if name in floor}
+    for trial in record.trials:
+        trial |= measured.get(trial.get("number"), {})
 
 
-def _table(record: Record, name: str, without: str) -> list[dict[str, str]]:
+def _table(record: Record, name: str, if_missing: str = "") -> list[Row]:
+    """The rows of a CSV file; problems become notes, except a missing file that is optional."""
     path = record.folder / name
     if not path.is_file():
-        record.notes.append(f"{name} is missing: {without}.")
+        record.notes += [f"{name} is missing: {if_missing}."] if if_missing else []
         return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -136,35 +114,34 @@ def _table(record: Record, name: str, without: str) -> list[dict[str, str]]:
     whole = [row for row in rows if None not in row and None not in row.values()]
     if len(whole) < len(rows):
         record.notes.append(f"{name} has {len(rows) - len(whole)} broken rows, which are left out.")
-    return whole
+    return [_typed(row) for row in whole]
 
 
-def _summary(record: Record) -> dict[str, Any] | None:
+def _summary(record: Record) -> Row | None:
     path = record.folder / "summary.json"
     if not path.is_file():
         record.notes.append("summary.json is missing: the study has no verdict yet.")
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
         record.notes.append(f"summary.json cannot be read ({error}).")
-        return None
-    if not isinstance(values, dict):
-        record.notes.append("summary.json holds no table.")
         return None
     return values
 
 
-def _typed(row: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {"state": "", "score": math.nan, "reason": "", **row}
+def _typed(row: Mapping[str, str]) -> Row:
+    values: Row = {"state": "", "score": math.nan, "reason": "", **row}
     for name in ("number", "trial", "seed"):
         if values.get(name):
             values[name] = int(float(values[name]))
-    for name in (*NUMBERS, "validation", "test"):
+    for name in NUMBERS:
         if name in values:
             values[name] = _number(values[name])
     for name in ("posterior", "prior"):
-        if isinstance(values.get(name), str):
+        if name in values:
             values[name] = _families(values[name])
     return values
 
@@ -177,14 +154,13 @@ def _number(text: Any) -> float:
 
 
 def _families(text: str) -> str | tuple[str, ...]:
-    """A family, or one per latent where the cell holds a list."""
+    """A family, or one per latent if the cell holds a list."""
     if not text.startswith(("[", "(")):
         return text
     try:
-        names = ast.literal_eval(text)
+        return tuple(map(str, ast.literal_eval(text)))
     except (ValueError, SyntaxError):
         return text
-    return tuple(map(str, names))
 
 
 def pair_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -194,14 +170,13 @@ def pair_of(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def pairing_text(row: Mapping[str, Any]) -> str:
-    """The pairs of a trial in words: ``logistic|normal``, or with counts where there are several."""
+    """The pairs of a trial in words: ``logistic|normal``, with counts if there are several."""
     pair = pair_of(row)
     if pair:
         return "|".join(pair)
     sides = [row.get("posterior") or "?", row.get("prior") or "?"]
     size = max(len(side) for side in sides if not isinstance(side, str))
-    full = [(side,) * size if isinstance(side, str) else side for side in sides]
-    counts = Counter(zip(*full, strict=False))
+    counts = Counter(zip(*((side,) * size if isinstance(side, str) else side for side in sides), strict=False))
     return " + ".join(f"{q}|{p} ×{count}" for (q, p), count in counts.items())
 
 
@@ -216,7 +191,7 @@ def belief_of(row: Mapping[str, Any]) -> str:
 
 
 def role_words(rank: str) -> str:
-    """What a row of finals.csv stands for: a finalist by its place, the baseline, a twin, or a learned prior."""
+    """The role of a row of finals.csv: a finalist by its place, the baseline, a twin, or a learned prior."""
     if rank.isdigit():
         return f"finalist {rank}"
     if rank.startswith("twin"):

@@ -25,7 +25,7 @@ def draw(folder: str | Path, number: int, seed: int = 0, source: str = "prior") 
 
 
 def write_samples(x: np.ndarray, to: str | Path) -> Path:
-    """A grid of pictures (or lines, for vectors) where `to` ends as a picture, else numbers in .npz or .csv."""
+    """Write a grid of pictures (lines for vectors) if `to` has the suffix of a picture, else numbers as .npz or .csv."""
     path = Path(to)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in PICTURES:

@@ -1,24 +1,28 @@
 r"""One look for figures and page: colours, and SVG that follows the reader's light or dark theme.
 
-A figure is drawn once, in the light colours. As a file it stays so; inside the page every colour of COLOURS becomes a
-CSS variable of the same name, which page.css sets for light and dark, and letters take the page's font. What a reader
-may hover over is an artist with `tip(artist, text)`: it becomes a <title> in the SVG.
+Figures are drawn in the light colours, and files keep them. Within a page every colour of COLOURS becomes the CSS variable of
+the same name, which page.css sets for light and dark, and text takes the page's font. `tip(artist, text)` gives an artist a
+tooltip: a <title> in the SVG.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autovae.files import write_bytes
 
-__all__ = ["COLOURS", "SERIES", "new_figure", "save_figure", "svg_of", "themed_svg", "tip"]
+__all__ = ["COLOURS", "SERIES", "label_rows", "legend_above", "new_figure", "panel", "save_figure", "style", "svg_of",
+           "themed_svg", "tip"]  # fmt: skip
 
 COLOURS = {
     "ink": "#1d2126",
@@ -26,14 +30,14 @@ COLOURS = {
     "rule": "#dcdad4",
     "wash": "#efeee9",
     "paper": "#fdfcfa",
-    "first": "#1f6feb",  # the winner, the main thing
-    "second": "#c4561a",  # the baseline, what it is compared with
+    "first": "#1f6feb",  # the winner, the subject
+    "second": "#c4561a",  # the baseline
     "third": "#2f8f5b",
     "fourth": "#8a5cc7",
     "fifth": "#b8860b",
 }
 SERIES = [COLOURS[name] for name in ("first", "second", "third", "fourth", "fifth")]
-WIDTH = 3.8  # inches; at 96 dots an inch a figure fits a phone and is enlarged on a desk
+WIDTH = 3.8  # inches; at 96 dots per inch a figure fits a phone, and is enlarged on a desktop
 FONT = 8.5
 
 STYLE: dict[str, Any] = {
@@ -68,17 +72,39 @@ TIP = "tip:"
 
 
 def style() -> Any:
-    """The look, for the time of a `with`: figures take their settings when they are drawn and when they are saved."""
+    """The style as a context: figures read their settings when drawn and when saved."""
     return matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
 
 
+@contextmanager
+def panel(height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A new figure in the house style, and its axes."""
+    with style():
+        figure = new_figure(height)
+        yield figure, figure.subplots()
+
+
+def label_rows(axes: Axes, names: Sequence[str], x: str) -> None:
+    """A chart of horizontal rows, the first on top; `x` labels the other axis."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_xlabel(x, loc="left")
+
+
+def legend_above(axes: Axes, columns: int = 3, **entries: Any) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, handletextpad=0.3, **entries)
+
+
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches; no window system is asked."""
+    """An empty figure, in inches, without a window system."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def tip(artist: Artist, text: str) -> None:
-    """Let the artist say this when it is pointed at."""
+    """Give the artist a tooltip."""
     artist.set_gid(TIP + text.replace('"', "”").replace("\n", " "))
 
 
@@ -106,7 +132,7 @@ def svg_of(figure: Figure) -> str:
 
 
 def _font(shorthand: str) -> str:
-    """`font: bold 8px 'DejaVu Sans'` without the family, which is the page's."""
+    """`font: bold 8px 'DejaVu Sans'` without the family, which the page sets."""
     size = re.search(r"[\d.]+px", shorthand)
     weight = "; font-weight: bold" if re.search(r"bold|700", shorthand) else ""
     return f"font-size: {size[0] if size else FONT}{weight}"
@@ -118,7 +144,7 @@ def themed_svg(text: str, name: str, label: str) -> str:
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
     width, height = (float(number) for number in size.groups()) if size else (300.0, 200.0)
     body = text[text.index(">") + 1 :]
-    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.S)  # a style in the page would hold for all of it
+    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.S)  # would apply to the whole page
     body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r'(xlink:href|href)="#([^"]+)"', rf'href="#{name}-\2"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)

@@ -209,11 +209,6 @@ def test_real_vectors_are_drawn_as_lines(results, trials):
     assert all(page.images)
 
 
-def test_a_folder_without_a_study_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"no study\.toml"):
-        build_report(tmp_path)
-
-
 def test_the_folder_gets_a_page_of_markdown_with_its_own_numbers(whole):
     text = (whole / "README.md").read_text(encoding="utf-8")
     summary = json.loads((whole / "summary.json").read_text(encoding="utf-8"))

@@ -54,7 +54,7 @@ def test_broken_rows_are_left_out_and_counted(tmp_path):
 
 
 def test_a_folder_without_a_study_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no results folder"):
+    with pytest.raises(ValueError, match=r"no study\.toml"):
         read_record(tmp_path)
 
 
@@ -70,6 +70,6 @@ def test_beliefs_in_words():
 def test_a_reproduction_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "study.toml").write_text('name = "made"\nkind = "reproduction"\n')
     (tmp_path / "README.md").write_text("its own words")
-    with pytest.raises(ValueError, match="published experiment"):
+    with pytest.raises(ValueError, match="a reproduction of a published experiment"):
         build_report(tmp_path)
     assert (tmp_path / "README.md").read_text() == "its own words"
