@@ -1,22 +1,27 @@
 from __future__ import annotations
 
-import io
+import itertools
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
+from autovae.report.figures.gain import gain_figure
+from autovae.report.figures.importance import curve_figure, importance_figure
 from autovae.report.figures.pairs import pair_figure
-from autovae.report.figures.search import history_figure, pareto_figure
+from autovae.report.figures.search import history_figure, learning_figure, pareto_figure
+from autovae.report.finals import Gain
+from autovae.report.importance import importance_of
 from autovae.report.pictures import mosaic, sample_grid
 from autovae.report.theme import COLOURS, save_figure, svg_of, themed_svg, tip
 
 
-def row(number, score, state="COMPLETE", posterior="normal", prior="normal", **more):
+def row(number, score, state="COMPLETE", posterior="normal", prior="normal", likelihood="bernoulli", **more):
     return {"number": number, "state": state, "score": score, "posterior": posterior, "prior": prior,
-            "likelihood": "bernoulli", "reason": "no & <none>", **more}  # fmt: skip
+            "likelihood": likelihood, "reason": "no & <none>", **more}  # fmt: skip
 
 
 def test_a_figure_is_written_whole_and_the_same_every_time(figure, tmp_path):
@@ -30,6 +35,7 @@ def test_a_figure_is_written_whole_and_the_same_every_time(figure, tmp_path):
 def test_drawing_leaves_the_global_style_alone(figure):
     before = dict(matplotlib.rcParams)
     history_figure([row(0, 1.0)])
+    assert figure.axes[0].xaxis.label.get_color() == COLOURS["muted"]  # and yet a figure has the style
     svg_of(figure)
     assert dict(matplotlib.rcParams) == before
 
@@ -83,24 +89,74 @@ def test_a_grid_of_nothing_is_an_error():
         sample_grid(np.empty((0, 8, 8)))
 
 
-def test_a_grid_with_nan_is_drawn():
-    content = io.BytesIO()
-    sample_grid(np.full((4, 3), np.nan)).savefig(content)
-    sample_grid(np.full((4, 3, 3), np.nan)).savefig(content)
+def test_nan_is_drawn_as_nothing():
+    assert not mosaic(np.full((4, 3, 3), np.nan), 4)[:, :3].any()
+    panel = sample_grid(np.full((4, 3), np.nan)).axes[0]
+    assert np.isfinite(panel.get_ylim()).all()
+
+
+def markers(figure):
+    """How many points are drawn with which marker."""
+    return Counter(line.get_marker() for line in figure.axes[0].lines if line.get_marker() != "None")
+
+
+GOOD = [row(n, 1 + 0.01 * n) for n in range(20)]
+LOST = float("nan")
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("rows", "shown"),
     [
-        [],
-        [row(0, 1.0)],
-        [row(0, float("nan"), "FAIL")],
-        [row(n, 2.0) for n in range(3)],
-        [row(0, 1e6), row(1, 1.0), row(2, float("nan"), "FAIL")],
+        ([], {}),
+        ([row(0, 1.0)], {"o": 1}),
+        ([row(0, LOST, "FAIL")], {"x": 1}),
+        ([row(n, 2.0) for n in range(3)], {"o": 3}),
+        ([*GOOD, row(20, 1e6), row(21, LOST, "FAIL"), row(22, LOST, "PRUNED")], {"o": 20, "^": 1, "x": 1}),
     ],
+    ids=["none", "one", "failed", "equal", "outlier"],
 )
-def test_history_of_whatever_there_is(rows):
-    svg_of(history_figure(rows))
+def test_the_history_shows_every_trial_once(rows, shown):
+    assert markers(history_figure(rows)) == shown
+
+
+def test_the_history_joins_the_best_so_far():
+    axes = history_figure([row(n, score) for n, score in enumerate((3.0, 2.0, 2.5, 1.0))]).axes[0]
+    best = next(line for line in axes.lines if line.get_label() == "best")
+    assert best.get_ydata().tolist() == [3, 2, 2, 1]
+
+
+def test_an_interval_of_gains_spans_low_to_high_and_a_dot_is_a_seed():
+    gains = {"one": Gain([0.1, 0.3], 0.2, 0.05, 0.35, 0.95), "unknown": Gain([], LOST, -np.inf, np.inf, 0.95)}
+    axes = gain_figure(gains).axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines[:3]] == [[0.1, 0.3], [0.05, 0.35], [0.2]]
+    assert len(axes.lines) == 5  # the unknown gain has no bar; the last line is zero
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(gains)
+
+
+def test_importance_bars_are_the_values_the_largest_first():
+    heads, families = ("bernoulli", "normal"), ("normal", "laplace")
+    cells = itertools.product(heads, families, families)
+    rows = [
+        row(n, (head == "normal") + 0.3 * (q == "laplace"), likelihood=head, posterior=q, prior=p)
+        for n, (head, q, p) in enumerate(cells)
+    ]
+    found = importance_of(rows, resamples=0)
+    axes = importance_figure(found).axes[0]
+    widths = [bar.get_width() for bar in axes.patches]
+    assert widths[:3] == sorted(found.values.diagonal(), reverse=True)
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["likelihood", "posterior"]
+    curve = curve_figure(found, 0, rows).axes[0]
+    assert sum(line.get_marker() in ("o", "^") for line in curve.lines) == len(rows)
+
+
+def test_learning_curves_mark_the_winner_and_the_matched_normal():
+    rows = [row(0, 1.0), row(1, 1.0, posterior="laplace"), row(2, 1.0, prior="gumbel")]
+    losses = {0: [3.0, 2.0], 1: [3.0, 1.0], 2: [3.0, None]}
+    axes = learning_figure(rows, losses, {"posterior": "laplace", "prior": "normal"}).axes[0]
+    colours = {line.get_label(): (line.get_color(), line.get_ydata()[0]) for line in axes.lines}
+    assert colours["winner"] == (COLOURS["first"], 3.0)
+    assert colours["matched normal"] == (COLOURS["second"], 3.0)
+    assert len(axes.lines) == 3
 
 
 def test_infinite_pairs_are_hatched_and_say_so():

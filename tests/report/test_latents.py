@@ -55,9 +55,12 @@ def test_information_is_the_mean_divergence(model):
     assert seen.information.sum() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_single_example_is_enough_to_draw(model):
+def test_a_single_example_shows_information_and_no_activity(model):
     seen = look(model, inputs(1))
-    svg_of(information_figure({"Winner": seen}))
+    axes = information_figure({"Winner": seen}).axes[0]
+    assert axes.get_title("left").endswith("0 of 3 latents active")
+    assert [bar.get_height() for bar in axes.patches] == sorted(seen.information, reverse=True)
+    assert {bar.get_facecolor()[3] for bar in axes.patches} == {0}  # hollow
 
 
 def test_ways_between_samples_start_and_end_at_samples(model):
@@ -77,11 +80,21 @@ def test_a_traversal_moves_one_latent(model):
 
 
 @pytest.mark.parametrize(
-    "pair", [("normal", "normal"), ("laplace", "gumbel"), ("uniform", "uniform"), ("cauchy", "normal")]
+    ("pair", "hatched"),
+    [
+        (("normal", "normal"), False),
+        (("laplace", "gumbel"), True),
+        (("uniform", "uniform"), True),
+        (("cauchy", "normal"), True),
+    ],
 )
-def test_landscapes_of_finite_conditional_and_infinite_pairs(pair):
-    svg_of(landscape_figure(*pair))
-    svg_of(landscape_figure(*pair, np.array([[0.1]]), np.array([[0.2]])))
+def test_landscapes_hatch_where_a_pair_is_infinite_and_hold_the_encoders_points(pair, hatched):
+    plain = landscape_figure(*pair).axes[0]
+    assert any(any(own.hatches) for own in plain.collections) == hatched
+    assert not plain.lines
+    shown = landscape_figure(*pair, np.array([[0.1, 9.0]]), np.array([[0.2, 0.5]])).axes[0]
+    np.testing.assert_allclose(shown.lines[0].get_xydata(), [[0.1, np.log10(0.2)], [9.0, np.log10(0.5)]])
+    assert shown.get_xlim()[1] > 9
 
 
 def test_shares_are_counted():
