@@ -53,9 +53,9 @@ class Boxes:
 
 
 def boxes_of(tree: Any, axes: Sequence[Axis], measure: Measure, joint: Joint | None) -> Boxes:
+    """The leaves of a tree. Boxes of combinations that do not exist have no measure and are left out."""
     bounds = np.array([axis.bounds for axis in axes for _ in range(axis.columns)], float)
     values, lows, highs = _leaf_bounds(tree, bounds[:, 0], bounds[:, 1])
-    """The leaves of a tree. Boxes of combinations that do not exist have no measure and are left out."""
     shares, weights, edges = list[Array](), list[Array](), list[Array]()
     first, last = list[NDArray[np.intp]](), list[NDArray[np.intp]]()
     members: dict[int, Array] = {}
@@ -84,9 +84,9 @@ def boxes_of(tree: Any, axes: Sequence[Axis], measure: Measure, joint: Joint | N
         for known, new in zip((shares, first, last, weights, edges), (share, starts, stops, weight, edge), strict=True):
             known.append(new)  # type: ignore[attr-defined]
     alive = np.stack(shares, 1).min(1) > 0
-    stacked = (np.stack(own, 1)[alive] for own in (shares, first, last))
+    starts, stops = np.stack(first, 1)[alive], np.stack(last, 1)[alive]
     indicators = {group: indicator[alive] for group, indicator in members.items()}
-    return Boxes(values[alive], *stacked, indicators, weights, edges)
+    return Boxes(values[alive], np.stack(shares, 1)[alive], starts, stops, indicators, weights, edges)
 
 
 def _leaf_bounds(tree: Any, low: Array, high: Array) -> tuple[Array, Array, Array]:

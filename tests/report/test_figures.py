@@ -157,6 +157,10 @@ def test_learning_curves_mark_the_winner_and_the_matched_normal():
     assert colours["winner"] == (COLOURS["first"], 3.0)
     assert colours["matched normal"] == (COLOURS["second"], 3.0)
     assert len(axes.lines) == 3
+    heterogeneous = {"posterior": ["laplace", "normal"], "prior": "normal"}
+    labels = {line.get_label() for line in learning_figure(rows, losses, heterogeneous).axes[0].lines}
+    assert "matched normal" in labels
+    assert "winner" not in labels
 
 
 def test_infinite_pairs_are_hatched_and_say_so():

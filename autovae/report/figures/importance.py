@@ -86,6 +86,6 @@ def _levels(axes: Axes, choices: Sequence[Any], mean: np.ndarray, spread: np.nda
         bar = axes.plot(ends, [min(level, top)] * len(ends), look, color=COLOURS["first"], lw=2.5)[0]
         tip(bar, f"{choices[number]}: mean {level:.4f}, spread between trees {spread[number]:.4f}")
     names = [words(choice) for choice in choices]
-    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    slanted: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), names, **slanted if sum(map(len, names)) > CROWDED else {})
     axes.tick_params(axis="x", length=0, labelcolor=COLOURS["ink"], labelsize=7.5)

@@ -55,7 +55,7 @@ def surface_figure(found: Importance) -> Figure:
         (down.choices[a], across.choices[b]): (float(values[a, b]), f"{values[a, b]:.4f}, averaged over all else")
         for a, b in sorted(offered)
     }
-    return _map_figure(*sides, cells, score_limits([value for value, _ in cells.values()]))
+    return _map_figure(sides[0], sides[1], cells, score_limits([value for value, _ in cells.values()]))
 
 
 def _map_figure(

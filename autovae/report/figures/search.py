@@ -73,13 +73,14 @@ def ceiling(rows: Rows) -> float:
 
 def learning_figure(rows: Rows, losses: Mapping[int, Sequence[float]], winner: Mapping[str, Any]) -> Figure:
     """Training loss by epoch: all trials thin, the winner's pair and the matched normal in their colours."""
-    wanted = (winner.get("posterior"), winner.get("prior"))
-    kinds = {("normal", "normal"): ("matched normal", COLOURS["second"]), wanted: ("winner", COLOURS["first"])}
+    kinds = {("normal", "normal"): ("matched normal", COLOURS["second"])}
+    if pair := pair_of(winner):
+        kinds[pair] = ("winner", COLOURS["first"])
     ends, named = [], set()
     with panel(2.5) as (figure, axes):
         for row in sorted(rows, key=lambda row: pair_of(row) in kinds)[-MOST_CURVES:]:
             values = [math.nan if loss is None or not math.isfinite(loss) else loss for loss in losses[row["number"]]]
-            kind, colour = kinds.get(pair_of(row), ("others", COLOURS["muted"]))
+            kind, colour = kinds.get(pair_of(row) or ("", ""), ("others", COLOURS["muted"]))
             width, alpha = (0.7, 0.45) if kind == "others" else (1.6, 0.9)
             label = None if kind in named else kind
             line = axes.plot(range(1, len(values) + 1), values, color=colour, lw=width, alpha=alpha, label=label)[0]
