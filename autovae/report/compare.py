@@ -30,7 +30,7 @@ Studies = Mapping[str, Content]
 
 
 def compare(folders: Sequence[str | Path], to: str | Path | None = None) -> Path:
-    """Write the page beside the first results folder, or to `to`; returns its path.
+    """Write the page next to the first results folder, or to `to`; returns its path.
 
     Raises `ValueError` for fewer than two folders, or one that holds no study.
     """

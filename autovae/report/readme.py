@@ -16,7 +16,7 @@ MOST = 8  # rows of the importance table
 
 
 def readme(record: Record, importance: Importance) -> str:
-    """The text of README.md. Whatever comes from files is escaped."""
+    """The text of README.md. Text from files is escaped."""
     rows = finals_rows(record)
     for row in rows:
         row["role"] = role_words(row["rank"])

@@ -62,7 +62,7 @@ def _traversal(content: Content) -> dict[str, Any] | None:
 
 
 def _landscapes(content: Content) -> list[dict[str, Any]]:
-    """The divergence of each pair in use, with the encoder's points where there are examples."""
+    """The divergence of each pair in use, with the encoder's points if there are examples."""
     owners = {pair: title for title, model in reversed(content.models.items()) for pair in model.vae.spec.pairs}
     pairs = dict.fromkeys(pair for model in content.models.values() for pair in model.vae.spec.pairs)
     found = []
