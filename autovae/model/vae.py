@@ -128,6 +128,7 @@ class _Run:
     stop: int
     likelihood: Likelihood
     source: str  # "none", "global", "pixel"
+    folds: bool  # whether it follows masses, whose end bins hold the tails
 
 
 class VAEStack(nn.Module):
@@ -154,11 +155,12 @@ class VAEStack(nn.Module):
         for index, spec in enumerate(self.specs):
             likelihood = LIKELIHOODS[spec.likelihood]
             source = "none" if not likelihood.has_scale else "pixel" if spec.scale == "pixel" else "global"
+            folds = spec.objective_on(self.domain.support) == "mass"
             last = self._runs[-1] if self._runs else None
-            if last and (last.likelihood.name, last.source) == (likelihood.name, source):
-                self._runs[-1] = _Run(last.start, index + 1, likelihood, source)
+            if last and (last.likelihood.name, last.source, last.folds) == (likelihood.name, source, folds):
+                self._runs[-1] = _Run(last.start, index + 1, likelihood, source, folds)
             else:
-                self._runs.append(_Run(index, index + 1, likelihood, source))
+                self._runs.append(_Run(index, index + 1, likelihood, source, folds))
         self.to_device(torch.device(device))
 
     @property
@@ -293,13 +295,22 @@ class VAEStack(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def mean(self, outputs: Tensor) -> Tensor:
-        """E[x|z], (P, K, B, X)."""
-        return torch.cat([run.likelihood.mean(params, scale) for run, params, scale in self._heads(outputs)])
+        """E[x|z], (P, K, B, X); of members that follow masses with the ends folded, inside the data's range."""
+        low, high = self.domain.low, self.domain.high
+        return torch.cat(
+            [
+                run.likelihood.folded_mean(params, scale, low, high) if run.folds else run.likelihood.mean(params, scale)
+                for run, params, scale in self._heads(self._wide(outputs))
+            ]
+        )
 
     def sample(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draws of x given z, (P, K, B, X)."""
-        heads = self._heads(outputs)
-        return torch.cat([run.likelihood.sample(params, scale, generator) for run, params, scale in heads])
+        """Draws of x given z, (P, K, B, X), folded like the mean."""
+        draws = []
+        for run, params, scale in self._heads(self._wide(outputs)):
+            x = run.likelihood.sample(params, scale, generator)
+            draws.append(x.clamp(self.domain.low, self.domain.high) if run.folds else x)
+        return torch.cat(draws)
 
     def log_latent_ratio(self, z: Tensor, eps: Tensor, loc: Tensor, scale: Tensor, samples: int) -> Tensor:
         """log p(z) - log q(z|x), (P, K, B), of z and eps (P, K B, D); loc and scale are (P, B, D)."""
