@@ -178,7 +178,7 @@ def normal_bins(lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor) -> Ten
     if not bool(widest - narrowest <= SAME * widest):
         return None
     with torch.no_grad():
-        u = torch.sub(place, loc).mul_(sign / scale)
+        u = (place - loc) * (sign / scale)
         width = 0.5 * (widest + narrowest) / scale
         y = torch.mul(u, 0.5 * width).square_()
         if not bool(width.amax() < NARROW) or not bool(y.amax() < SERIES):
