@@ -331,12 +331,14 @@ class VAEStack(nn.Module):
         """A device's operations may leave their results in a narrower type."""
         return params.to(self.raw_scale.dtype)
 
-    def mean(self, outputs: Tensor) -> Tensor:
-        """E[x|z], (P, K, B, X); of members that follow masses with the ends folded, inside the data's range."""
+    def mean(self, outputs: Tensor, fold: bool = True) -> Tensor:
+        """E[x|z], (P, K, B, X); of members that follow masses with the ends folded, inside the data's range, if `fold`."""
         low, high = self.domain.low, self.domain.high
         return torch.cat(
             [
-                run.likelihood.folded_mean(params, scale, low, high) if run.by_mass else run.likelihood.mean(params, scale)
+                run.likelihood.folded_mean(params, scale, low, high)
+                if fold and run.by_mass
+                else run.likelihood.mean(params, scale)
                 for run, params, scale in self._heads(self._wide(outputs))
             ]
         )

@@ -59,6 +59,8 @@ class ResultsFolder:
         if self.study_file.is_file():
             before = read_toml(self.study_file)
             before.pop("trials", None)
+            if "training" in before:  # results older than this setting followed densities
+                before["training"].setdefault("objective", "density")
             if before.get("format") != FORMAT:
                 raise ResultsError(
                     f"{self.path} has results format {before.get('format')!r}, this version writes {FORMAT}; "

@@ -3,7 +3,8 @@ r"""Heads on the line: location-scale laws of location eta and the given scale.
     log p(x) = log f(d) - log scale,  d = (x - eta) / scale          f the standard law of a family
 
 A law here is f and its slope in one pass; sampling is the family's own.
-To add one: subclass `OnTheLine` with its family, law and interval, and add its row to `autovae.registry.LIKELIHOODS`.
+To add one: subclass `OnTheLine` with its family, law, interval and partial mean, and add its row to
+`autovae.registry.LIKELIHOODS`.
 Not here: log masses of bins, see `line_masses`.
 """
 
