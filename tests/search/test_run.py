@@ -283,5 +283,5 @@ def test_a_study_of_densities_is_not_gone_on_with_as_one_of_masses(tmp_path):
     (tmp_path / "tiny.toml").write_text(text)
     for space in DATA.glob("*space*.toml"):
         shutil.copy(space, tmp_path)
-    with pytest.raises(ResultsError, match="training.objective: was 'density', is 'auto'"):
+    with pytest.raises(ResultsError, match=r"training\.objective: was 'density', is 'auto'"):
         Run(load_study(tmp_path / "tiny.toml"), tmp_path / "results").execute()
