@@ -40,7 +40,7 @@ __all__ = ["Domain", "Pair", "VAESpec", "largest_remainder"]
 Pair: TypeAlias = tuple[str, str]  # (posterior family, prior family) of one latent
 Belief: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
 
-OBJECTIVES = ("density", "mass")
+OBJECTIVES = ("auto", "mass", "density")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ class VAESpec:
     beta                weight of the divergence in the ELBO (1: a bound)
     regulariser, regulariser_order   the divergence of the ELBO: "kl"; "renyi" of an order in (0, 1); "jeffreys"
     scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
-    objective           "density": log p of dequantised data; "mass": log probability of the level's bin
+    objective           what training follows: "mass", the log probability of the level's bin, which is what is scored;
+                        "density" of dequantised data; "auto": masses of data with levels, see `objective_on`
     latent_dim, hidden, activation, network      the network; `network` names an entry of registry.NETWORKS
     rival, components   a learned prior in place of the product: "" (none), "mixture", "vampprior" (of `components` each) or
                         "flow"; its base or components are of the families `prior` (vampprior: of the posterior's)
@@ -176,7 +177,7 @@ class VAESpec:
     regulariser: str = "kl"
     regulariser_order: float = 0.5
     scale: str | float = "global"
-    objective: str = "density"
+    objective: str = "auto"
     activation: str = "relu"
     network: str = "mlp"
     saturate: bool | None = None
@@ -344,6 +345,16 @@ class VAESpec:
                 "a cauchy posterior at alpha >= 1 needs a decoder whose first layer saturates, else E log p(x|z) is "
                 "-inf: set saturate = True (tanh there), or alpha < 1"
             )
+
+    def objective_on(self, support: str) -> str:
+        """ "mass" or "density": what training follows on data of this support.
+
+        "auto" is the mass of data with levels, except for heads that train on the levels themselves (bernoulli, mse).
+        """
+        if self.objective != "auto":
+            return self.objective
+        levels = support != "real" and LIKELIHOODS[self.likelihood].trains_on != "levels"
+        return "mass" if levels else "density"
 
     @property
     def matched_normal(self) -> bool:

@@ -13,6 +13,8 @@ have died, ours is not (see `training.adam`).
 |---------------|-------------------------------------------------------------------------------------------------|
 | population    | `Population` of `members` VAEs, per member                                                      |
 | mismatched    | the same population with logistic posteriors under the normal prior                             |
+| mass_NAME     | a population of NAME heads (normal, logistic, beta) that follows masses of bins                 |
+| density_NAME  | the same, following densities: `mass_vs_density_NAME` is the time of the one over the other     |
 | bfloat16      | the same population with products of bfloat16 factors, weights in float32 (the peers' stay)     |
 | single        | the same code with one member                                                                   |
 | pythae        | pythae's VAE and torch's Adam, its training step without its DataLoader, torch's default setting |
@@ -59,6 +61,7 @@ EPOCH = 60_000
 EPOCH_FLOP = EPOCH * 5.2e6
 STEPS = {1000: 4, 100: 40}  # of a round: some ten seconds in all
 IMAGES = 10_000
+HEADS = ("normal", "logistic", "beta")  # measured with masses and with densities, at 1,000 points
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -123,11 +126,11 @@ class Ours(Contender):
         device: torch.device,
         products: str,
         narrow: torch.dtype | None = None,
-        posterior: str = "normal",
+        **belief: Any,
     ) -> None:
         super().__init__(members, device, products)
         self.data, self.narrow = data, narrow
-        specs = [VAESpec(posterior=posterior, batch_size=100, seed=seed) for seed in range(members)]
+        specs = [VAESpec(batch_size=100, seed=seed, **belief) for seed in range(members)]
         self._members = [TrainState(build(spec, data.domain)) for spec in specs]
         self._populations: dict[int, Population] = {}
 
@@ -376,6 +379,11 @@ def _rounds(rounds: int, members: int, device: torch.device, threads: int, data:
         "population": Ours(members, data, device, products),
         "bfloat16": Ours(members, data, device, products, torch.bfloat16),
         "mismatched": Ours(members, data, device, products, posterior="logistic"),
+        **{
+            f"{objective}_{head}": Ours(members, data, device, products, likelihood=head, objective=objective)
+            for head in HEADS
+            for objective in ("mass", "density")
+        },
         "single": Ours(1, data, device, products),
         "pythae": pythae(x),
         "fused": example(x),
@@ -392,7 +400,9 @@ def _rounds(rounds: int, members: int, device: torch.device, threads: int, data:
 
 def _measured(rounds: int, contenders: dict[str, Contender], device: torch.device, products: str) -> Seconds:
     scale = 1 if device.type == "cpu" else 10
-    seconds: Seconds = {(batch, name): [] for batch in STEPS for name in contenders}
+    seconds: Seconds = {
+        (batch, name): [] for batch in STEPS for name in contenders if batch == 1000 or not name.endswith(HEADS)
+    }
     for batch, name in seconds:
         for _ in range(2 if device.type == "cuda" else 1):  # before and after the capture
             with contenders[name].settled():
@@ -422,6 +432,7 @@ def _ratios(seconds: Seconds) -> dict[str, Any]:
         f"vs_{peer}_batch{n}": ratio(n, peer, "population") for peer in ("fused", "vmap", "processes") for n in STEPS
     }
     values |= {f"mismatched_vs_fused_batch{batch}": ratio(batch, "fused", "mismatched") for batch in STEPS}
+    values |= {f"mass_vs_density_{head}": ratio(1000, f"mass_{head}", f"density_{head}") for head in HEADS}
     values |= {f"peak_fraction_batch{batch}": ratio(batch, "floor", "population") for batch in STEPS}
     for (batch, name), times in seconds.items():
         values[f"seconds_{name}_batch{batch}"] = statistics.median(times)

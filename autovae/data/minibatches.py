@@ -8,6 +8,7 @@ numbers, so that members differ by their beliefs and not by their data. The stre
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from autovae.seeds import stream_seed
 from autovae.spec import Domain
 
 __all__ = ["Minibatch", "Minibatches"]
+
+RESIDUAL_POINTS = 10_000  # that tell how far data lie from their mean
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,12 @@ class Minibatches:
     def nbytes(self) -> int:
         """What the points take on the device."""
         return self._x.nbytes + (0 if self._mask is None else self._mask.nbytes)
+
+    @functools.cached_property
+    def residual_scale(self) -> float:
+        """The root mean square distance of values from their feature's mean, in the units that a model sees."""
+        inputs = self.batch(slice(0, RESIDUAL_POINTS)).inputs
+        return float((inputs - inputs.mean(0)).square().mean().sqrt())
 
     def dequantiser(self) -> torch.Generator:
         """A generator on the device for dequantisation noise, to be put where an epoch begins by `start`."""

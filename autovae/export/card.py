@@ -115,12 +115,18 @@ def _prior(vae: VAE, offset: Tensor, unit: Tensor, card: dict[str, Any]) -> Prio
         likelihood=vae.spec.likelihood,
         scale=scale,
         scale_floor=vae.domain.scale_floor,
+        fold=fold_of(vae.spec, vae.domain),
         offset=offset,
         unit=unit,
         shape=vae.domain.shape,
         transport=transport,
         card=card,
     )
+
+
+def fold_of(spec: VAESpec, domain: Domain) -> tuple[float, float] | None:
+    """The range onto whose ends a head folds its tails: the data's, where training followed masses."""
+    return (domain.low, domain.high) if spec.objective_on(domain.support) == "mass" else None
 
 
 def to_prior(trained: Trained, card: Mapping[str, Any] | None = None) -> PriorModule:
@@ -342,6 +348,7 @@ def _load_generator(folder: str | os.PathLike[str]) -> PriorModule:
             likelihood=spec.likelihood,
             scale="pixel" if plain["pixel_scale"] else tensors.get("scale"),
             scale_floor=domain.scale_floor,
+            fold=fold_of(spec, domain),
             offset=offset,
             unit=unit,
             shape=domain.shape,

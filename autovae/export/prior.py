@@ -65,7 +65,8 @@ class PriorModule(nn.Module):
 
     `decoder` maps z (batch, latent_dim) to the likelihood's parameters, or to anything where `likelihood` is None.
     `scale` is the likelihood's scale in model units, or "pixel" where the decoder gives it: its output is then
-    (params, log scale) side by side and the scale is scale_floor + exp(log scale). Data units are unit * x + offset
+    (params, log scale) side by side and the scale is scale_floor + exp(log scale). `fold` is the range in model units
+    onto whose ends a head trained on masses folds its tails. Data units are unit * x + offset
     (the standardisation, undone); `shape` is the event shape of x. `card` is plain data about where the module is from.
     """
 
@@ -83,6 +84,7 @@ class PriorModule(nn.Module):
         likelihood: str | None = None,
         scale: Tensor | float | str | None = None,
         scale_floor: float = 0.0,
+        fold: tuple[float, float] | None = None,
         offset: Tensor | float = 0.0,
         unit: Tensor | float = 1.0,
         shape: Sequence[int] | None = None,
@@ -109,6 +111,7 @@ class PriorModule(nn.Module):
         if isinstance(scale, str) and scale != "pixel":
             raise ValueError(f'got scale={scale!r}; expected a number, a tensor, "pixel" or None')
         self.scale_per_pixel, self.scale_floor = scale == "pixel", float(scale_floor)
+        self.fold = None if fold is None else (float(fold[0]), float(fold[1]))
         fixed = None if scale is None or isinstance(scale, str) else _like(scale, reference)
         self.register_buffer("scale", fixed)
         self.register_buffer("offset", self._event(_like(offset, reference)))
@@ -239,7 +242,8 @@ class PriorModule(nn.Module):
         """x (*batch, *shape) of the decoder's output for the latents of all objects, flat over the batch."""
         if self.likelihood is None:
             return self._shaped(params, batch)
-        mean = LIKELIHOODS[self.likelihood].mean(*self._head(params))
+        head, (params, scale) = LIKELIHOODS[self.likelihood], self._head(params)
+        mean = head.mean(params, scale) if self.fold is None else head.folded_mean(params, scale, *self.fold)
         return self._shaped(mean, batch) * self.unit + self.offset
 
     def observe(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -249,6 +253,8 @@ class PriorModule(nn.Module):
         self._check_size(z, "z")
         params, scale = self._head(self.decoder(z.reshape(-1, len(self.object_families))))
         x = LIKELIHOODS[self.likelihood].sample(params, scale, generator)
+        if self.fold is not None:
+            x = x.clamp(*self.fold)
         return self._shaped(x, tuple(z.shape[:-1])) * self.unit + self.offset
 
     def _head(self, params: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -294,6 +300,7 @@ class PriorModule(nn.Module):
             likelihood=self.likelihood,
             scale="pixel" if self.scale_per_pixel else self.scale,
             scale_floor=self.scale_floor,
+            fold=self.fold,
             offset=self.offset,
             unit=self.unit,
             shape=self.shape,

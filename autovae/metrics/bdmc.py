@@ -129,7 +129,7 @@ def enclose(
     count = min(points, feed.points)
     generator = feed.dequantiser().manual_seed(stream_seed(seed, "dequantise", "score"))
     mass = density == "mass"
-    batch = feed.batch(slice(0, count), () if mass else stack.target_kinds, edges=mass, generator=generator)
+    batch = feed.batch(slice(0, count), () if mass else stack.density_kinds, edges=mass, generator=generator)
     annealing = _Annealing(stack, count, chains, temperatures, leapfrogs, seed)
     lower = annealing.bounds(batch)
     source = annealing.draw(1, "simulated")
@@ -152,7 +152,7 @@ def _simulate(stack: VAEStack, data: Data, z: Tensor, mass: bool, seed: int) -> 
         x = stack.sample(outputs, generator)
     x = x[0, 0]
     if not mass:
-        return Minibatch(x, dict.fromkeys(stack.target_kinds, x)), x
+        return Minibatch(x, dict.fromkeys(stack.density_kinds, x)), x
     if data.support != "real":
         x = (x * data.levels).floor().clamp(0, data.levels - 1)
     lower, upper = bin_edges(x, data)

@@ -114,7 +114,7 @@ def _bounds(stack: VAEStack, feed: Minibatches, index: slice, noise: Tensor, sca
         weights = stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
     else:
         masses = LIKELIHOODS["logistic"].log_mass(
-            batch.lower, batch.upper, stack.mean(outputs), scales.view(-1, 1, 1, 1)
+            batch.lower, batch.upper, stack.mean(outputs, fold=False), scales.view(-1, 1, 1, 1)
         )
         weights = (masses if batch.mask is None else masses * batch.mask).sum(-1)
     weights = weights + stack.log_latent_ratio(z, eps, loc, scale, noise.shape[0])

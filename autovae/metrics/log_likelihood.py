@@ -90,7 +90,7 @@ class VAEModel:
         generator.manual_seed(stream_seed(seed, "dequantise", "score"))
         coin = vae.spec.likelihood == "bernoulli" and data.levels == 2  # its mass is its probability, found with less
         masses = density == "mass" and not coin
-        kinds = () if masses else self.stack.target_kinds
+        kinds = () if masses else self.stack.density_kinds
         self._batch = feed.batch(slice(None), kinds, edges=masses, generator=generator)
         with torch.no_grad():
             parts = [self.stack.encode(inputs) for inputs in self._batch.inputs.split(max(1, 4 * CHUNK // self.widest))]

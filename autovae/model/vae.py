@@ -27,6 +27,7 @@ from autovae.beliefs.learned_priors import RIVALS, Rival, join, part
 from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
+from autovae.data.minibatches import Minibatch
 from autovae.model.estimators import check_estimator
 from autovae.model.networks import NETWORKS, init_linear
 from autovae.model.operations import Operations, TorchOperations
@@ -65,6 +66,17 @@ class VAE(nn.Module):
     def scale(self) -> Tensor:
         """The likelihood's scale where it is one number, (1,): learned or fixed, never below the floor."""
         return self.domain.scale_floor + (SCALE_SPEED * self.raw_scale).exp()
+
+    @torch.no_grad()
+    def start_scale(self, residual: float) -> None:
+        """Begin at this scale, that of data around their mean, where the likelihood's scale is learned."""
+        log_scale = math.log(max(residual - self.domain.scale_floor, self.domain.scale_floor))
+        if self.raw_scale.requires_grad:
+            self.raw_scale.fill_(log_scale / SCALE_SPEED)
+        elif self.likelihood.has_scale and self.spec.scale == "pixel":
+            biases = [p for name, p in self.decoder.named_parameters() if name.endswith("bias")]
+            if biases and len(biases[-1]) % 2 == 0:
+                biases[-1][len(biases[-1]) // 2 :] = log_scale
 
     @property
     def stacked(self) -> VAEStack:
@@ -128,6 +140,7 @@ class _Run:
     stop: int
     likelihood: Likelihood
     source: str  # "none", "global", "pixel"
+    by_mass: bool  # whether training follows masses of bins, whose end bins hold the tails
 
 
 class VAEStack(nn.Module):
@@ -154,11 +167,12 @@ class VAEStack(nn.Module):
         for index, spec in enumerate(self.specs):
             likelihood = LIKELIHOODS[spec.likelihood]
             source = "none" if not likelihood.has_scale else "pixel" if spec.scale == "pixel" else "global"
+            by_mass = spec.objective_on(self.domain.support) == "mass"
             last = self._runs[-1] if self._runs else None
-            if last and (last.likelihood.name, last.source) == (likelihood.name, source):
-                self._runs[-1] = _Run(last.start, index + 1, likelihood, source)
+            if last and (last.likelihood.name, last.source, last.by_mass) == (likelihood.name, source, by_mass):
+                self._runs[-1] = _Run(last.start, index + 1, likelihood, source, by_mass)
             else:
-                self._runs.append(_Run(index, index + 1, likelihood, source))
+                self._runs.append(_Run(index, index + 1, likelihood, source, by_mass))
         self.to_device(torch.device(device))
 
     @property
@@ -166,9 +180,19 @@ class VAEStack(nn.Module):
         return len(self.specs)
 
     @property
-    def target_kinds(self) -> tuple[str, ...]:
-        """What the members' likelihoods train on: "levels", "dequantised"."""
+    def density_kinds(self) -> tuple[str, ...]:
+        """What the members' densities are taken of: "levels", "dequantised"."""
         return tuple(dict.fromkeys(run.likelihood.trains_on for run in self._runs))
+
+    @property
+    def target_kinds(self) -> tuple[str, ...]:
+        """What the members that follow densities train on: "levels", "dequantised"."""
+        return tuple(dict.fromkeys(run.likelihood.trains_on for run in self._runs if not run.by_mass))
+
+    @property
+    def needs_bins(self) -> bool:
+        """Whether some member follows masses of bins."""
+        return any(run.by_mass for run in self._runs)
 
     def to_device(self, device: torch.device) -> VAEStack:
         self.pairing.to(device)
@@ -267,39 +291,65 @@ class VAEStack(nn.Module):
 
         Where `mask` (B, X) is 0 the feature was not observed and drops out.
         """
+        parts = [self._log_density(*head, targets, mask) for head in self._heads(outputs)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def log_mass(self, outputs: Tensor, lower: Tensor, upper: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Log probability of the bins [lower, upper] (B, X), summed over features, (P, K, B)."""
+        parts = [self._log_mass(*head, lower, upper, mask) for head in self._heads(outputs)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def log_followed(self, outputs: Tensor, batch: Minibatch) -> Tensor:
+        """What training follows, (P, K, B): of each member the mass of x's bin or the density of x."""
         parts = []
         for run, params, scale in self._heads(outputs):
-            x, head = targets[run.likelihood.trains_on], run.likelihood
-            if mask is not None:
-                parts.append((head.log_prob(x, self._wide(params), scale) * mask).sum(-1))
-            elif head.linear_in_x:
-                parts.append(self.operations.linear_in_x(head, x, params))
+            if run.by_mass and batch.lower is not None and batch.upper is not None:
+                parts.append(self._log_mass(run, params, scale, batch.lower, batch.upper, batch.mask))
             else:
-                parts.append(head.log_prob_sum(x, self._wide(params), scale))
+                parts.append(self._log_density(run, params, scale, batch.targets, batch.mask))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _log_density(
+        self, run: _Run, params: Tensor, scale: Tensor | None, targets: Mapping[str, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        head, x = run.likelihood, targets[run.likelihood.trains_on]
+        if mask is not None:
+            return (head.log_prob(x, self._wide(params), scale) * mask).sum(-1)
+        if head.linear_in_x:
+            return self.operations.linear_in_x(head, x, params)
+        return head.log_prob_sum(x, self._wide(params), scale)
+
+    def _log_mass(
+        self, run: _Run, params: Tensor, scale: Tensor | None, lower: Tensor, upper: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        head, params = run.likelihood, self._wide(params)
+        if mask is not None:
+            return (head.log_mass(lower, upper, params, scale) * mask).sum(-1)
+        return head.log_mass_sum(lower, upper, params, scale)
 
     def _wide(self, params: Tensor) -> Tensor:
         """A device's operations may leave their results in a narrower type."""
         return params.to(self.raw_scale.dtype)
 
-    def log_mass(self, outputs: Tensor, lower: Tensor, upper: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Log probability of the bins [lower, upper] (B, X), summed over features, (P, K, B)."""
-        parts = []
-        for run, params, scale in self._heads(self._wide(outputs)):
-            if mask is None:
-                parts.append(run.likelihood.log_mass_sum(lower, upper, params, scale))
-            else:
-                parts.append((run.likelihood.log_mass(lower, upper, params, scale) * mask).sum(-1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def mean(self, outputs: Tensor) -> Tensor:
-        """E[x|z], (P, K, B, X)."""
-        return torch.cat([run.likelihood.mean(params, scale) for run, params, scale in self._heads(outputs)])
+    def mean(self, outputs: Tensor, fold: bool = True) -> Tensor:
+        """E[x|z], (P, K, B, X); of members that follow masses with the ends folded, inside the data's range, if `fold`."""
+        low, high = self.domain.low, self.domain.high
+        return torch.cat(
+            [
+                run.likelihood.folded_mean(params, scale, low, high)
+                if fold and run.by_mass
+                else run.likelihood.mean(params, scale)
+                for run, params, scale in self._heads(self._wide(outputs))
+            ]
+        )
 
     def sample(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draws of x given z, (P, K, B, X)."""
-        heads = self._heads(outputs)
-        return torch.cat([run.likelihood.sample(params, scale, generator) for run, params, scale in heads])
+        """Draws of x given z, (P, K, B, X), folded like the mean."""
+        draws = []
+        for run, params, scale in self._heads(self._wide(outputs)):
+            x = run.likelihood.sample(params, scale, generator)
+            draws.append(x.clamp(self.domain.low, self.domain.high) if run.by_mass else x)
+        return torch.cat(draws)
 
     def log_latent_ratio(self, z: Tensor, eps: Tensor, loc: Tensor, scale: Tensor, samples: int) -> Tensor:
         """log p(z) - log q(z|x), (P, K, B), of z and eps (P, K B, D); loc and scale are (P, B, D)."""

@@ -97,6 +97,8 @@ def _data_steps(prior: PriorModule) -> list[Step]:
     steps: list[Step] = []
     if slope is not None and prior.likelihood is not None:
         steps.append(elementwise(LIKELIHOODS[prior.likelihood].mean, slope))
+    elif prior.fold is not None and _mean_is_identity(prior):
+        steps.append(_folded(prior, *prior.fold))
     elif not _mean_is_identity(prior):
         return [by_autograd(lambda params: prior.data_of(params, (len(params) // prior.objects,)))]
     if prior.shape is not None or prior.objects > 1:
@@ -105,6 +107,16 @@ def _data_steps(prior: PriorModule) -> list[Step]:
     if prior.likelihood is not None and not bool((prior.offset == 0).all() and (prior.unit == 1).all()):
         steps.append(lambda x: (x * prior.unit + prior.offset, lambda g: g * prior.unit))
     return steps
+
+
+def _folded(prior: PriorModule, low: float, high: float) -> Step:
+    """A location head's mean with folded ends: its slope is the probability of the range."""
+    head, scale = LIKELIHOODS[prior.likelihood or ""], prior.scale
+
+    def slope(eta: Tensor, _: Tensor) -> Tensor:
+        return head.log_mass(eta.new_tensor(low), eta.new_tensor(high), eta, scale).exp()
+
+    return elementwise(lambda eta: head.folded_mean(eta, scale, low, high), slope)
 
 
 def _shaped(prior: PriorModule, objects: tuple[int, ...]) -> Step:
@@ -116,7 +128,7 @@ def _shaped(prior: PriorModule, objects: tuple[int, ...]) -> Step:
 
 
 def _mean_is_identity(prior: PriorModule) -> bool:
-    """Whether x is the decoder's output up to units: asked of the likelihood itself, on a grid."""
+    """Whether x is the decoder's output up to units and folded ends: asked of the likelihood itself, on a grid."""
     if prior.likelihood is None:
         return True
     if prior.scale_per_pixel:

@@ -58,7 +58,7 @@ class VAEPlan(StrictModel):
     learning_rate: float = Field(1e-3, gt=0)
 
     def spec(self) -> VAESpec:
-        return VAESpec(likelihood="continuous_bernoulli", **self.model_dump())
+        return VAESpec(likelihood="continuous_bernoulli", objective="density", **self.model_dump())
 
 
 class Settings(StrictModel):

@@ -82,7 +82,7 @@ def _likelihood(name: str, settings: Settings, data: Data, notebook: Notebook, d
     """The fits of one likelihood and everything that is measured of them."""
     specs = [
         VAESpec(
-            likelihood=name, scale="pixel", latent_dim=settings.latent_dim, hidden=settings.hidden,
+            likelihood=name, objective="density", scale="pixel", latent_dim=settings.latent_dim, hidden=settings.hidden,
             batch_size=settings.batch_size, epochs=total_epochs(settings.stages),
             learning_rate=settings.stages[0][1], seed=seed,
         )

@@ -140,7 +140,7 @@ def _fits(name: str, experiment: Experiment, data: Data, notebook: Notebook, dev
     """The models, orders first, seeds within."""
     specs = [
         VAESpec(
-            likelihood=experiment.likelihood, scale=experiment.scale, alpha=alpha, samples=experiment.K,
+            likelihood=experiment.likelihood, objective="density", scale=experiment.scale, alpha=alpha, samples=experiment.K,
             latent_dim=experiment.latent_dim, hidden=tuple(experiment.hidden), activation=experiment.activation,
             batch_size=experiment.batch_size, epochs=total_epochs(experiment.stages),
             learning_rate=experiment.stages[0][1], seed=seed,

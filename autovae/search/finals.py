@@ -4,9 +4,10 @@ Single fits of one belief differ between seeds as much as good beliefs differ, s
 finalists and the baseline are trained over the same seeds; the finalist with the best mean on validation wins, and its gain
 is measured on test, once, for winner and baselines only. The bound's looseness is its change from K to 10 K.
 
-Where the search chooses the network or the learning rate too, the best matched normal it found may owe its place to a worse
-network. So each finalist's *twin*, the matched normal with that finalist's network, learning rate, likelihood and alpha, is
-trained as well, and the baseline is the best of them on validation.
+The best matched normal that a search happened to find may have another order alpha, likelihood, kind of scale, network or
+rate than the winner, and a gain over it would not be the pair's. So each finalist's *twin*, the matched normal that shares
+all else with it, is trained as well, and the baseline is the best of them on validation: what is claimed is claimed of the
+pair, and never more than its own twin allows.
 
 A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the matched normal of each of these
 networks with its prior learned, over the same seeds and epochs; the best of a kind on validation is measured on test.
@@ -140,12 +141,11 @@ def run_finals(
 
 
 def twins(finalists: Sequence[dict[str, Any]], baseline: VAESpec) -> list[dict[str, Any]]:
-    """The matched normal of each finalist whose network or training is not the baseline's, once each."""
+    """The matched normal that shares all else with a finalist, of each finalist, once each; not the baseline itself."""
     found: dict[VAESpec, dict[str, Any]] = {}
     for row in finalists:
-        spec: VAESpec = row["spec"]
-        if _network(spec) != _network(baseline) and not spec.matched_normal:
-            twin = canonical(spec.replace(**MATCHED_NORMAL))
+        twin = canonical(row["spec"].replace(**MATCHED_NORMAL))
+        if twin != canonical(baseline) and not row["spec"].matched_normal:
             found.setdefault(twin, {**row, "spec": twin})
     return list(found.values())
 

@@ -59,6 +59,7 @@ class ResultsFolder:
         if self.study_file.is_file():
             before = read_toml(self.study_file)
             before.pop("trials", None)
+            before = with_old_defaults(before)
             if before.get("format") != FORMAT:
                 raise ResultsError(
                     f"{self.path} has results format {before.get('format')!r}, this version writes {FORMAT}; "
@@ -119,6 +120,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def with_old_defaults(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved study with what was meant before a setting existed: training followed densities."""
+    training = {"training": {"objective": "density", **identity["training"]}} if "training" in identity else {}
+    return {**identity, **training}
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

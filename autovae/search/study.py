@@ -167,6 +167,8 @@ class Study:
                 table, default = table[part], default[part]
             if table[last] == default[last]:
                 table.pop(last)
+        if "objective" not in self.space.parameters:
+            written["training"] = {"objective": "auto", **written["training"]}
         return {"name": self.name, **written, "space": self.space.to_dict()}
 
     def sampler_for(self, number: int, startup: int) -> BaseSampler:

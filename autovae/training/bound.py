@@ -97,7 +97,7 @@ class ClosedFormELBO(Bound):
         loc, scale = stack.encode(batch.inputs)
         z, _ = stack.latents(loc, scale, xi)
         divergence = stack.divergence(loc, scale, self.regulariser, self.order)
-        mean = _log_likelihood(stack, batch, z, xi.shape[1]).mean(1)
+        mean = stack.log_followed(stack.decode(z, xi.shape[1]), batch).mean(1)
         value = torch.addcmul(mean, beta, divergence, value=-1)
         return Terms(value, value.detach(), mean.detach(), divergence.detach())
 
@@ -159,7 +159,7 @@ class SampledBound(Bound):
             return t.reshape(members, samples, points).transpose(0, 1).unflatten(0, (spec.groups, spec.samples))
 
         loc, scale = stack.repeat(loc, samples), stack.repeat(scale, samples)
-        log_likelihood = samples_first(_log_likelihood(stack, batch, flat, samples))
+        log_likelihood = samples_first(stack.log_followed(stack.decode(flat, samples), batch))
         log_prior = samples_first(stack.log_prior(flat))
         log_q = samples_first(stack.log_posterior(eps, loc, scale))
         divergence = (log_q - log_prior).detach().mean((0, 1))
@@ -276,14 +276,6 @@ def bound_of(spec: VAESpec) -> Bound:
     if not registry.BOUNDS[spec.bound].grouped and spec.alpha == 1 and closed and estimator == "pathwise":
         return ClosedFormELBO(estimator, spec.regulariser, spec.regulariser_order)
     return BOUNDS[spec.bound].of(spec, estimator)
-
-
-def _log_likelihood(stack: VAEStack, batch: Minibatch, z: Tensor, samples: int) -> Tensor:
-    """log p(x|z), (P, K, B), or that of x's bin where the minibatch has bins."""
-    outputs = stack.decode(z, samples)
-    if batch.lower is not None and batch.upper is not None:
-        return stack.log_mass(outputs, batch.lower, batch.upper, batch.mask)
-    return stack.log_likelihood(outputs, batch.targets, batch.mask)
 
 
 def _softmax(log_weights: Tensor) -> Tensor:

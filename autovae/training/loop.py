@@ -167,7 +167,7 @@ def fit_population(
     feed = Minibatches(source, device=where, dtype=dtype)
     kept = Checkpoints(checkpoint, source.digest)
     vaes = _build_all(specs, source.domain, own_modules(specs, encoder, decoder))
-    members = [_member(vae, place, kept, feed) for place, vae in enumerate(vaes)]
+    members = [_member(vae, place, kept, feed, decoder is None) for place, vae in enumerate(vaes)]
     place_of = {id(member): place for place, member in enumerate(members)}
     began = time.perf_counter()
     every = checkpoint_every or (None if rungs else 1)
@@ -218,8 +218,11 @@ def _build_all(specs: Sequence[VAESpec], domain: Domain, own: Sequence[OwnPair])
         return list(pool.map(lambda spec: build(spec, domain), specs))
 
 
-def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches) -> TrainState:
+def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches, named_decoder: bool) -> TrainState:
+    """The member as it was kept, or new: its scale and a learned prior then start at the data."""
     member = kept.load(place, vae)
+    if not member.epoch and named_decoder:
+        vae.start_scale(feed.residual_scale)
     if vae.rival is not None and not member.epoch:
         generator = torch.Generator().manual_seed(stream_seed(vae.spec.seed, "rival start"))
         points = torch.randperm(feed.points, generator=generator)[: vae.spec.components]

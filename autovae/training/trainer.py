@@ -45,8 +45,7 @@ class Trainer:
         self.stack.train()
         self.specs = self.stack.specs
         self.bound = bound_of(self.specs[0])
-        self.edges = self.specs[0].objective == "mass"
-        self.kinds = () if self.edges else self.stack.target_kinds
+        self.kinds, self.edges = self.stack.target_kinds, self.stack.needs_bins
         self.epoch, self.work = self.members[0].epoch, len(self.members) * step_work(self.members[0])
         self._beta = self._column([spec.beta for spec in self.specs])
         self._alpha = self._column([spec.alpha for spec in self.specs])

@@ -26,7 +26,7 @@ def contracts(name):
     return module
 
 
-heads, priors = contracts("likelihoods"), contracts("priors")
+heads, priors = contracts("likelihoods"), contracts("learned_priors")
 
 
 class StudentFive(OnTheLine):
@@ -40,6 +40,14 @@ class StudentFive(OnTheLine):
 
     def interval(self, a: Tensor, b: Tensor, width: Tensor) -> Tensor:
         return self.angles(a, b, width)
+
+    def partial_mean(self, d: Tensor) -> Tensor:
+        return (
+            -0.25
+            * 5
+            * math.exp(math.lgamma(3) - math.lgamma(2.5) - 0.5 * math.log(5 * math.pi))
+            * (1 + d.square() / 5) ** -2
+        )
 
 
 class Placed(Rival):

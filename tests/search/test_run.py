@@ -274,3 +274,14 @@ def test_a_search_that_an_earlier_version_began_is_finished(tmp_path, how, worke
     assert [trial.values for trial in after[:2]] == [trial.values for trial in before[:2]]
     assert len(table(job.folder.path)) == 4
     assert Run(load_study(DATA / "tiny.toml"), tmp_path / "results").execute() is None
+
+
+def test_a_study_of_densities_is_not_gone_on_with_as_one_of_masses(tmp_path):
+    """Before the setting existed training followed densities; its default is another now."""
+    shutil.copytree(DATA / "cut", tmp_path / "results")
+    text = (DATA / "tiny.toml").read_text().replace('objective = "density"\n', "")
+    (tmp_path / "tiny.toml").write_text(text)
+    for space in DATA.glob("*space*.toml"):
+        shutil.copy(space, tmp_path)
+    with pytest.raises(ResultsError, match=r"training\.objective: was 'density', is 'auto'"):
+        Run(load_study(tmp_path / "tiny.toml"), tmp_path / "results").execute()

@@ -62,6 +62,10 @@ class Likelihood(ABC):
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
         """E x."""
 
+    def folded_mean(self, params: Tensor, scale: Tensor | None, low: float, high: float) -> Tensor:
+        """E of x with what lies outside [low, high] folded onto the ends: the mean of a head that follows masses."""
+        return self.mean(params, scale)
+
     @abstractmethod
     def sample(self, params: Tensor, scale: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """One draw of x for every number of params."""

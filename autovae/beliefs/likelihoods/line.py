@@ -3,7 +3,8 @@ r"""Heads on the line: location-scale laws of location eta and the given scale.
     log p(x) = log f(d) - log scale,  d = (x - eta) / scale          f the standard law of a family
 
 A law here is f and its slope in one pass; sampling is the family's own.
-To add one: subclass `OnTheLine` with its family, law and interval, and add its row to `autovae.registry.LIKELIHOODS`.
+To add one: subclass `OnTheLine` with its family, law, interval and partial mean, and add its row to
+`autovae.registry.LIKELIHOODS`.
 Not here: log masses of bins, see `line_masses`.
 """
 
@@ -65,8 +66,21 @@ class OnTheLine(Likelihood):
         density = (lambda eps: self.law(eps)[0]) if self.edges_give_slopes else None
         return log_bin(lower, upper, params, self.width(scale, params), self.interval, density, self.quick)
 
+    @abstractmethod
+    def partial_mean(self, d: Tensor) -> Tensor:
+        """The integral of t f(t) up to d."""
+
     def mean(self, params: Tensor, scale: Tensor | None = None) -> Tensor:
         return params
+
+    def folded_mean(self, params: Tensor, scale: Tensor | None, low: float, high: float) -> Tensor:
+        r"""low F(a) + eta (F(b) - F(a)) + s (M(b) - M(a)) + high (1 - F(b)), a and b the ends in standard units, M(d) the
+        integral of t f(t) up to d."""
+        width, law = self.width(scale, params), FAMILIES[self.family]
+        a, b = (low - params) / width, (high - params) / width
+        below, above = law.cdf(a), law.cdf(-b)  # symmetric laws
+        inside = params * (1 - below - above) + width * (self.partial_mean(b) - self.partial_mean(a))
+        return (low * below + inside + high * above).clamp(low, high)
 
     def sample(self, params: Tensor, scale: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         noise = FAMILIES[self.family].sample(params.shape, generator, params.dtype, params.device)
@@ -85,6 +99,9 @@ class _Normal(OnTheLine):
 
     def quick(self, lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor) -> Tensor | None:
         return normal_bins(lower, upper, loc, scale)
+
+    def partial_mean(self, d: Tensor) -> Tensor:
+        return -torch.exp(-0.5 * d.square() - LOG_SQRT_2PI)
 
 
 class NormalHead(_Normal):
@@ -112,6 +129,10 @@ class LaplaceHead(OnTheLine):
     def interval(self, a: Tensor, b: Tensor, width: Tensor) -> Tensor:
         return laplace_interval(a, b, width)
 
+    def partial_mean(self, d: Tensor) -> Tensor:
+        t = d.abs()
+        return -0.5 * (1 + t) * torch.exp(-t)
+
 
 class LogisticHead(OnTheLine):
     name, family = "logistic", "logistic"
@@ -124,6 +145,10 @@ class LogisticHead(OnTheLine):
 
     def interval(self, a: Tensor, b: Tensor, width: Tensor) -> Tensor:
         return logistic_interval(a, b, width)
+
+    def partial_mean(self, d: Tensor) -> Tensor:
+        t = d.abs()  # even in d: the mean is 0
+        return -t * torch.sigmoid(-t) - torch.log1p(torch.exp(-t))
 
 
 class StudentHead(OnTheLine):
@@ -141,6 +166,10 @@ class StudentHead(OnTheLine):
 
     def interval(self, a: Tensor, b: Tensor, width: Tensor) -> Tensor:
         return self.angles(a, b, width)
+
+    def partial_mean(self, d: Tensor) -> Tensor:
+        nu = STUDENT_NU
+        return -math.exp(self.constant) * nu / (nu - 1) * (1 + d.square() / nu) ** (-(nu - 1) / 2)
 
 
 class _StandardLogProb(torch.autograd.Function):

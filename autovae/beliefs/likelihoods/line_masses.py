@@ -13,7 +13,7 @@ of 0 (a >= -w/2) where the law is symmetric:
 | student_t       | log of int sin^(nu - 1) over the angles cot(angle) = eps / sqrt nu, by Gauss-Legendre          |
 
 Infinite edges of end bins are put at +-FAR, where nothing is left of any of these laws in float32.
-Where no gradient is wanted, `normal_bins` takes a third of the normal's passes over memory: a bin has one argument, its
+Where all bins are narrow, `normal_bins` takes a third of the normal's passes over memory: a bin has one argument, its
 middle or its only edge, and narrow ones take the first terms of the series below in t = w middle / 2:
 log w phi(middle) - w^2 / 24 + (1/6 - w^2 / 180) t^2 - t^4 / 180 + t^6 / 2835.
 Gradients: d log P = (p(b) db - p(a) da) / P for normal and student_t, in log space; the others differentiate as they
@@ -91,9 +91,9 @@ def log_bin(
     """Log mass of [lower, upper] under loc + scale eps.
 
     `interval(a, b, width)` is the standard law's; with `log_density` its gradient is taken from the densities at the
-    edges, without it by differentiation. `quick`, if any, is tried first where there is none to be taken.
+    edges, without it by differentiation. `quick`, if any, is tried first and brings its own gradient.
     """
-    if quick is not None and not torch.is_grad_enabled():
+    if quick is not None:
         found = quick(lower, upper, loc, scale)
         if found is not None:
             return found
@@ -154,26 +154,79 @@ def _narrow_normal(a: Tensor, b: Tensor, width: Tensor) -> Tensor:
     )
 
 
+SAME = 1e-4  # relative: bins of one grid, whose edges are rounded
 SERIES = 0.25  # t^2 of a narrow bin up to which `normal_bins` serves: the first neglected terms are 5e-7
 
 
 def normal_bins(lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor) -> Tensor | None:
-    """Log masses of bins under normals, without gradients; None where a bin of two finite edges is too wide for it."""
+    """Log masses of bins under normals in few passes; None where bins of two finite edges differ in width or are too wide.
+
+    With u the bin's middle, or its only edge, in standard units and w its width, the slopes are
+
+        within     d/du = u (c w^2 / 2 - 1),  w d/dw = 1 - w^2 / 12 - w^2 y / 90 + 2 c y,  y = (u w / 2)^2, c = d/dy
+        at an end  d/du = -phi(u) / Q(u)
+    """
     if loc.dtype != torch.float32 or loc.device.type != "cpu" or not loc.numel():
         return None
     lower, upper = lower.to(loc.dtype), upper.to(loc.dtype)
-    reaches_right, inner = torch.isfinite(lower), torch.isfinite(lower) & torch.isfinite(upper)
-    place = torch.where(inner, 0.5 * (lower + upper), torch.where(reaches_right, lower, upper))
-    u = (place - loc) * (torch.where(reaches_right, 1.0, -1.0) / scale)
-    width = torch.where(inner, upper - lower, 0.0) / scale
-    y = torch.mul(u, 0.5 * width).square_()
-    if not bool(width.amax() < NARROW) or not bool(y.amax() < SERIES):
+    from_left = torch.isfinite(lower)
+    inner = from_left & torch.isfinite(upper)
+    place = torch.where(inner, 0.5 * (lower + upper), torch.where(from_left, lower, upper))
+    sign = torch.where(from_left, 1.0, -1.0)
+    widest = torch.where(inner, upper - lower, 0.0).amax()
+    narrowest = torch.where(inner, upper - lower, torch.inf).amin()
+    if not bool(widest - narrowest <= SAME * widest):
         return None
+    with torch.no_grad():
+        u = (place - loc) * (sign / scale)
+        width = 0.5 * (widest + narrowest) / scale
+        y = torch.mul(u, 0.5 * width).square_()
+        if not bool(width.amax() < NARROW) or not bool(y.amax() < SERIES):
+            return None
+    if torch.is_grad_enabled() and (loc.requires_grad or scale.requires_grad):
+        result: Tensor = _NormalBins.apply(loc, scale, sign, inner, u, width, y)
+        return result
+    return _normal_bins(inner, u, width, y)
+
+
+def _normal_bins(inner: Tensor, u: Tensor, width: Tensor, y: Tensor) -> Tensor:
     bend = width.square().div_(8)
     value = y.mul(1 / 2835).sub_(1 / 180)
     value = torch.addcmul(1 / 6 - bend * (2 / 45), value, y, out=value)
     value = torch.addcmul(width.log() - bend / 3 - LOG_SQRT_2PI, value, y, out=value).addcmul_(u, u, value=-0.5)
     return torch.where(inner, value, _log_upper_tail(u))
+
+
+class _NormalBins(torch.autograd.Function):
+    """`_normal_bins` and its slopes in loc and scale."""
+
+    @staticmethod
+    def forward(ctx, loc, scale, sign, inner, u, width, y):  # type: ignore[no-untyped-def]
+        value = _normal_bins(inner, u, width, y)
+        half = width.square().mul_(0.5)
+        # of the series: c(y) = p'(y), so that d/du = u (half c - 1)
+        slope = y.mul(1 / 945).sub_(1 / 90)
+        slope = torch.addcmul(1 / 6 - width.square() / 180, slope, y, out=slope)
+        of_u = torch.mul(slope, half).sub_(1).mul_(u)
+        at_end = torch.mul(u, u).mul_(-0.5).sub_(LOG_SQRT_2PI).sub_(value).exp_().neg_()
+        of_u = torch.where(inner, of_u, at_end)
+        to_loc = of_u.mul(sign).div_(scale).neg_()
+        to_scale = None
+        if ctx.needs_input_grad[1]:
+            # w d/dw = 1 - w^2/12 - w^2 y/90 + 2 y c(y), nothing at an end
+            of_width = slope.mul_(2).sub_(width.square() / 90).mul_(y).add_(1 - width.square() / 12)
+            to_scale = torch.where(inner, of_width, 0.0).addcmul_(u, of_u).div_(scale).neg_()
+        ctx.save_for_backward(to_loc, to_scale)
+        ctx.shapes = loc.shape, scale.shape
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        to_loc, to_scale = ctx.saved_tensors
+        of_loc = (grad * to_loc).sum_to_size(ctx.shapes[0])
+        of_scale = None if to_scale is None else (grad * to_scale).sum_to_size(ctx.shapes[1])
+        return of_loc, of_scale, None, None, None, None, None
 
 
 def laplace_interval(a: Tensor, b: Tensor, width: Tensor) -> Tensor:

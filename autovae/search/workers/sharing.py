@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autovae.search.result import ResultsError, counted, differences
+from autovae.search.result import ResultsError, counted, differences, with_old_defaults
 from autovae.search.workers.driver import CONCLUDED
 from autovae.search.workers.journal import open_journal
 from autovae.search.workers.storage import StorageError
@@ -39,7 +39,7 @@ def agree(study: optuna.Study, about: dict[str, Any]) -> None:
             f"this is autovae {about['version']}, and the study {study.study_name} in the storage was begun with "
             f"{stored.get('version')}; install the same version for all workers, or begin anew under another name"
         )
-    changes = list(differences(stored.get("study"), about["study"]))
+    changes = list(differences(with_old_defaults(stored.get("study") or {}), about["study"]))
     if changes:
         raise StorageError(
             f"the storage holds another study under the name {study.study_name} ({'; '.join(changes[:4])}"
