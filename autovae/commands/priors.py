@@ -85,7 +85,9 @@ def score(
 
 
 def fidelity(
-    folder: Annotated[Path, typer.Argument(help="A saved prior, or results/STUDY: winners, baseline and rivals.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A saved prior, or results/STUDY: winners, baseline and learned priors.")
+    ],
     source: Annotated[
         str | None, typer.Argument(metavar="[DATA]", help="The data; else those that the card names.")
     ] = None,

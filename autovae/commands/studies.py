@@ -178,10 +178,12 @@ def restore(
     and compared with the published one. `autovae restore results/mnist_pairing_v1`
     """
     from autovae.progress import live_progress
-    from autovae.reproductions.restored import restore as restore_models
+    from autovae.report.html import build_report
+    from autovae.search.restore import restore as restore_models
 
     with live_progress(folder.name) as on_progress:
-        rows = restore_models(folder, data, device, lambda event: _say_epoch(event, on_progress))
+        rows, points = restore_models(folder, data, device, lambda event: _say_epoch(event, on_progress))
+    build_report(folder, points)
     if json:
         emit({"models": rows})
         return

@@ -1,13 +1,13 @@
 r"""Cards: a trained VAE or a generator on disk as model.safetensors, card.json and README.md, and back.
 
-    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; rival.*, flow_posterior.* where there are;
+    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; learned_prior.*, flow_posterior.* where there are;
                         source.NAME.* of ex-post densities; transport.* of a generator on its own
     card.json           format, spec, domain, data (digest, licence), scores with errors, versions, machine, SHA-256 of weights
     README.md           the card for people, with the header of the Hugging Face hub; config.json beside it
 
 | folder of | holds | read by |
 |---|---|---|
-| `save_vae` | encoder, decoder, rival | `load_vae`, `load_prior` |
+| `save_vae` | encoder, decoder, learned_prior | `load_vae`, `load_prior` |
 | `save_prior` (`PriorModule.save`) | decoder and the way from xi to z, whatever it is | `load_prior` |
 
 A *source* is where latents come from: "prior", the one of training, or an ex-post density by name, kept in the folder of
@@ -48,6 +48,7 @@ from autovae.export.transports import FlowMap, MixtureMap, Transport
 from autovae.export.transports import build as build_transport
 from autovae.model.networks import NETWORKS
 from autovae.model.vae import VAE, build
+from autovae.renames import renamed
 from autovae.spec import Domain, VAESpec
 from autovae.training.trained import Trained
 
@@ -92,15 +93,15 @@ def _model_units(data: Data) -> tuple[Tensor, Tensor]:
 
 
 def _source(vae: VAE) -> tuple[list[str], Transport | None]:
-    """The families of the prior, and the map before them where a rival has taken its place."""
-    families, rival = [prior for _, prior in vae.spec.pairs], vae.rival
-    if isinstance(rival, FlowPrior):
-        return families, FlowMap(rival.flow)
-    if isinstance(rival, Components):
+    """The families of the prior, and the map in front of them if the prior is learned."""
+    families, learned = [prior for _, prior in vae.spec.pairs], vae.learned_prior
+    if isinstance(learned, FlowPrior):
+        return families, FlowMap(learned.flow)
+    if isinstance(learned, Components):
         stack = vae.stacked.eval()
         with torch.no_grad():
-            loc, scale, log_weights = rival.components(stack.encode)
-        return ["normal"] * len(families), MixtureMap(loc[0], scale[0], log_weights[0], rival.families(stack.pairing))
+            loc, scale, log_weights = learned.components(stack.encode)
+        return ["normal"] * len(families), MixtureMap(loc[0], scale[0], log_weights[0], learned.families(stack.pairing))
     return families, None
 
 
@@ -231,7 +232,7 @@ def annotate(folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
 
 def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The checked card of a folder."""
-    card = read_json(folder, FORMAT, "prior", FIELDS)
+    card: dict[str, Any] = renamed(read_json(folder, FORMAT, "prior", FIELDS))
     for field in ("name", "digest", "source", "licence", "note"):
         if not isinstance(card["data"].get(field), str):
             raise CardError(f"{folder}: data.{field} of the card must be text; export the prior again")
@@ -243,7 +244,7 @@ def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     card = read_card(folder)
-    return read_weights(folder, card), card
+    return renamed(read_weights(folder, card)), card
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

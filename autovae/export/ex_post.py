@@ -5,7 +5,7 @@ r"""Ex-post densities: a better prior for a VAE that is already trained, fitted 
 
 The encoded data rarely fill the prior they were trained under; a density of them closes the gap without touching a
 weight. It is fitted in the space of the source, where the prior is standard normal whatever its families are (or its
-rival is), and comes in front of it as one more `Transport`.
+learned prior is), and comes in front of it as one more `Transport`.
 
 | name    | density                                                                              |
 |---------|--------------------------------------------------------------------------------------|

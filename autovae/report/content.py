@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autovae.data.datasets import Data
 from autovae.export.folders import CARD, WEIGHTS
+from autovae.renames import folder_named
 from autovae.report.examples import examples_of
 from autovae.report.importance import Importance, importance_of
 from autovae.report.latents import Latents, Model, load_model, look
@@ -83,10 +84,10 @@ class Content:
         return found
 
     @cached_property
-    def rivals(self) -> dict[str, Model]:
+    def learned_priors(self) -> dict[str, Model]:
         """The learned priors among the baselines, by name."""
         found: dict[str, Model] = {}
-        folder = self.record.folder / "rivals"
+        folder = folder_named(self.record.folder, "learned_priors")
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if not (path / WEIGHTS).is_file():  # said of the winner
                 continue

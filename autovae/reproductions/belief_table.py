@@ -30,7 +30,6 @@ from autovae.export.fidelity import RealPoints, draws_of, real_points
 from autovae.metrics.bits import log_mass_bounds, score
 from autovae.metrics.fidelity import Fidelity, compare, extractor
 from autovae.report.record import Record, read_record
-from autovae.reproductions.restored import data_of
 from autovae.search.result import ResultsError, ResultsFolder
 from autovae.spec import VAESpec
 from autovae.training.loop import Event, fit_population
@@ -57,7 +56,7 @@ def measure_beliefs(
     specs = specs_of(record)
     if not specs:
         raise ResultsError(f"{record.folder} has no complete trial, so there is no belief to measure")
-    data = data_of(record, data_dir)
+    data = ResultsFolder(record.folder).data(data_dir)
     network = extractor(features, data, weights, say=say)
     real = real_points(data, network, points)
     fits = fit_population(list(specs.values()), data, on_event=_told(say), device=device)

@@ -29,7 +29,7 @@ def drawings_part(content: Content) -> str:
             partial(sample_figure, content, title, title, f"samples_{title.lower().replace(' ', '_')}"),
             "",
         )
-        for title in [*content.models, *content.rivals]
+        for title in [*content.models, *content.learned_priors]
     ]
     note = (
         "<p class='note'>The mean picture E[x|z] of latents z drawn from each prior, not picked. Both start from the same "
@@ -52,7 +52,7 @@ def sample_figure(content: Content, which: str, title: str, name: str) -> str:
     """Samples of a model of the study ("Winner", "Baseline")."""
     import torch
 
-    model = {**content.models, **content.rivals}[which]
+    model = {**content.models, **content.learned_priors}[which]
     with torch.no_grad():
         xi = model.prior.sample_normal(SAMPLES, generator=torch.Generator().manual_seed(0))
         x = model.prior.decode(model.prior.from_normal(xi)).double().numpy()
@@ -61,7 +61,7 @@ def sample_figure(content: Content, which: str, title: str, name: str) -> str:
     pixels = mosaic(x, COLUMNS)
     if pixels is not None:
         return content.picture(png_of(pixels), name, title, label, belief)
-    colour = SERIES[[*content.models, *content.rivals].index(which) % len(SERIES)]
+    colour = SERIES[[*content.models, *content.learned_priors].index(which) % len(SERIES)]
     figure = lines_figure([[(row, colour)] for row in x[:12].reshape(min(12, len(x)), -1)])
     return content.chart(figure, name, title, label, f"{belief}. Each panel is one point, in the data's units.")
 
