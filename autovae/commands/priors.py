@@ -114,7 +114,7 @@ def fidelity(
     if beliefs:
         if source is not None or fit:
             raise ValueError("--beliefs takes the study's own data and no --fit; leave both out")
-        from autovae.reproductions.belief_table import belief_lines, measure_beliefs
+        from autovae.search.belief_table import belief_lines, measure_beliefs
 
         rows = measure_beliefs(folder, features, weights, points, data, seed=seed, say=_on_stderr)
         if json:
@@ -123,7 +123,7 @@ def fidelity(
         for line in belief_lines(rows):
             typer.echo(line)
         return
-    from autovae.reproductions.fidelity import fidelity_lines, fidelity_of_folder
+    from autovae.search.fidelity import fidelity_lines, fidelity_of_folder
 
     result = fidelity_of_folder(folder, source, features, weights, fit, points, data, seed, _on_stderr)
     if json:
@@ -170,10 +170,15 @@ def reason(
 
     `autovae reason results/quickstart/winners/1 --image digits:3 --hide right`
     """
-    from autovae.reproductions.ask_prior import Question, ask_prior
+    from autovae.export.card import load_prior
+    from autovae.reasoning.evidence import Question, answer_of
+    from autovae.report.samples import check_picture, write_samples
 
     question = Question(label, dataset, image, hide, noise, power, judge)
-    values = ask_prior(prior, question, method, draws, seed, to, data, source, not json and stderr.isatty(), _on_stderr)
+    check_picture(to)
+    loaded, progress = load_prior(prior, source=source), not json and stderr.isatty()
+    answer, shown, about = answer_of(loaded, question, method, draws, seed, data, progress, _on_stderr)
+    values = {**answer.summary(), **about, "to": str(write_samples(shown.numpy(), to))}
     if json:
         emit(values)
         return

@@ -19,16 +19,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 from optuna.trial import FrozenTrial
 
-from autovae.data.datasets import Data, load
 from autovae.files import write_text
 from autovae.registry import LIKELIHOODS
 from autovae.renames import renamed
 from autovae.search.files import read_toml
+
+if TYPE_CHECKING:
+    from autovae.data.datasets import Data
 
 __all__ = ["DUPLICATE", "FORMAT", "ResultsError", "ResultsFolder", "counted", "differences", "trial_rows"]
 
@@ -108,6 +110,8 @@ class ResultsFolder:
 
     def data(self, data_dir: str | Path | None = None) -> Data:
         """The data of the study. Raises `ResultsError` if they have changed since."""
+        from autovae.data.datasets import load
+
         about = self.study["data"]
         data = load(about.get("path") or about["name"], data_dir=data_dir, seed=self.study.get("seed", 0))
         if data.digest != about["digest"]:

@@ -1,6 +1,6 @@
 r"""The accuracy of the divergence table, cell by cell, and a gallery of its landscapes.
 
-    python -m autovae.reproductions.divergences results/divergences [VALUES.csv]
+    python -m autovae.bench.accuracy results/divergences [VALUES.csv]
 
 `accuracy.csv` has one row a pair: kind, points, and the largest errors of the value in float64 and float32 (relative to
 max(KL, 1e-3)) and of the gradient in loc and log scale (relative to max(abs gradient, 1e-3)). The truth is 25-digit
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from autovae.beliefs.divergences import kl, kl_kind
+from autovae.bench.oracle import kl_and_gradient
 from autovae.finiteness import TAILS, finiteness
 from autovae.report.landscape import gallery_figure
 from autovae.report.theme import save_figure
-from autovae.reproductions.oracle import kl_and_gradient
 
 __all__ = ["accuracy", "run", "write_values"]
 
