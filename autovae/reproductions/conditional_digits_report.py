@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,7 @@ from autovae.report.theme import COLOURS, SERIES, new_figure, style
 from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.digit_pictures import digit_rows
 from autovae.reproductions.notebook import Notebook
-
-if TYPE_CHECKING:
-    from autovae.reproductions.conditional_digits import Settings
+from autovae.reproductions.settings import ConditionalSettings
 
 __all__ = ["PAPER", "write_report"]
 
@@ -44,7 +42,9 @@ SCORES = ("accuracy_model", "accuracy_judge", "frechet")
 NAMES = {"test images": "test images", "cwgan": "cWGAN", "hmc": "HMC", "mean_field": "mean field", "mgvi": "MGVI"}
 
 
-def write_report(settings: Settings, found: Found, modules: DigitModules, notebook: Notebook) -> dict[str, Any]:
+def write_report(
+    settings: ConditionalSettings, found: Found, modules: DigitModules, notebook: Notebook
+) -> dict[str, Any]:
     """Everything under results/<study>/; the summary for the terminal."""
     rows = [row for (prior, method), one in found.items() for row in _score_rows(prior, method, one, settings)]
     notebook.write_table("table.csv", rows)
@@ -73,7 +73,7 @@ def _mean(one: dict[str, Any]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
-def _score_rows(prior: str, method: str, one: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+def _score_rows(prior: str, method: str, one: dict[str, Any], settings: ConditionalSettings) -> list[dict[str, Any]]:
     """One row for all digits, then one a digit."""
     rows = []
     whole = len(settings.digits) == 10
@@ -93,7 +93,7 @@ def _score_rows(prior: str, method: str, one: dict[str, Any], settings: Settings
     return rows
 
 
-def _checks(prior: str, one: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+def _checks(prior: str, one: dict[str, Any], settings: ConditionalSettings) -> list[dict[str, Any]]:
     columns = (
         "rhat_mean", "rhat_max", "rhat_xi2_mean", "rhat_energy", "ess_xi", "ess_xi2", "ess_energy", "acceptance",
         "divergences",
@@ -146,7 +146,7 @@ def _belief(found: Found) -> str:
 
 
 def _page(
-    settings: Settings, found: Found, checks: list[dict[str, Any]], modules: DigitModules, sentence: str
+    settings: ConditionalSettings, found: Found, checks: list[dict[str, Any]], modules: DigitModules, sentence: str
 ) -> str:  # fmt: skip
     inception = (
         "The FID of Inception's features stands beside it."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from autovae.bench.machine import machine
 from autovae.report.theme import COLOURS, SERIES, new_figure, style
 from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.digit_pictures import digit_rows
-from autovae.reproductions.notebook import Notebook
+from autovae.reproductions.notebook import Notebook, markdown_table
 from autovae.reproductions.riddle_solving import (
     ANSWER,
     PAPER_SECONDS,
@@ -24,18 +24,16 @@ from autovae.reproductions.riddle_solving import (
     is_solved,
     step_name,
 )
-
-if TYPE_CHECKING:
-    from autovae.reproductions.riddle import Settings
+from autovae.reproductions.settings import RiddlePlan, RiddleSettings
 
 __all__ = ["write_report"]
 
 Found = dict[str, dict[str, Any]]
 
 
-def write_report(settings: Settings, found: Found, modules: DigitModules, notebook: Notebook) -> dict[str, Any]:
+def write_report(settings: RiddleSettings, found: Found, modules: DigitModules, notebook: Notebook) -> dict[str, Any]:
     """Everything under results/<study>/; the summary for the terminal."""
-    rows = [_row(plan, found[plan.name], settings) for plan in settings.plans]
+    rows = [_row(plan, found[plan.name]) for plan in settings.plans]
     notebook.write_table("table.csv", rows)
     restarts = [_restarts(name, one) for name, one in found.items()]
     notebook.write_table("restarts.csv", restarts)
@@ -55,7 +53,7 @@ def write_report(settings: Settings, found: Found, modules: DigitModules, notebo
     return {"rows": rows, "sentence": sentence}
 
 
-def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _row(plan: RiddlePlan, one: dict[str, Any]) -> dict[str, Any]:
     runs, answer = one["runs"], "-".join(map(str, ANSWER))
     solved = sum(is_solved(run) for run in runs)
     judged = sum(run["share_judge"] >= 0.5 for run in runs)
@@ -214,8 +212,7 @@ def answers_figure(one: dict[str, Any], failures: bool) -> Figure | None:
 
 
 def _markdown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
-    head = f"| {' | '.join(columns.values())} |\n|{'---|' * len(columns)}\n"
-    return head + "\n".join(f"| {' | '.join(str(row[name]) for name in columns)} |" for row in rows)
+    return markdown_table(list(columns.values()), [[row[name] for name in columns] for row in rows])
 
 
 def _when(one: dict[str, Any], powers: tuple[float, ...]) -> str:
@@ -230,7 +227,7 @@ def _when(one: dict[str, Any], powers: tuple[float, ...]) -> str:
 
 
 def _page(
-    settings: Settings, rows: list[dict[str, Any]], restarts: list[dict[str, Any]], warnings: list[dict[str, Any]],
+    settings: RiddleSettings, rows: list[dict[str, Any]], restarts: list[dict[str, Any]], warnings: list[dict[str, Any]],
     modules: DigitModules, sentence: str, found: Found,
 ) -> str:  # fmt: skip
     cards = {task: modules.network(task).card for task in ("digit", "odd", "closed_circle")}
