@@ -1,10 +1,10 @@
 r"""How many trials an hour one device trains: the experiment of the AutoVAE slides, whole.
 
 A trial is MNIST, 60,000 training points, two hidden layers of 400, 20 latents, batches of 1000, 100 epochs of Adam; its
-weights are drawn, trained, handed back and scored as a search scores (K = 16 on 1,000 points). All trials are one call
+weights are drawn, trained, returned and scored as in a search (K = 16 on 1,000 points). All trials are one call
 of `fit_population`, after two trials of one epoch that load libraries and compile kernels. Rows: the matched normal over
-seeds, with products of each type that the device has, and every finite pair of the seven families in turn. Fewer epochs
-than 100 are scaled up, and the row says so.
+seeds, for each product type of the device, and every finite pair of the seven families in turn. Fewer epochs than 100 are
+scaled up, and the row says so.
 
 | key | means |
 |---|---|
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from autovae.bench.training import write_rows
+from autovae.bench.rounds import write_rows
 from autovae.data.datasets import Data, Split, load
 from autovae.data.minibatches import Minibatches
 from autovae.finiteness import finiteness

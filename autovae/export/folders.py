@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,15 +58,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> str:
-    """The machine that made a result, in words: processors, system, GPU."""
-    name = platform.processor() or platform.machine()
+def machine(device: torch.device | str | None = None) -> str:
+    """The machine behind a result: the GPU of a CUDA `device` (None: if there is one), the processor, usable cores."""
     known = Path("/proc/cpuinfo")
-    if known.is_file():
-        lines = (line.split(":", 1) for line in known.read_text(errors="replace").splitlines() if ":" in line)
-        name = next((value.strip() for key, value in lines if key.strip() == "model name"), name)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} x {name}, {platform.system()}, {gpu}"
+    found = re.search(r"model name\s*:\s*(.+)", known.read_text(errors="replace")) if known.is_file() else None
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    used = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    gpu = f"{torch.cuda.get_device_name(used)}, " if used.type == "cuda" else ""
+    return f"{gpu}{name}, {cores} cores, {platform.system()}"
 
 
 def write_folder(

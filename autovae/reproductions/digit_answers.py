@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autovae.bench.machine import machine
 from autovae.data.batches import network_input
+from autovae.export.folders import machine
 from autovae.export.prior import PriorModule
 from autovae.metrics.frechet import frechet_distance
 from autovae.reasoning.constraints import Categorical, Constraint, Feature, Scene

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from autovae.bench.machine import machine
+from autovae.export.folders import machine
 from autovae.report.theme import COLOURS, SERIES, new_figure, style
 from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.digit_pictures import digit_rows

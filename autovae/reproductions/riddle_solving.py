@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autovae.bench.machine import machine
+from autovae.export.folders import machine
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import CLOSED
 from autovae.reasoning.constraints import Categorical, Constraint, Scene
