@@ -57,7 +57,7 @@ class Contender:
         self.members, self.device, self.products = members, device, products
 
     def settled(self) -> AbstractContextManager[str]:
-        """Where it is trained."""
+        """The setting of its products."""
         return fast_products(self.products, self.device)
 
     def train(self, batch: int, steps: int) -> None:
@@ -81,7 +81,7 @@ def images(points: int) -> Data:
 
 
 def pictures() -> tuple[str, Data]:
-    """MNIST's first training images, or made-up ones where it is not at hand; which, and the images."""
+    """(name, MNIST's first training images), or random images if MNIST is not present."""
     try:
         name, data = "mnist", load(load("mnist").train.x[: 2 * IMAGES].numpy())
     except DataError:
@@ -114,7 +114,7 @@ class Ours(Contender):
             self._populations[batch] = Population(members, Minibatches(self.data, part, self.device), self.narrow)
         population = self._populations[batch]
         epochs, left = divmod(batch * steps, population.points.points)
-        if left:  # what is counted must be what is trained
+        if left:  # count exactly what is trained
             raise ValueError(
                 f"{steps} steps of {batch} points are no whole epochs of {population.points.points} points"
             )
@@ -130,12 +130,12 @@ class Ours(Contender):
 
 
 def _peers_products(device: torch.device) -> str:
-    """On a CPU torch's own setting, as where it is just installed."""
+    """Torch's default setting on a CPU."""
     return "tf32" if device.type == "cuda" else "float32"
 
 
 class Loop(Contender):
-    """A module's own loop: `loss` of minibatches of x (N, ...) that lie ready, and an optimizer."""
+    """A module's own loop: `loss` of prepared minibatches of x (N, ...), and an optimizer."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ def mapped(members: int, x: Tensor) -> Loop:
 
 
 def pythae(x: Tensor) -> Loop | None:
-    """pythae's own model and loss with torch's Adam; None where it is not installed."""
+    """pythae's own model and loss with torch's Adam; None if it is not installed."""
     try:
         from pythae.models import VAE, VAEConfig
         from pythae.models.base.base_utils import ModelOutput
@@ -237,7 +237,7 @@ def pythae(x: Tensor) -> Loop | None:
 
 
 class Processes(Contender):
-    """Processes that share a device and run the fused loop when told to: two with half the threads each, four on CUDA."""
+    """Processes that share a device and run the fused loop: two with half the threads each, four on CUDA."""
 
     def __init__(self, threads: int, device: torch.device) -> None:
         count = 4 if device.type == "cuda" else 2
@@ -252,7 +252,7 @@ class Processes(Contender):
         self._tell(batch, steps)
 
     def seconds(self, batch: int, steps: int) -> float:
-        """Those of the slowest, over how many there are."""
+        """Of the slowest, over their number."""
         return self._tell(batch, steps) / self.members
 
     def _tell(self, batch: int, steps: int) -> float:
@@ -277,7 +277,7 @@ def _work(threads: int, device: torch.device) -> None:
 
 
 def ready(data: Data) -> Tensor:
-    """What the peers train on, (N, 784) in [0, 1]."""
+    """The peers' data, (N, 784) in [0, 1]."""
     return grey(data.train.x.flatten(1), data)
 
 

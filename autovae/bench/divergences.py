@@ -1,8 +1,8 @@
-"""What mixed beliefs cost: a whole training step of the reference network, mixed latents over all-normal ones.
+"""The cost of mixed beliefs: a whole training step of the reference network, mixed latents over all-normal ones.
 
     autovae bench divergences
 
-Minibatch 1000, 784-400-400-(20+20), interleaved rounds, medians of per-round ratios of time: 1.1 is ten per cent slower.
+Minibatch 1000, 784-400-400-(20+20), interleaved rounds, medians of per-round ratios of time: 1.1 is 10 % slower.
 """
 
 from __future__ import annotations

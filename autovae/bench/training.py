@@ -114,7 +114,7 @@ def _rounds(rounds: int, members: int, device: torch.device, threads: int, data:
 
 
 def floor(device: torch.device) -> float:
-    """Seconds of an epoch at the best product rate that is seen now."""
+    """Seconds of an epoch at the best current product rate."""
     best = 0.0
     for size in (1024, 2048, 4096):
         a, b = torch.randn(2, size, size, device=device)

@@ -1,17 +1,17 @@
 r"""Cards: a trained VAE or a generator on disk as model.safetensors, card.json and README.md, and back.
 
-    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; learned_prior.*, flow_posterior.* where there are;
-                        source.NAME.* of ex-post densities; transport.* of a generator on its own
+    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; optional learned_prior.*, flow_posterior.*;
+                        source.NAME.* of ex-post densities; transport.* of a generator without its VAE
     card.json           format, spec, domain, data (digest, licence), scores with errors, versions, machine, SHA-256 of weights
-    README.md           the card for people, with the header of the Hugging Face hub; config.json beside it
+    README.md           a readable card with the Hugging Face hub's header; also config.json
 
 | folder of | holds | read by |
 |---|---|---|
 | `save_vae` | encoder, decoder, learned_prior | `load_vae`, `load_prior` |
-| `save_prior` (`PriorModule.save`) | decoder and the way from xi to z, whatever it is | `load_prior` |
+| `save_prior` (`PriorModule.save`) | decoder and the map from xi to z | `load_prior` |
 
-A *source* is where latents come from: "prior", the one of training, or an ex-post density by name, kept in the folder of
-its VAE by `add_sources` with its scores beside those of the prior; `load_prior(folder, source=...)` chooses.
+A *source* of latents is "prior", the one of training, or an ex-post density by name, which `add_sources` keeps in its VAE's
+folder with scores; `load_prior(folder, source=...)` chooses.
 
 Loading trusts nothing: the weights' checksum and every shape are compared with the card, the card is plain JSON checked
 field by field, the network is built from the table NETWORKS, and nothing is unpickled. Files are written under a
@@ -71,7 +71,7 @@ FIELDS = {"spec": dict, "domain": dict, "data": dict, "versions": dict}
 
 
 def _described(vae: VAE, data: Data) -> dict[str, Any]:
-    """What a card says of a fit."""
+    """The card of a fit."""
     return {
         "format": FORMAT,
         "spec": vae.spec.to_dict(),
@@ -125,7 +125,7 @@ def _prior(vae: VAE, offset: Tensor, unit: Tensor, card: dict[str, Any]) -> Prio
 
 
 def to_prior(trained: Trained, card: Mapping[str, Any] | None = None) -> PriorModule:
-    """The generator of a fit as a frozen prior module; the fit itself stays as it is."""
+    """The generator of a fit as a frozen prior module; the fit is not changed."""
     about = _described(trained.model, trained.data) | dict(card or {})
     return _prior(copy.deepcopy(trained.model).cpu(), *_model_units(trained.data), about)
 
@@ -166,7 +166,7 @@ def save_vae(vae: VAE, data: Data, folder: str | os.PathLike[str], about: Mappin
 
 
 def save_prior(prior: PriorModule, folder: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
-    """Write a generator without its encoder: any prior made from one of AutoVAE, behind any transports, replicated or not.
+    """Write a generator without its encoder: any prior made from an AutoVAE model, transported or replicated.
 
     Raises `CardError` for a wrapped generator: a folder holds no code to rebuild it from.
     """
@@ -190,7 +190,7 @@ def save_prior(prior: PriorModule, folder: str | os.PathLike[str], about: Mappin
         "pixel_scale": prior.scale_per_pixel,
         "transport": None if prior.transport is None else prior.transport.config(),
     }
-    # Sources belong to the folder of a VAE: a generator on its own is one of them.
+    # sources belong to the folder of a VAE; a saved generator is one of them
     card = {name: value for name, value in prior.card.items() if name != "sources"}
     return _write(folder, tensors, card | {"format": FORMAT, "generator": generator} | dict(about or {}))
 
@@ -200,10 +200,12 @@ def add_sources(
     sources: Mapping[str, Transport],
     scores: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Keep ex-post densities in the folder of their VAE, with scores by source ("prior" among them); old ones stay."""
+    """Keep ex-post densities in the folder of their VAE, with scores by source ("prior" included); old ones stay."""
     tensors, card = _read(folder)
     if "generator" in card:
-        raise CardError(f"{folder} holds a generator alone; densities of encoded data need the folder of the whole VAE")
+        raise CardError(
+            f"{folder} holds a generator without its encoder; densities of encoded data need the folder of the whole VAE"
+        )
     known = dict(card.get("sources", {}))
     for name, transport in sources.items():
         if name == "prior" or not name.isidentifier():
@@ -217,7 +219,7 @@ def add_sources(
 
 
 def annotate(folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
-    """Add plain values to the card of a folder; what describes the model itself stays as it is."""
+    """Add plain values to the card of a folder; the fields that describe the model are fixed."""
     tensors, card = _read(folder)
     fixed = {"format", "spec", "domain", "generator", "sources", "weights_sha256"} & about.keys()
     if fixed:
@@ -304,7 +306,7 @@ def load_standardised(folder: str | os.PathLike[str]) -> tuple[VAE, Tensor, Tens
 def load_prior(folder: str | os.PathLike[str], source: str = "prior") -> PriorModule:
     """The prior module of a folder written by `save_vae`, `save_prior` or `autovae export`, behind one of its sources.
 
-    Raises `CardError` where the folder is not whole, or has no such source.
+    Raises `CardError` if the folder is incomplete or has no such source.
     """
     card = read_card(folder)
     known = ["prior", *(name for name in card.get("sources", {}) if name != "prior")]

@@ -1,4 +1,4 @@
-r"""Fidelity of a saved VAE: what it generates beside real points, under one network's features.
+r"""Fidelity of a saved VAE: generated against real points, under one network's features.
 
 | set | points |
 |---|---|
@@ -7,8 +7,8 @@ r"""Fidelity of a saved VAE: what it generates beside real points, under one net
 | prior | E[x given z] of z from the prior |
 | flow, mixture, ... | E[x given z] of z from an ex-post density kept in the folder |
 
-All sets have equally many points and are compared with the same training points. Of binary data, whose means are no
-data, points are drawn from p(x|z) instead. Scores are kept in the card beside those of the study, with the network's name.
+All sets have equally many points and are compared with the same training points. Means of
+binary data are not data, so points are drawn from p(x|z) instead. The card keeps the scores with the network's name.
 Not here: the scores (`metrics.fidelity`), how ex-post densities are fitted (`ex_post`).
 """
 

@@ -1,8 +1,8 @@
 """Folders of weights with a card: model.safetensors and card.json, whole or refused.
 
-The card carries the SHA-256 of the weights, so that neither can be changed without the other; it is plain JSON whose
-fields and their kinds are checked, and nothing in a folder is unpickled or run. Files are written under a temporary name
-and renamed, weights first. Not here: what the cards say (`card` of priors, `network_card` of constraint networks).
+The card holds the SHA-256 of the weights, so neither changes without the other; it is plain JSON with checked fields, and
+nothing in a folder is unpickled or run. Files are written under a temporary name
+and renamed, weights first. Not here: the contents of cards (`card` of priors, `network_card` of constraint networks).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ __all__ = [
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
 UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)
-"""What building a model from a wrong card or wrong tensors raises."""
+"""Raised by building a model from a wrong card or wrong tensors."""
 
 
 class CardError(ValueError):
-    """A folder that is not what it should hold, or no longer what was saved."""
+    """A folder that is not a saved model, or was changed since."""
 
 
 def versions() -> dict[str, str]:
-    """The versions that made a result."""
+    """The versions behind a result."""
     found = {"python": platform.python_version(), "autovae": __version__}
     for package in ("torch", "optuna", "numpy"):
         try:

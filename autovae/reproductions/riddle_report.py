@@ -1,4 +1,4 @@
-"""The riddle's tables, figures and page: figures 3 to 5, solved runs beside the paper's, restarts and warnings."""
+"""The riddle's tables, figures and page: figures 3 to 5, solved runs against the paper's, restarts and warnings."""
 
 from __future__ import annotations
 
@@ -216,14 +216,14 @@ def _markdown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
 
 
 def _when(one: dict[str, Any], powers: tuple[float, ...]) -> str:
-    """At which power a run chooses its answer, from the curves of a mean field."""
+    """The power at which runs commit to an answer, from the curves of a mean field."""
     if "curves" not in one:
         return ""
     ends = [*one["changes"][1:], len(one["curves"])]
     told = ", ".join(
         f"{one['curves'][end - 1]['accuracy']:.2f} at {power:g}" for power, end in zip(powers, ends, strict=True)
     )
-    return f"Mean accuracy at the end of each: {told}. A run chooses where this rises, and needs its iterations there."
+    return f"Mean accuracy at the end of each: {told}. Runs commit to an answer where this rises, and need iterations there."
 
 
 def _page(
@@ -252,28 +252,28 @@ def _page(
 
 ![The riddle](figures/riddle.png)
 
-A run is one seed and gives one answer; {settings.seeds} of them in one tensor, {settings.pairs} antithetic pairs;
+A run is one seed and gives one answer; {settings.seeds} seeds in one tensor, {settings.pairs} antithetic pairs;
 {main["optimizer"]}, {main["iterations_per_power"]} iterations at the powers {main["powers"]} (the paper: .5 1 3 10, a
 non-stochastic optimiser, 600 s each). {_when(one, settings.plans[0].powers)}
 Solved: at least half of {settings.draws} fresh draws read 1-3-4. The generator is a WGAN-GP trained here on {settings.data}
 ({settings.gan.steps} steps of the critic, {modules.generator.card["seconds"]:.0f} s); test accuracies: {networks}; judge
 {judge["accuracy"]:.1%} ({judge["network"]}, other images, other seed). Machine: {one.get("machine", machine())};
-the times are those of the machine under other load.
+the machine was also under other load.
 
 {_markdown(rows, columns)}
 
-## What does better: restarts
+## Restarts
 
-The run of highest ELBO among several (for chains: of highest mean log posterior), as a share of all choices of runs from the
-table above; then the best among the runs without a warning.
+How often the run of highest ELBO among several (for chains: highest mean log posterior) is solved, over all choices of runs
+from the table above; then the same for the runs without a warning.
 
 {_markdown(restarts, best)}
 
-## What warns
+## Warnings
 
-Neither warning knows the answer: the digits read from the draws are put into the five rules. The first reads them with
-the network of the question itself, so it sees that an eight without a closed circle is still an eight; the second with a
-network that was never asked.
+Neither warning knows the answer: both check the digits read from the draws against the five rules. The first reads them
+with the question's own network, so it notices that an eight without a closed circle is still an eight; the second with an
+independent network.
 
 {_markdown(warnings, said)}
 
