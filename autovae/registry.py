@@ -7,7 +7,7 @@ parametrised over the tables.
 | table          | a row is                                   | facts in the row                            |
 |----------------|--------------------------------------------|---------------------------------------------|
 | LIKELIHOODS    | a head p(x given z), a `Likelihood`        | supports of the data, scale, what it trains on |
-| LEARNED_PRIORS | a prior learned with the decoder, a `Rival`| whether its components are posteriors       |
+| LEARNED_PRIORS | a learned prior, a `LearnedPrior`          | whether its components are posteriors       |
 | REGULARISERS   | a divergence in place of the KL            | -                                           |
 | RENYI          | a closed Renyi divergence of one pair      | -                                           |
 | BOUNDS         | a bound by samples, a `SampledBound`       | whether its samples come in groups          |

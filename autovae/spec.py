@@ -34,6 +34,7 @@ from autovae.registry import (
     lookup,
     unknown,
 )
+from autovae.renames import renamed
 
 __all__ = ["Domain", "Pair", "VAESpec", "largest_remainder"]
 
@@ -147,8 +148,8 @@ class VAESpec:
     objective           what training follows: "mass", the log probability of the level's bin, which is what is scored;
                         "density" of dequantised data; "auto": masses of data with levels, see `objective_on`
     latent_dim, hidden, activation, network      the network; `network` names an entry of registry.NETWORKS
-    rival, components   a learned prior in place of the product: "" (none), "mixture", "vampprior" (of `components` each) or
-                        "flow"; its base or components are of the families `prior` (vampprior: of the posterior's)
+    learned_prior, components   in place of the product: "" (none), "mixture", "vampprior" (of `components` each) or "flow";
+                        its base or components are of the families `prior` (vampprior: of the posterior's)
     posterior_flow      whether a normal posterior is bent by a flow that sees the data point
     saturate            whether the decoder's first layer is tanh; None: where a Cauchy posterior at alpha >= 1 needs it
     epochs, batch_size, learning_rate, seed      the training; `data_seed` orders the minibatches
@@ -183,7 +184,7 @@ class VAESpec:
     saturate: bool | None = None
     estimator: str | None = None
     allow: str = ""
-    rival: str = ""
+    learned_prior: str = ""
     components: int = 100
     posterior_flow: bool = False
     pairs: tuple[Pair, ...] = field(init=False, repr=False, compare=False)
@@ -247,12 +248,16 @@ class VAESpec:
         """A learned prior or posterior must not move a support, nor leave the region where a divergence is finite."""
         if not isinstance(self.posterior_flow, bool):
             raise ValueError(f"posterior_flow must be true or false, got {self.posterior_flow!r}")
-        if not isinstance(self.rival, str):
-            raise ValueError(f"rival must be the name of a learned prior or '' for none, got {self.rival!r}")
-        if not self.rival and not self.posterior_flow:
+        if not isinstance(self.learned_prior, str):
+            raise ValueError(
+                f"learned_prior must be the name of a learned prior or '' for none, got {self.learned_prior!r}"
+            )
+        if not self.learned_prior and not self.posterior_flow:
             return
-        of_posterior = bool(self.rival) and lookup(LEARNED_PRIORS, self.rival, "rival prior").of_posterior
-        what = f"rival = {self.rival!r}" if self.rival else "posterior_flow"
+        of_posterior = (
+            bool(self.learned_prior) and lookup(LEARNED_PRIORS, self.learned_prior, "learned prior").of_posterior
+        )
+        what = f"learned_prior = {self.learned_prior!r}" if self.learned_prior else "posterior_flow"
         for q, p in distinct(self.pairs):
             if not TAILS[p].whole_line or finiteness(q, p) == "conditional":
                 raise ValueError(
@@ -261,8 +266,8 @@ class VAESpec:
                 )
             if of_posterior and q != p:
                 raise ValueError(
-                    f"the components of {self.rival} are posteriors, so its prior family is the posterior's; got {q}|{p}, "
-                    f"expected prior = {q!r}"
+                    f"the components of {self.learned_prior} are posteriors, so its prior family is the posterior's; got "
+                    f"{q}|{p}, expected prior = {q!r}"
                 )
             if self.posterior_flow and q != "normal":
                 raise ValueError(
@@ -271,8 +276,8 @@ class VAESpec:
         if self.posterior_flow and of_posterior:
             able = [name for name, row in LEARNED_PRIORS.items() if not row.of_posterior]
             raise ValueError(
-                f"a {self.rival} of flow posteriors would invert the flow at every component; leave out posterior_flow, or "
-                f"use rival = {' or '.join(map(repr, able))}"
+                f"a {self.learned_prior} of flow posteriors would invert the flow at every component; leave out "
+                f"posterior_flow, or use learned_prior = {' or '.join(map(repr, able))}"
             )
 
     def _check_bound(self) -> None:
@@ -315,11 +320,11 @@ class VAESpec:
         if self.regulariser == "kl":
             return
         what = f"regulariser = {self.regulariser!r}"
-        if self.alpha != 1 or BOUNDS[self.bound].grouped or self.rival or self.posterior_flow:
+        if self.alpha != 1 or BOUNDS[self.bound].grouped or self.learned_prior or self.posterior_flow:
             raise ValueError(
-                f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
-                f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, rival {self.rival!r}, posterior_flow "
-                f"{self.posterior_flow}"
+                f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without learned_prior and "
+                f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, learned_prior {self.learned_prior!r}, "
+                f"posterior_flow {self.posterior_flow}"
             )
         if self.estimator not in (None, "pathwise"):
             raise ValueError(f"{what} is no mean of log weights, as estimator {self.estimator!r} needs; leave it out")
@@ -359,7 +364,7 @@ class VAESpec:
     @property
     def matched_normal(self) -> bool:
         """Whether this is the plain belief: normal posterior, normal prior, nothing learned in their place."""
-        plain = not self.rival and not self.posterior_flow and self.regulariser == "kl"
+        plain = not self.learned_prior and not self.posterior_flow and self.regulariser == "kl"
         return plain and set(self.pairs) == {("normal", "normal")}
 
     @property
@@ -389,7 +394,9 @@ class VAESpec:
 
         The kind of a likelihood's scale is named where it is not the default, one learned number.
         """
-        learned = [" + posterior flow"] * self.posterior_flow + [f" + {self.rival} prior"] * bool(self.rival)
+        learned = [" + posterior flow"] * self.posterior_flow + [f" + {self.learned_prior} prior"] * bool(
+            self.learned_prior
+        )
         order = f" {self.regulariser_order:g}" if self.regulariser == "renyi" else ""
         other = "" if self.regulariser == "kl" else f", {self.regulariser}{order} regulariser"
         scale = ""
@@ -410,10 +417,10 @@ class VAESpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VAESpec:
-        """The spec of a dictionary; unknown keys are an error that names the nearest known one."""
+        """The spec of a dictionary, of an older version too; unknown keys are an error that names the nearest known one."""
         if not isinstance(values, Mapping):
             raise ValueError(f"a spec must be a table of settings, got {type(values).__name__}")
-        known = field_names()
+        known, values = field_names(), renamed(values)
         for key in values:
             if key not in known:
                 raise ValueError(unknown(key, known, "setting of VAESpec"))

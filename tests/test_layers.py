@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "autovae"
 ORDER = [
-    "registry", "threads", "finiteness", "seeds", "files",
+    "registry", "renames", "threads", "finiteness", "seeds", "files",
     "spec", "beliefs", "data", "model", "training", "metrics", "export",
     "search", "report", "reasoning", "testing", "bench", "reproductions", "progress", "commands", "cli",
 ]  # fmt: skip

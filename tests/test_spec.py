@@ -86,14 +86,14 @@ def test_every_posterior_has_a_finite_prior_and_matched_pairs_are_never_infinite
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rival": "vamprior"}, "vampprior"),
-        ({"rival": 3}, "name of a learned prior"),
-        ({"rival": "mixture", "components": 0}, "components must be a whole number >= 1"),
-        ({"rival": "flow", "posterior": "uniform", "prior": "uniform"}, "prior on the whole line"),
-        ({"rival": "mixture", "posterior": "laplace", "prior": "gumbel"}, "finite everywhere"),
-        ({"rival": "vampprior", "posterior": "laplace"}, "expected prior = 'laplace'"),
+        ({"learned_prior": "vamprior"}, "vampprior"),
+        ({"learned_prior": 3}, "name of a learned prior"),
+        ({"learned_prior": "mixture", "components": 0}, "components must be a whole number >= 1"),
+        ({"learned_prior": "flow", "posterior": "uniform", "prior": "uniform"}, "prior on the whole line"),
+        ({"learned_prior": "mixture", "posterior": "laplace", "prior": "gumbel"}, "finite everywhere"),
+        ({"learned_prior": "vampprior", "posterior": "laplace"}, "expected prior = 'laplace'"),
         ({"posterior_flow": True, "posterior": "laplace"}, "use posterior = 'normal'"),
-        ({"posterior_flow": True, "rival": "vampprior"}, "invert the flow at every component"),
+        ({"posterior_flow": True, "learned_prior": "vampprior"}, "invert the flow at every component"),
         ({"posterior_flow": 1}, "true or false"),
     ],
 )
@@ -103,7 +103,7 @@ def test_learned_beliefs_that_cannot_be_are_refused(settings, words):
 
 
 def test_learned_beliefs_are_named_and_come_back():
-    spec = VAESpec(rival="flow", posterior_flow=True, components=7)
+    spec = VAESpec(learned_prior="flow", posterior_flow=True, components=7)
     assert VAESpec.from_dict(spec.to_dict()) == spec
     assert spec.belief == "normal|normal + posterior flow + flow prior, bernoulli, alpha 1"
     assert not spec.matched_normal

@@ -1,1 +1,1 @@
-"""Densities only: families, divergences, pairings, likelihoods, rival priors. Tensors in, tensors out."""
+"""Densities only: families, divergences, pairings, likelihoods, learned priors. Tensors in, tensors out."""

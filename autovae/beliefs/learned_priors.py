@@ -1,7 +1,7 @@
-r"""Rival priors: learned densities of the latent vector that take the place of the product prior.
+r"""Learned priors: learned densities of the latent vector that take the place of the product prior.
 
-A product of families is one belief; a prior that is learned with the decoder is its rival, worth about 3 nats on
-binarised MNIST in the literature. Every large study carries the rivals as baselines.
+A product of families is one belief; a prior learned with the decoder is worth about 3 nats on binarised MNIST in the
+literature. Every large study trains learned priors as baselines.
 
 | name      | p(z)                                                              | family of                               |
 |-----------|-------------------------------------------------------------------|-----------------------------------------|
@@ -10,14 +10,14 @@ binarised MNIST in the literature. Every large study carries the rivals as basel
 | flow      | f(z) N(T(v)) / N(v) abs det dT/dv, v = Phi^-1(F(z)), T a MAF        | base: the spec's `prior` (z = v: normal) |
 
 Their divergence has no closed form: training follows log p(z) - log q(z|x) at the sampled z, with the same noise and the
-same estimators as every bound. A rival starts near the fixed prior: the flow is the identity, the mixture spreads its
+same estimators as every bound. A learned prior starts near the fixed one: the flow is the identity, the mixture spreads its
 components over it; the VampPrior starts at training points (`start`).
 
-Members of a population hold their parameters side by side, (P, ...), and are evaluated together. A rival needs from its
+Members of a population hold their parameters side by side, (P, ...), and are evaluated together. A learned prior needs from its
 VAE the families (`Pairing`) and, for the VampPrior, the encoder: pseudo-inputs are free points of the encoder's input
 space, and its gradient through them is one of the model, not of the sample's path.
 
-To add one: subclass `Rival` and add its row to `autovae.registry.LEARNED_PRIORS`. The tests pick it up from the table.
+To add one: subclass `LearnedPrior` and add its row to `autovae.registry.LEARNED_PRIORS`. The tests pick it up from the table.
 References: Tomczak and Welling, VAE with a VampPrior, 2018; Papamakarios, Pavlakou and Murray, Masked autoregressive
 flow for density estimation, 2017; Chen and others, Variational lossy autoencoder, 2017 (autoregressive priors).
 Not here: densities fitted to the encoded data after training, see `export.ex_post`.
@@ -40,7 +40,7 @@ from autovae.beliefs.mixtures import log_components, log_mixture, log_normal_com
 from autovae.beliefs.pairing import Pairing
 from autovae.registry import Resolved
 
-__all__ = ["RIVALS", "Components", "FlowPrior", "Mixture", "Rival", "VampPrior", "join", "part"]
+__all__ = ["LEARNED_PRIORS", "Components", "FlowPrior", "LearnedPrior", "Mixture", "VampPrior", "join", "part"]
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 Module = TypeVar("Module", bound=nn.Module)
@@ -51,13 +51,13 @@ SPREAD = 0.5  # standard deviation of a new mixture's component locations, in un
 START_NOISE = 0.01  # keeps pseudo-inputs that start at the same point apart
 
 
-class Rival(nn.Module, ABC):
+class LearnedPrior(nn.Module, ABC):
     """P priors; tensors are (P, N, D). `encode` maps inputs (P, N, X) to loc and scale of q, each (P, N, D)."""
 
     @classmethod
     @abstractmethod
-    def new(cls, latent_dim: int, features: int, components: int, generator: Generator) -> Rival:
-        """One untrained rival (P = 1), drawn from `generator`."""
+    def new(cls, latent_dim: int, features: int, components: int, generator: Generator) -> LearnedPrior:
+        """One untrained prior (P = 1), drawn from `generator`."""
 
     @abstractmethod
     def log_prob(self, z: Tensor, pairing: Pairing, encode: Encode) -> Tensor:
@@ -68,10 +68,10 @@ class Rival(nn.Module, ABC):
         """z (P, N, D) from standard normals xi (P, N, D) and uniforms (P, N)."""
 
     def start(self, inputs: Tensor, generator: Generator) -> None:
-        """Begin at random training points, `inputs` (N, X) as the encoder sees them; most rivals do not look at data."""
+        """Begin at random training points, `inputs` (N, X) as the encoder sees them; most priors ignore the data."""
 
 
-class Components(Rival):
+class Components(LearnedPrior):
     """A mixture whose components are location-scale products."""
 
     side: int  # which of (posterior, prior) the components' families are
@@ -162,7 +162,7 @@ class VampPrior(Components):
         return pairing.noise(xi)
 
 
-class FlowPrior(Rival):
+class FlowPrior(LearnedPrior):
     """A masked autoregressive flow over the source of the prior's families."""
 
     def __init__(self, flow: Flow) -> None:
@@ -190,7 +190,7 @@ def log_normal(xi: Tensor) -> Tensor:
     return -0.5 * (xi.square().sum(-1) + xi.shape[-1] * math.log(2 * math.pi))
 
 
-RIVALS: Mapping[str, type[Rival]] = Resolved(registry.LEARNED_PRIORS)
+LEARNED_PRIORS: Mapping[str, type[LearnedPrior]] = Resolved(registry.LEARNED_PRIORS)
 
 
 def join(members: Sequence[Module]) -> Module:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from autovae.bench.rounds import wait
 from autovae.data.datasets import load
 from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
@@ -39,8 +40,7 @@ def _seconds(stack_size: int, batch: int, device: torch.device) -> float:
     population.train_epoch()
     began = time.perf_counter()
     population.train_epoch()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return (time.perf_counter() - began) / data_steps
 
 

@@ -1,8 +1,8 @@
-"""What mixed beliefs cost: a whole training step of the reference network, mixed latents over all-normal ones.
+"""The cost of mixed beliefs: a whole training step of the reference network, mixed latents over all-normal ones.
 
     autovae bench divergences
 
-Minibatch 1000, 784-400-400-(20+20), interleaved rounds, medians of per-round ratios of time: 1.1 is ten per cent slower.
+Minibatch 1000, 784-400-400-(20+20), interleaved rounds, medians of per-round ratios of time: 1.1 is 10 % slower.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from autovae.bench.training import images
+from autovae.bench.contenders import images
+from autovae.bench.rounds import median_ratio
 from autovae.data.minibatches import Minibatches
 from autovae.model.vae import build
 from autovae.spec import VAESpec
@@ -44,9 +45,7 @@ def bench_divergences(rounds: int = 5, steps: int = 2) -> dict[str, Any]:
             began = time.perf_counter()
             population.train_epoch()
             seconds[name].append((time.perf_counter() - began) / steps)
-
-    def ratio(name: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[name], seconds["normal"], strict=True))
-
-    values: dict[str, Any] = {f"{name}_vs_normal": ratio(name) for name in MIXES if name != "normal"}
+    values: dict[str, Any] = {
+        f"{name}_vs_normal": median_ratio(seconds[name], seconds["normal"]) for name in MIXES if name != "normal"
+    }
     return values | {f"seconds_{name}": statistics.median(times) for name, times in seconds.items()}

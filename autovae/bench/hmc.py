@@ -2,22 +2,21 @@ r"""Benchmark of HMC against Pyro and blackjax, as ratios from interleaved round
 
 Work: decoder 128-400-400-784 (ReLU, sigmoid mean, weights of He's initialisation, a fixed seed), a measured image with
 noise of standard deviation .3, 8 chains, 10 leapfrog steps of one equal step size, unit mass, float32. The step is found
-once (acceptance .8) and given to everybody; chains start where a warm-up left them.
+once (acceptance .8) and shared by all; chains start from a common warm-up.
 
 | key | ratio |
 |---|---|
 | vs_pyro, vs_blackjax | leapfrogs of all 8 chains per second, ours over theirs, median over rounds |
 | vs_pyro_ess | effective draws per second (the least ESS of any xi_i^2 and of the energy), both plain HMC |
-| chees_vs_pyro_ess | the same for our default, ChEES with a learnt mass; warm-up is counted on no side |
+| chees_vs_pyro_ess | the same for our default, ChEES with a learnt mass; neither warm-up counts |
 | chains64_vs_8 | seconds of a leapfrog with 64 chains over seconds with 8 |
 
-Pyro gets the potential as a function (its fastest way in) and an explicit trajectory length; its chains run one after the
-other, as it does in one process. blackjax gets jit, vmap and scan, without the time to compile.
+Pyro gets the potential as a function (its fastest interface) and an explicit trajectory length; its chains run one after
+the other, as in one process. blackjax gets jit, vmap and scan; compilation is not timed.
 
-`clock` = "wall", or "processor": the seconds of the processor for this process, which neighbours on a busy machine disturb
-less; it adds up threads, so it is for `threads` = 1. As a program, `python -m autovae.bench.hmc TABLE.csv
-THREADS [DRAWS] [ROUNDS]` appends a row a contender: one thread by the processor's clock, more by the wall's, with the
-machine's load (processes that wanted to run, over the last minute) when it began and when it ended.
+`clock` = "wall" or "processor": this process's CPU time, less sensitive to other load; for `threads` = 1.
+`python -m autovae.bench.hmc TABLE.csv THREADS [DRAWS] [ROUNDS]` appends a row per contender (one thread by CPU time, more by
+wall time) with the machine's load average at start and end.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,10 +31,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autovae.bench.rounds import CLOCKS, check_clock, median_ratio, set_threads
 from autovae.export.prior import PriorModule
 from autovae.reasoning import HMC, Gaussian, LatentPosterior
 from autovae.reasoning.draws import diagnose
-from autovae.registry import lookup
 
 __all__ = ["bench_hmc"]
 
@@ -63,9 +61,6 @@ def question(seed: int = 0) -> LatentPosterior:
     prior = PriorModule(nn.Sequential(*layers[:-1]), ["normal"] * LATENTS, likelihood="bernoulli", shape=(PIXELS,))
     truth = prior.decode(prior.sample(1, generator))[0]
     return LatentPosterior(prior, Gaussian(None, truth + NOISE * torch.randn(PIXELS, generator=generator), NOISE))
-
-
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 def _ours(posterior: LatentPosterior, step: float, now: Callable[[], float], graph: bool | None = None) -> Round:
@@ -185,16 +180,10 @@ def bench_hmc(
     """
     if device is not None and torch.device(device).type != "cpu":
         return _bench_captured(rounds, draws, chains, device)
-    now = lookup(CLOCKS, clock, "clock")
-    if clock == "processor" and threads != 1:
-        raise ValueError(f"clock 'processor' adds up threads, so it is for threads = 1, got {threads}")
-    before, load = torch.get_num_threads(), os.getloadavg()[0]
-    torch.set_num_threads(threads or before)
-    try:
+    now, load = check_clock(clock, threads), os.getloadavg()[0]
+    with set_threads(threads):
         values = _bench(rounds, draws, chains, warmup, now)
         return {**values, "clock": clock, "load": f"{load:.1f} to {os.getloadavg()[0]:.1f}"}
-    finally:
-        torch.set_num_threads(before)
 
 
 def _bench(rounds: int, draws: int, chains: int, warmup: int, now: Callable[[], float]) -> dict[str, Any]:
@@ -232,18 +221,14 @@ def _bench(rounds: int, draws: int, chains: int, warmup: int, now: Callable[[], 
     chees = _effective(posterior, default.xi) / default_seconds
 
     def ratio(name: str, values: dict[str, list[float]]) -> float | None:
-        if name not in values:
-            return None
-        return statistics.median(a / b for a, b in zip(values["autovae"], values[name], strict=True))
+        return median_ratio(values["autovae"], values.get(name, []))
 
     result: dict[str, Any] = {
         "vs_pyro": ratio("pyro", rates),
         "vs_pyro_ess": per_second["autovae"] / per_second["pyro"] if "pyro" in runs else None,
         "chees_vs_pyro_ess": chees / per_second["pyro"] if "pyro" in runs else None,
         "vs_blackjax": ratio("blackjax", rates),
-        "chains64_vs_8": statistics.median(
-            a / b for a, b in zip(seconds["autovae64"], seconds["autovae"], strict=True)
-        ),
+        "chains64_vs_8": median_ratio(seconds["autovae64"], seconds["autovae"]),
         "chees_vs_plain_ess": chees / per_second["autovae"],
         "ess_per_second_chees": chees,
         "step_size": step,
@@ -274,13 +259,9 @@ def _bench_captured(rounds: int, draws: int, chains: int, device: str) -> dict[s
             took = runs[name.removesuffix("64")](positions, draws, 100 + index)[1]
             if index >= 0:
                 seconds[name].append(took)
-
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
-
     return {
-        "captured_vs_plain": ratio("plain", "captured"),
-        "chains64_vs_8": ratio("captured64", "captured"),
+        "captured_vs_plain": median_ratio(seconds["plain"], seconds["captured"]),
+        "chains64_vs_8": median_ratio(seconds["captured64"], seconds["captured"]),
         **{f"leapfrogs_per_second_{name}": draws * STEPS / statistics.median(took) for name, took in seconds.items()},
         "graph": str(first.info["graph"]),
         "step_size": step,

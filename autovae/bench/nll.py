@@ -2,8 +2,8 @@ r"""Benchmark of the log likelihood against pythae's `get_nll`, as ratios from i
 
 Work: the reference network 784-400-400-(20+20) / 20-400-400-784 with a Bernoulli head, k = 5000 samples a point, 20
 points, one thread; the same weights on both sides. The points are scikit-learn's handwritten digits, enlarged to 28 x 28
-and binarised, on which the network is trained for a few epochs first: a decoder of trained weights leaves units idle,
-which we do not multiply. The ratio for fresh weights is given beside it.
+and binarised; the network is trained on them for a few epochs, since we skip idle units of a trained decoder. The ratio for
+fresh weights is given too.
 
 | key | ratio |
 |---|---|
@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autovae.bench.rounds import median_ratio, set_threads
 from autovae.data.datasets import Data, load
 from autovae.metrics.log_likelihood import VAEModel, log_likelihood
 from autovae.model.vae import VAE, build
@@ -79,20 +80,16 @@ def _peer(vae: VAE) -> Any:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Seconds of the processor a point: on one thread that is the time on a quiet machine."""
+    """Processor seconds per point: on one thread, the time on a quiet machine."""
     began = time.process_time()
     work()
     return (time.process_time() - began) / POINTS
 
 
 def bench_nll(rounds: int = 5) -> dict[str, Any]:
-    """The ratios of this module's table, seconds a point and where to get a missing peer; a flat dictionary."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """The ratios of this module's table, times per point, and how to install a missing peer; a flat dictionary."""
+    with set_threads(1):
         return _measure(rounds)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measure(rounds: int) -> dict[str, Any]:
@@ -113,15 +110,13 @@ def _measure(rounds: int) -> dict[str, Any]:
             runs["pythae large"] = partial(peer.get_nll, images, n_samples=SAMPLES, batch_size=1000)
             runs["pythae no_grad"] = torch.no_grad()(runs["pythae trained"])
     for name, run in runs.items():
-        run() if name.startswith("ours") else None  # the first call is nobody's time
+        run() if name.startswith("ours") else None  # warm-up, not timed
     for _ in range(rounds):
         for name, run in runs.items():
             times.setdefault(name, []).append(_seconds(run))
 
     def ratio(peer: str, ours: str) -> float | None:
-        pairs = zip(times.get(peer, []), times[ours], strict=False)
-        ratios = [theirs / own for theirs, own in pairs]
-        return statistics.median(ratios) if ratios else None
+        return median_ratio(times.get(peer, []), times[ours])
 
     result: dict[str, Any] = {
         "vs_pythae": ratio("pythae trained", "ours trained"),

@@ -1,9 +1,9 @@
-"""What a study costs beside training: sampler, storage, search-time scores and the report, over the time of training.
+"""The cost of a study besides training: sampler, storage, search scores and report, relative to training.
 
     overhead     (seconds of the search and its report - seconds of training) / seconds of training
 
-on a 64-trial MNIST study of 5 epochs with the network and space of `mnist_pairing_v1`, no rungs (whose scores would make
-the training shorter), finals left out. Training is what the populations' epochs take; everything else is overhead.
+on a 64-trial MNIST study of 5 epochs with the network and space of `mnist_pairing_v1`, without rungs, which would
+shorten the training, and without finals. Training is the time of the populations' epochs; the rest is overhead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EPOCHS = 5
 
 
 class _Timed(Run):
-    """A run that adds up what its epochs take."""
+    """A run that adds up the seconds of its epochs."""
 
     training = 0.0
 
@@ -38,7 +38,7 @@ class _Timed(Run):
 
 
 def bench_overhead(rounds: int = 1, trials: int = 64, dataset: str | None = None) -> dict[str, Any]:
-    """The overhead of one study (rounds is for the other benchmarks: one study is enough of a mean)."""
+    """The overhead of one study (`rounds` is ignored: one study averages enough)."""
     study = load_study("mnist_pairing_v1")
     settings = study.file.model_copy(
         update={

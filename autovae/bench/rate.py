@@ -1,16 +1,16 @@
-r"""How many trials an hour one device trains: the experiment of the AutoVAE slides, whole.
+r"""How many trials an hour one device trains: the whole experiment of the AutoVAE slides.
 
 A trial is MNIST, 60,000 training points, two hidden layers of 400, 20 latents, batches of 1000, 100 epochs of Adam; its
-weights are drawn, trained, handed back and scored as a search scores (K = 16 on 1,000 points). All trials are one call
+weights are drawn, trained, returned and scored as in a search (K = 16 on 1,000 points). All trials are one call
 of `fit_population`, after two trials of one epoch that load libraries and compile kernels. Rows: the matched normal over
-seeds, with products of each type that the device has, and every finite pair of the seven families in turn. Fewer epochs
-than 100 are scaled up, and the row says so.
+seeds, for each product type of the device, and every finite pair of the seven families in turn. Fewer epochs than 100 are
+scaled up, and the row says so.
 
 | key | means |
 |---|---|
 | trials_per_hour_KIND | 3600 trials / seconds, everything counted |
-| training_per_hour_KIND | the same of the epochs alone |
-| loss_KIND, bits_KIND | mean training loss of the last epoch, and bits per dimension, over trials: what narrower products cost |
+| training_per_hour_KIND | the same, epochs only |
+| loss_KIND, bits_KIND | mean last training loss and bits per dimension over trials: what narrower products cost |
 
 Not here: ratios against peers, see `bench.training`.
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from autovae.bench.training import write_rows
+from autovae.bench.rounds import write_rows
 from autovae.data.datasets import Data, Split, load
 from autovae.data.minibatches import Minibatches
 from autovae.finiteness import finiteness
@@ -42,7 +42,7 @@ FAMILIES = ("normal", "laplace", "cauchy", "logistic", "gumbel", "uniform", "exp
 
 
 def _mnist() -> Data:
-    """MNIST with all 60,000 training images in training, as the slides have it; validation points are among them."""
+    """MNIST with all 60,000 training images in training, as in the slides; they include the validation points."""
     data = load("mnist")
     x = torch.cat([data.train.x, data.validation.x])
     return dataclasses.replace(data, train=Split(x), digest=f"{data.digest}-all")
@@ -62,7 +62,7 @@ def bench_rate(
     kinds: tuple[str, ...] = ("bfloat16", "tf32", "pairs bfloat16"),
     results: str | Path | None = "results/bench",
 ) -> dict[str, Any]:
-    """Rates of each kind of products on one device (`rounds` is for the other benchmarks: a rate is one long run)."""
+    """Rates of each kind of products on one device (`rounds` is ignored: a rate is one long run)."""
     where = choose_device(device)
     data = _mnist()
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"

@@ -23,12 +23,12 @@ BENCHES: dict[str, str] = {
 
 
 def run_bench(name: str, rounds: int = 5, device: str | None = None) -> dict[str, Any]:
-    """The ratios of one benchmark. `device` goes to those that know one; elsewhere it is an error."""
+    """The ratios of one benchmark. Raises `ValueError` for a `device` if it runs on the CPU only."""
     module, function = lookup(BENCHES, name, "benchmark").split(":")
     bench = getattr(importlib.import_module(module), function)
     settings: dict[str, Any] = {"rounds": rounds}
     if device is not None:
         if "device" not in inspect.signature(bench).parameters:
-            raise ValueError(f"bench {name} runs on the CPU alone; leave --device out")
+            raise ValueError(f"bench {name} runs on the CPU; leave out --device")
         settings["device"] = device
     return dict(bench(**settings))

@@ -32,7 +32,7 @@ Storage = Annotated[
         "--storage",
         metavar="URL",
         envvar=STORAGE,
-        help="Where the trials are kept: a path, grpc://host:port or postgresql://user:password@host/name; by default a "
+        help="Storage of the trials: a path, grpc://host:port or postgresql://user:password@host/name; by default a "
         "journal in the results folder.",
     ),
 ]
@@ -43,11 +43,11 @@ PARENT = "AUTOVAE_PARENT"  # process id of the `run --workers` that started a wo
 def worker(
     study: Annotated[str, typer.Argument(help="The study, by name or path: the same file for all workers.")],
     storage: Storage = None,
-    name: Annotated[str, typer.Option("--name", help="What this worker is called; host and process id else.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of this worker; by default host and process id.")] = "",
     dataset: Annotated[str | None, typer.Option("--dataset", help="As in `run`.")] = None,
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="As in `run`: finished trials in all.")] = None,
     expected: Annotated[
-        int, typer.Option("--of", min=1, help="How many workers there will be; each takes at most its share.")
+        int, typer.Option("--of", min=1, help="Expected number of workers; each takes at most its share.")
     ] = 1,
     finals: Annotated[
         bool, typer.Option("--finals/--no-finals", help="The last worker trains the finals and writes the report.")
@@ -56,14 +56,14 @@ def worker(
     data: DataDir = None,
     device: Device = None,
 ) -> None:
-    """Join a study on a shared storage: train batches until it has all its trials. Start as many as you like, anywhere.
+    """Join a study on a shared storage and train batches until it is complete. Start any number, on any machine.
 
     `autovae worker quickstart --storage postgresql://me:secret@db/autovae --results /shared/results`
     """
     from autovae.reproductions.files import is_reproduction
 
     if is_reproduction(study):
-        raise ValueError(f"workers share searches, and {study} is a reproduction: autovae run {study}")
+        raise ValueError(f"workers run searches and {study} is a reproduction; use autovae run {study}")
     from autovae.progress import live_progress
     from autovae.report.html import build_report
     from autovae.search.run import Run
@@ -71,9 +71,7 @@ def worker(
 
     _end_with_parent()
     signal.signal(signal.SIGTERM, _as_ctrl_c)  # sent first by SLURM and Kubernetes
-    if (
-        PARENT in os.environ
-    ):  # a parent in the background ignores Ctrl-C, its workers inherit that, and it stops them by it
+    if PARENT in os.environ:  # workers inherit an ignored Ctrl-C from a parent in the background
         signal.signal(signal.SIGINT, _as_ctrl_c)
     loaded = load_study(study)
     with live_progress(loaded.name) as on_progress:
@@ -102,7 +100,7 @@ def run_workers(
     restarts: int = RESTARTS,
     devices: Sequence[str] = (),
 ) -> None:
-    """Start workers as processes of this machine, watch them, and conclude the study when they are done.
+    """Start workers as processes, watch them, and conclude the study when they finish.
 
     `devices` are assigned to the workers in turn.
     """
@@ -113,8 +111,8 @@ def run_workers(
                 while crew.at_work():
                     driver.patiently(job.report_search)
                     time.sleep(1.0)
-        driver.run()  # only what is left by workers that died for good
-        if workers > 1 and driver.ended:  # only the workers' logs have it
+        driver.run()  # trials left by workers beyond their restarts
+        if workers > 1 and driver.ended:  # otherwise only in the workers' logs
             job.notes.append(driver.ended)
         job.conclude(driver)
 
@@ -130,7 +128,7 @@ def devices_of(text: str) -> list[str]:
 
 
 class _Crew:
-    """Worker processes: started together, restarted when they die, stopped with this process."""
+    """Worker processes: started together, restarted if they die, stopped with this process."""
 
     def __init__(
         self,
@@ -167,7 +165,7 @@ class _Crew:
         self.processes[name] = (process, output)
 
     def at_work(self) -> bool:
-        """Whether any worker is at work; workers that died are restarted, up to their number of restarts."""
+        """Whether any worker is running; restarts dead workers up to their limit."""
         for name, (process, output) in list(self.processes.items()):
             code = process.poll()
             if code is None:
@@ -271,7 +269,7 @@ def _as_ctrl_c(*_: object) -> None:
 
 
 def _end_with_parent() -> None:
-    """Stop a worker of `run --workers` when that process is killed; its trials are handed back."""
+    """Stop a worker of `run --workers` if its parent is killed; its trials return to the queue."""
     if PARENT not in os.environ:
         return
     with contextlib.suppress(OSError, AttributeError):  # Linux

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command speaks: words for people, one JSON object for programs."""
+"""Options shared by commands, and their output: text, or one JSON object with --json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DataDir = Annotated[
     Path | None, typer.Option("--data", help="Folder with data sets; else $AUTOVAE_DATA, else the user cache.")
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder for results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, all else on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, the rest on stderr.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N; the GPU if there is one.")]
 PriorFolder = Annotated[Path, typer.Argument(help="A saved prior, such as results/quickstart/winners/1.")]
@@ -25,10 +25,10 @@ Source = Annotated[
 
 
 def say(text: str, json: bool = False) -> None:
-    """Words for people: on standard output, or out of JSON's way on standard error."""
+    """Print text, on standard error if standard output holds JSON."""
     typer.echo(text, err=json)
 
 
 def emit(values: dict[str, Any]) -> None:
-    """The one object that --json puts on standard output."""
+    """Print the one JSON object of --json."""
     typer.echo(json_format.dumps(values, indent=2, default=str))

@@ -39,21 +39,21 @@ def score(
     prior: PriorFolder,
     source: Annotated[str, typer.Argument(metavar="DATA", help="A data set's name, an .npz, a folder of images.")],
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
-    samples: Annotated[int, typer.Option("-k", "--samples", min=1, help="Importance samples a point.")] = 5000,
+    samples: Annotated[int, typer.Option("-k", "--samples", min=1, help="Importance samples per point.")] = 5000,
     points: Annotated[int | None, typer.Option("--points", min=2, help="Only the first points.")] = None,
     ais: Annotated[
-        int | None, typer.Option("--ais", min=2, help="Annealed bounds of so many points, and of simulated ones.")
+        int | None, typer.Option("--ais", min=2, help="Annealed bounds of this many points, and of simulated ones.")
     ] = None,
     temperatures: Annotated[int, typer.Option("--temperatures", min=1, help="Of the annealing.")] = 500,
-    to: Annotated[Path | None, typer.Option("--to", help="Write a row a point to this .csv.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write a row per point to this .csv.")] = None,
     data: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """log p(x) of data under a saved VAE, with its errors: the mass of each level's bin, by importance sampling.
+    """log p(x) of data under a saved VAE with its errors: the mass of each level's bin, by importance sampling.
 
-    Beside it, for grey and real data, the bits of its own head and of one logistic head at its means (K = 100).
-    `--ais 50` encloses log p(x) from both sides by annealing, without the encoder: for up to some 50 latents.
+    Grey and real data also get the bits of the model's own head and of a logistic head at its means (K = 100).
+    `--ais 50` bounds log p(x) from both sides by annealing, without the encoder: for up to about 50 latents.
     """
     from autovae.export.scoring import open_scored
 
@@ -85,9 +85,11 @@ def score(
 
 
 def fidelity(
-    folder: Annotated[Path, typer.Argument(help="A saved prior, or results/STUDY: winners, baseline and rivals.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A saved prior, or results/STUDY: winners, baseline and learned priors.")
+    ],
     source: Annotated[
-        str | None, typer.Argument(metavar="[DATA]", help="The data; else those that the card names.")
+        str | None, typer.Argument(metavar="[DATA]", help="The data; by default those of the card.")
     ] = None,
     features: Annotated[
         str, typer.Option("--features", help="domain (a classifier of the data) or inception (images).")
@@ -98,13 +100,13 @@ def fidelity(
     ] = "",
     points: Annotated[int | None, typer.Option("--points", min=10, help="At most this many points a set.")] = None,
     beliefs: Annotated[
-        bool, typer.Option("--beliefs", help="Every belief of the search instead, trained again; with ELBO and NLL.")
+        bool, typer.Option("--beliefs", help="Score every belief of the search, trained again, with ELBO and NLL.")
     ] = False,
     data: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """FID, KID, IS, precision and recall of reconstructions and samples, beside real data; kept in the card.
+    """FID, KID, IS, precision and recall of reconstructions and samples against real data, kept in the card.
 
     `autovae fidelity results/quickstart` scores all models of a study, and its next report shows them.
     With `--beliefs` every complete trial is trained again for the table of pairs and likelihoods by ELBO, NLL, IS, FID, KID.
@@ -112,7 +114,7 @@ def fidelity(
     if beliefs:
         if source is not None or fit:
             raise ValueError("--beliefs takes the study's own data and no --fit; leave both out")
-        from autovae.reproductions.belief_table import belief_lines, measure_beliefs
+        from autovae.search.belief_table import belief_lines, measure_beliefs
 
         rows = measure_beliefs(folder, features, weights, points, data, seed=seed, say=_on_stderr)
         if json:
@@ -121,7 +123,7 @@ def fidelity(
         for line in belief_lines(rows):
             typer.echo(line)
         return
-    from autovae.reproductions.fidelity import fidelity_lines, fidelity_of_folder
+    from autovae.search.fidelity import fidelity_lines, fidelity_of_folder
 
     result = fidelity_of_folder(folder, source, features, weights, fit, points, data, seed, _on_stderr)
     if json:
@@ -134,44 +136,50 @@ def fidelity(
 def reason(
     prior: PriorFolder,
     label: Annotated[
-        str | None, typer.Option("--label", help="A class of the prior's data; a classifier is trained on them once.")
+        str | None, typer.Option("--label", help="A class of the prior's data; a classifier is trained once.")
     ] = None,
     image: Annotated[
-        str | None, typer.Option("--image", help="NAME:NUMBER (digits:3, mine.npz:0), or a picture of its size.")
+        str | None,
+        typer.Option("--image", help="NAME:NUMBER (digits:3, mine.npz:0), or a picture of the prior's size."),
     ] = None,
     hide: Annotated[
-        str | None, typer.Option("--hide", help="Paint in this side: left, right, top or bottom; else denoise.")
+        str | None, typer.Option("--hide", help="Paint in this side: left, right, top or bottom; denoise by default.")
     ] = None,
-    noise: Annotated[float, typer.Option("--noise", help="Standard deviation with which the image is measured.")] = 0.1,
+    noise: Annotated[float, typer.Option("--noise", help="Standard deviation of the image's measurement.")] = 0.1,
     power: Annotated[
-        float, typer.Option("--power", help="How often the label was seen: how typical answers are.")
+        float, typer.Option("--power", help="Weight of the label: higher gives more typical answers.")
     ] = 100,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Labelled data, instead of those that the prior was trained on.")
+        str | None, typer.Option("--dataset", help="Labelled data instead of the prior's training data.")
     ] = None,
     judge: Annotated[
-        bool, typer.Option("--judge", help="Train a second network on other points, and ask it about the answers.")
+        bool, typer.Option("--judge", help="Train a second network on other points to check the answers.")
     ] = False,
     method: Annotated[str, typer.Option("--method", help="hmc, mean_field, mgvi, geovi, map, sir, rejection.")] = "hmc",
-    draws: Annotated[int | None, typer.Option("--draws", min=2, help="Draws of the method (a chain).")] = None,
+    draws: Annotated[int | None, typer.Option("--draws", min=2, help="Draws of the method (per chain).")] = None,
     source: Source = "prior",
-    to: Annotated[Path, typer.Option("--to", help="The picture: answers; image, what was seen and mean first.")] = Path(
-        "answer.png"
-    ),
+    to: Annotated[
+        Path, typer.Option("--to", help="The picture: image, measured part and mean first, then answers.")
+    ] = Path("answer.png"),
     data: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Ask a prior: draw a label, denoise an image, or paint in what is hidden of it. The generator is not trained again.
+    """Ask a prior: draw a label, denoise an image, or paint in its hidden side. The generator stays frozen.
 
     `autovae reason results/quickstart/winners/1 --label 3`
 
     `autovae reason results/quickstart/winners/1 --image digits:3 --hide right`
     """
-    from autovae.reproductions.ask_prior import Question, ask_prior
+    from autovae.export.card import load_prior
+    from autovae.reasoning.evidence import Question, answer_of
+    from autovae.report.samples import check_picture, write_samples
 
     question = Question(label, dataset, image, hide, noise, power, judge)
-    values = ask_prior(prior, question, method, draws, seed, to, data, source, not json and stderr.isatty(), _on_stderr)
+    check_picture(to)
+    loaded, progress = load_prior(prior, source=source), not json and stderr.isatty()
+    answer, shown, about = answer_of(loaded, question, method, draws, seed, data, progress, _on_stderr)
+    values = {**answer.summary(), **about, "to": str(write_samples(shown.numpy(), to))}
     if json:
         emit(values)
         return

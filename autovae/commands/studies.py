@@ -15,15 +15,15 @@ __all__ = ["run", "report", "restore", "compare", "export"]
 
 def run(
     study: Annotated[str, typer.Argument(help="A study by name (see studies/) or the path of a .toml file.")],
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, without doing it.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan without running it.")] = False,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Instead of the study's: a name, an .npz, a folder of images.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Finished trials that the study shall have in all.")
+        int | None, typer.Option("--trials", min=1, help="Finished trials of the study in total.")
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="A reproduction in its full setting, for a GPU, instead of the short one.")
+        bool, typer.Option("--full", help="The full setting of a reproduction, for a GPU, instead of the short one.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes on this machine that share the work.")
@@ -172,16 +172,18 @@ def restore(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Train winner, baseline and learned priors of a published study again, and make its report with them.
+    """Retrain winner, baseline and learned priors of a published study, and rebuild its report.
 
-    Weights are not published with results. The best seed of each is trained from its spec; its score is measured again
-    and compared with the published one. `autovae restore results/mnist_pairing_v1`
+    Published results have no weights. The best seed of each model is trained from its spec, and its new score is compared
+    with the published one. `autovae restore results/mnist_pairing_v1`
     """
     from autovae.progress import live_progress
-    from autovae.reproductions.restored import restore as restore_models
+    from autovae.report.html import build_report
+    from autovae.search.restore import restore as restore_models
 
     with live_progress(folder.name) as on_progress:
-        rows = restore_models(folder, data, device, lambda event: _say_epoch(event, on_progress))
+        rows, points = restore_models(folder, data, device, lambda event: _say_epoch(event, on_progress))
+    build_report(folder, points)
     if json:
         emit({"models": rows})
         return
@@ -204,7 +206,7 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show several studies on one page, with the comparisons that are allowed."""
+    """Show several studies on one page, with valid comparisons only."""
     from autovae.report.compare import compare as compare_folders
 
     path = compare_folders(folders, to)
@@ -214,13 +216,13 @@ def compare(
 def export(
     folder: Annotated[Path, typer.Argument(help="results/STUDY")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write the prior to.")],
-    trial: Annotated[int | None, typer.Option("--trial", help="Train this trial again and export it.")] = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="Retrain this trial and export it.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write the decoder as decoder.onnx (extra onnx).")] = False,
     data: DataDir = None,
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Write the winner (or a trial, trained again from its spec and seed) as a prior module: safetensors and a card."""
+    """Write the winner (or a retrained trial) as a prior module: safetensors and a card."""
     from autovae.search.export import export_trial, export_winner
 
     path = export_winner(folder, to) if trial is None else export_trial(folder, trial, to, data, device)

@@ -1,4 +1,4 @@
-"""Commands that print what there is: beliefs, datasets, bench."""
+"""Commands that print tables: beliefs, datasets, bench."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def beliefs(
         tuple[str, str] | None,
         typer.Option("--landscape", metavar="POSTERIOR PRIOR", help="Draw KL over loc and scale."),
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Where the landscape is drawn: .png, .svg or .pdf.")] = Path(
+    to: Annotated[Path, typer.Option("--to", help="File of the landscape: .png, .svg or .pdf.")] = Path(
         "landscape.png"
     ),
     json: Json = False,
@@ -40,7 +40,7 @@ def beliefs(
 
 
 def datasets(data: DataDir = None, json: Json = False) -> None:
-    """The named data sets: shape, points, support, where they come from, and whether they are here."""
+    """The named data sets: shape, points, support, origin, and whether they are present."""
     from autovae.data.catalogue import catalogue
 
     rows = catalogue(data)
@@ -65,7 +65,7 @@ def bench(
 ) -> None:
     """Measure against the peers that are installed: ratios above 1 are faster than the peer.
 
-    Peers come with `pip install 'autovae[bench]'`; one that is missing gives null and how to install it.
+    Peers come with `pip install 'autovae[bench]'`; a missing peer gives null and a line on how to install it.
     """
     from autovae.bench.table import run_bench
 

@@ -1,17 +1,17 @@
 r"""Cards: a trained VAE or a generator on disk as model.safetensors, card.json and README.md, and back.
 
-    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; rival.*, flow_posterior.* where there are;
-                        source.NAME.* of ex-post densities; transport.* of a generator on its own
+    model.safetensors   encoder.*, decoder.*, raw_scale, offset, unit; optional learned_prior.*, flow_posterior.*;
+                        source.NAME.* of ex-post densities; transport.* of a generator without its VAE
     card.json           format, spec, domain, data (digest, licence), scores with errors, versions, machine, SHA-256 of weights
-    README.md           the card for people, with the header of the Hugging Face hub; config.json beside it
+    README.md           a readable card with the Hugging Face hub's header; also config.json
 
 | folder of | holds | read by |
 |---|---|---|
-| `save_vae` | encoder, decoder, rival | `load_vae`, `load_prior` |
-| `save_prior` (`PriorModule.save`) | decoder and the way from xi to z, whatever it is | `load_prior` |
+| `save_vae` | encoder, decoder, learned_prior | `load_vae`, `load_prior` |
+| `save_prior` (`PriorModule.save`) | decoder and the map from xi to z | `load_prior` |
 
-A *source* is where latents come from: "prior", the one of training, or an ex-post density by name, kept in the folder of
-its VAE by `add_sources` with its scores beside those of the prior; `load_prior(folder, source=...)` chooses.
+A *source* of latents is "prior", the one of training, or an ex-post density by name, which `add_sources` keeps in its VAE's
+folder with scores; `load_prior(folder, source=...)` chooses.
 
 Loading trusts nothing: the weights' checksum and every shape are compared with the card, the card is plain JSON checked
 field by field, the network is built from the table NETWORKS, and nothing is unpickled. Files are written under a
@@ -48,6 +48,7 @@ from autovae.export.transports import FlowMap, MixtureMap, Transport
 from autovae.export.transports import build as build_transport
 from autovae.model.networks import NETWORKS
 from autovae.model.vae import VAE, build
+from autovae.renames import renamed
 from autovae.spec import Domain, VAESpec
 from autovae.training.trained import Trained
 
@@ -70,7 +71,7 @@ FIELDS = {"spec": dict, "domain": dict, "data": dict, "versions": dict}
 
 
 def _described(vae: VAE, data: Data) -> dict[str, Any]:
-    """What a card says of a fit."""
+    """The card of a fit."""
     return {
         "format": FORMAT,
         "spec": vae.spec.to_dict(),
@@ -92,15 +93,15 @@ def _model_units(data: Data) -> tuple[Tensor, Tensor]:
 
 
 def _source(vae: VAE) -> tuple[list[str], Transport | None]:
-    """The families of the prior, and the map before them where a rival has taken its place."""
-    families, rival = [prior for _, prior in vae.spec.pairs], vae.rival
-    if isinstance(rival, FlowPrior):
-        return families, FlowMap(rival.flow)
-    if isinstance(rival, Components):
+    """The families of the prior, and the map in front of them if the prior is learned."""
+    families, learned = [prior for _, prior in vae.spec.pairs], vae.learned_prior
+    if isinstance(learned, FlowPrior):
+        return families, FlowMap(learned.flow)
+    if isinstance(learned, Components):
         stack = vae.stacked.eval()
         with torch.no_grad():
-            loc, scale, log_weights = rival.components(stack.encode)
-        return ["normal"] * len(families), MixtureMap(loc[0], scale[0], log_weights[0], rival.families(stack.pairing))
+            loc, scale, log_weights = learned.components(stack.encode)
+        return ["normal"] * len(families), MixtureMap(loc[0], scale[0], log_weights[0], learned.families(stack.pairing))
     return families, None
 
 
@@ -130,7 +131,7 @@ def fold_of(spec: VAESpec, domain: Domain) -> tuple[float, float] | None:
 
 
 def to_prior(trained: Trained, card: Mapping[str, Any] | None = None) -> PriorModule:
-    """The generator of a fit as a frozen prior module; the fit itself stays as it is."""
+    """The generator of a fit as a frozen prior module; the fit is not changed."""
     about = _described(trained.model, trained.data) | dict(card or {})
     return _prior(copy.deepcopy(trained.model).cpu(), *_model_units(trained.data), about)
 
@@ -171,7 +172,7 @@ def save_vae(vae: VAE, data: Data, folder: str | os.PathLike[str], about: Mappin
 
 
 def save_prior(prior: PriorModule, folder: str | os.PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
-    """Write a generator without its encoder: any prior made from one of AutoVAE, behind any transports, replicated or not.
+    """Write a generator without its encoder: any prior made from an AutoVAE model, transported or replicated.
 
     Raises `CardError` for a wrapped generator: a folder holds no code to rebuild it from.
     """
@@ -195,7 +196,7 @@ def save_prior(prior: PriorModule, folder: str | os.PathLike[str], about: Mappin
         "pixel_scale": prior.scale_per_pixel,
         "transport": None if prior.transport is None else prior.transport.config(),
     }
-    # Sources belong to the folder of a VAE: a generator on its own is one of them.
+    # sources belong to the folder of a VAE; a saved generator is one of them
     card = {name: value for name, value in prior.card.items() if name != "sources"}
     return _write(folder, tensors, card | {"format": FORMAT, "generator": generator} | dict(about or {}))
 
@@ -205,10 +206,12 @@ def add_sources(
     sources: Mapping[str, Transport],
     scores: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Keep ex-post densities in the folder of their VAE, with scores by source ("prior" among them); old ones stay."""
+    """Keep ex-post densities in the folder of their VAE, with scores by source ("prior" included); old ones stay."""
     tensors, card = _read(folder)
     if "generator" in card:
-        raise CardError(f"{folder} holds a generator alone; densities of encoded data need the folder of the whole VAE")
+        raise CardError(
+            f"{folder} holds a generator without its encoder; densities of encoded data need the folder of the whole VAE"
+        )
     known = dict(card.get("sources", {}))
     for name, transport in sources.items():
         if name == "prior" or not name.isidentifier():
@@ -222,7 +225,7 @@ def add_sources(
 
 
 def annotate(folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
-    """Add plain values to the card of a folder; what describes the model itself stays as it is."""
+    """Add plain values to the card of a folder; the fields that describe the model are fixed."""
     tensors, card = _read(folder)
     fixed = {"format", "spec", "domain", "generator", "sources", "weights_sha256"} & about.keys()
     if fixed:
@@ -237,7 +240,7 @@ def annotate(folder: str | os.PathLike[str], about: Mapping[str, Any]) -> Path:
 
 def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The checked card of a folder."""
-    card = read_json(folder, FORMAT, "prior", FIELDS)
+    card: dict[str, Any] = renamed(read_json(folder, FORMAT, "prior", FIELDS))
     for field in ("name", "digest", "source", "licence", "note"):
         if not isinstance(card["data"].get(field), str):
             raise CardError(f"{folder}: data.{field} of the card must be text; export the prior again")
@@ -249,7 +252,7 @@ def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     card = read_card(folder)
-    return read_weights(folder, card), card
+    return renamed(read_weights(folder, card)), card
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -309,7 +312,7 @@ def load_standardised(folder: str | os.PathLike[str]) -> tuple[VAE, Tensor, Tens
 def load_prior(folder: str | os.PathLike[str], source: str = "prior") -> PriorModule:
     """The prior module of a folder written by `save_vae`, `save_prior` or `autovae export`, behind one of its sources.
 
-    Raises `CardError` where the folder is not whole, or has no such source.
+    Raises `CardError` if the folder is incomplete or has no such source.
     """
     card = read_card(folder)
     known = ["prior", *(name for name in card.get("sources", {}) if name != "prior")]

@@ -1,11 +1,10 @@
-r"""Ex-post densities: a better prior for a VAE that is already trained, fitted to where its data points lie.
+r"""Ex-post densities: a better prior for a trained VAE, fitted to its encoded data.
 
     z ~ q(z|x) for every training point x  ->  xi = prior.to_normal(z)  ->  fit a density T to the xi by maximum likelihood
     new prior:   xi' ~ N(0, I) --T--> xi --prior--> z --decoder--> x
 
-The encoded data rarely fill the prior they were trained under; a density of them closes the gap without touching a
-weight. It is fitted in the space of the source, where the prior is standard normal whatever its families are (or its
-rival is), and comes in front of it as one more `Transport`.
+Encoded data rarely fill their prior; a density fitted to them closes the gap without changing a weight. It is fitted in the
+space of the source, where every prior is standard normal, and becomes one more `Transport` in front of it.
 
 | name    | density                                                                              |
 |---------|--------------------------------------------------------------------------------------|
@@ -13,7 +12,7 @@ rival is), and comes in front of it as one more `Transport`.
 | flow    | masked autoregressive flow, stopped at the best held-out likelihood (zuko)           |
 
 Reference: Ghosh, Sajjadi, Vergari, Black and Schölkopf, From variational to deterministic autoencoders, 2020.
-Not here: priors learned together with the decoder, see `beliefs.priors`.
+Not here: priors learned together with the decoder, see `beliefs.learned_priors`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""Fidelity of a saved VAE: what it generates beside real points, under one network's features.
+r"""Fidelity of a saved VAE: generated against real points, under one network's features.
 
 | set | points |
 |---|---|
@@ -7,8 +7,8 @@ r"""Fidelity of a saved VAE: what it generates beside real points, under one net
 | prior | E[x given z] of z from the prior |
 | flow, mixture, ... | E[x given z] of z from an ex-post density kept in the folder |
 
-All sets have equally many points and are compared with the same training points. Of binary data, whose means are no
-data, points are drawn from p(x|z) instead. Scores are kept in the card beside those of the study, with the network's name.
+All sets have equally many points and are compared with the same training points. Means of
+binary data are not data, so points are drawn from p(x|z) instead. The card keeps the scores with the network's name.
 Not here: the scores (`metrics.fidelity`), how ex-post densities are fitted (`ex_post`).
 """
 
@@ -31,6 +31,7 @@ from autovae.export.prior import PriorModule
 from autovae.export.scoring import in_units_of
 from autovae.metrics.fidelity import Extractor, Features, Fidelity, compare, kid_of
 from autovae.model.vae import VAE
+from autovae.renames import folder_named
 from autovae.training.trained import Trained
 
 __all__ = [
@@ -143,7 +144,7 @@ def keep(folder: str | os.PathLike[str], rows: dict[str, Fidelity], extractor: E
 
 
 def folders_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The saved models of a folder by name: itself, or winners, baseline and rivals of a study's results."""
+    """The saved models of a folder by name: itself, or winners, baseline and learned priors of a study's results."""
     path = Path(folder)
     if (path / "card.json").is_file():
         return {path.name: path}
@@ -151,7 +152,9 @@ def folders_of(folder: str | os.PathLike[str]) -> dict[str, Path]:
     names = {f"winner {card.parent.name}": card.parent for card in found}
     if (path / "baseline" / "card.json").is_file():
         names["baseline"] = path / "baseline"
-    names |= {card.parent.name: card.parent for card in sorted((path / "rivals").glob("*/card.json"))}
+    names |= {
+        card.parent.name: card.parent for card in sorted(folder_named(path, "learned_priors").glob("*/card.json"))
+    }
     if not names:
         raise ValueError(
             f"{path} holds no saved prior; expected one such as results/STUDY/winners/1, or the results of a finished study"

@@ -1,8 +1,8 @@
 """Folders of weights with a card: model.safetensors and card.json, whole or refused.
 
-The card carries the SHA-256 of the weights, so that neither can be changed without the other; it is plain JSON whose
-fields and their kinds are checked, and nothing in a folder is unpickled or run. Files are written under a temporary name
-and renamed, weights first. Not here: what the cards say (`card` of priors, `network_card` of constraint networks).
+The card holds the SHA-256 of the weights, so neither changes without the other; it is plain JSON with checked fields, and
+nothing in a folder is unpickled or run. Files are written under a temporary name
+and renamed, weights first. Not here: the contents of cards (`card` of priors, `network_card` of constraint networks).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,15 +40,15 @@ __all__ = [
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
 UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)
-"""What building a model from a wrong card or wrong tensors raises."""
+"""Raised by building a model from a wrong card or wrong tensors."""
 
 
 class CardError(ValueError):
-    """A folder that is not what it should hold, or no longer what was saved."""
+    """A folder that is not a saved model, or was changed since."""
 
 
 def versions() -> dict[str, str]:
-    """The versions that made a result."""
+    """The versions behind a result."""
     found = {"python": platform.python_version(), "autovae": __version__}
     for package in ("torch", "optuna", "numpy"):
         try:
@@ -57,15 +58,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> str:
-    """The machine that made a result, in words: processors, system, GPU."""
-    name = platform.processor() or platform.machine()
+def machine(device: torch.device | str | None = None) -> str:
+    """The machine behind a result: the GPU of a CUDA `device` (None: if there is one), the processor, usable cores."""
     known = Path("/proc/cpuinfo")
-    if known.is_file():
-        lines = (line.split(":", 1) for line in known.read_text(errors="replace").splitlines() if ":" in line)
-        name = next((value.strip() for key, value in lines if key.strip() == "model name"), name)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} x {name}, {platform.system()}, {gpu}"
+    found = re.search(r"model name\s*:\s*(.+)", known.read_text(errors="replace")) if known.is_file() else None
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    used = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    gpu = f"{torch.cuda.get_device_name(used)}, " if used.type == "cuda" else ""
+    return f"{gpu}{name}, {cores} cores, {platform.system()}"
 
 
 def write_folder(

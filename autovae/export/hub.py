@@ -1,4 +1,4 @@
-"""Folders of saved priors by name: a local folder as it is, a model of the Hugging Face hub downloaded to its cache."""
+"""Folders of saved priors by name: a local folder, or a model of the Hugging Face hub, downloaded to its cache."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The card of a saved prior for people: README.md with the header that the Hugging Face hub reads, and its config.json.
+"""The readable card of a saved prior: README.md with the Hugging Face hub's header, and config.json.
 
-A folder with model.safetensors, README.md and config.json can be uploaded as it is (`hf upload NAME FOLDER`), and is
-read back by `PriorModule.from_pretrained(NAME)`. Nothing here is read when a prior is loaded: that is card.json's part.
+A folder with model.safetensors, README.md and config.json can be uploaded (`hf upload NAME FOLDER`) and read
+back by `PriorModule.from_pretrained(NAME)`, which reads card.json only.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-r"""Networks that constraints ask, on disk with a card: a library of modules that grows.
+r"""Constraint networks on disk with a card: a growing library of modules.
 
     save_network(net, "library/digit", {"task": "digit", "accuracy": 0.99})          net = load_network("library/digit")
 
-A folder holds model.safetensors and card.json, and no code, so a network must be one that plain values describe:
+A folder holds model.safetensors and card.json but no code, so plain values must describe the network:
 
 | kind | network | plain values |
 |---|---|---|
-| classifier | `model.classifiers.Classifier` | its name in that table, shape and outputs; its own card comes along |
+| classifier | `model.classifiers.Classifier` | its name in that table, shape, outputs and card |
 | layers | torch Sequentials, nested, of the layers in LAYERS | the settings of every layer |
 
-What is loaded is frozen and in evaluation mode. Weights must agree with their checksum and with every shape; nothing is
+A loaded network is frozen and in evaluation mode. Weights must agree with their checksum and with every shape; nothing is
 unpickled. To add a layer, put it in LAYERS with the names of its settings.
 Not here: priors (`card`), how a classifier is trained (`model.classifiers`).
 """

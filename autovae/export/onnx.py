@@ -3,9 +3,8 @@
     exported(prior)               torch.export.ExportedProgram: decode without autovae, `.module()(z)`
     write_onnx(prior, "d.onnx")   the same as ONNX (extra `onnx`): input z (batch, latent_dim), output x (batch, *shape)
 
-What is exported is `PriorModule.decode`: latents in, data units out. Latents of the right law come from `prior.sample`, or
-from their families. An ONNX file is run once against the module before it is written.
-Not here: folders that become prior modules again (`card`).
+Exports `PriorModule.decode`: latents in, data units out. Draw latents with `prior.sample` or from their families. An ONNX
+file is checked against the module before it is written. Not here: folders that load as prior modules (`card`).
 """
 
 from __future__ import annotations

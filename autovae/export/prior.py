@@ -9,10 +9,10 @@ r"""PriorModule: a frozen generator with a standard-normal source, the prior of 
 | z | the latent, z_i = F_i^-1(Phi(u_i)) with F_i the CDF of the prior family of latent i |
 | x | the mean of the likelihood head in data units, (..., *shape), or a wrapped generator's raw output |
 
-The families may differ from latent to latent; they are grouped so that each family is one vectorised call. The maps
+Families may differ between latents; each family is one vectorised call. The maps
 go through log-CDFs (`beliefs.families`), never icdf(cdf(xi)), which overflows in float32 at |xi| = 5.5.
 
-log p(z) = sum_i log f_i(z_i), plus log N(T^-1(u)) - log N(u) + log |det dT^-1/du| where there is a transport.
+log p(z) = sum_i log f_i(z_i), plus log N(T^-1(u)) - log N(u) + log |det dT^-1/du| with a transport.
 
 A prior module stays in evaluation mode and its weights stay frozen: inference never trains the generator.
 Not here: files (`export.card`), constraints and inference (`reasoning`).
@@ -130,7 +130,7 @@ class PriorModule(nn.Module):
     ) -> PriorModule:
         """Wrap any torch generator: it is put in eval mode and frozen, and `decode` returns its output unchanged.
 
-        `latent_dim` is taken from `families` or from the generator's first layer where that is Linear. A generator
+        `latent_dim` is taken from `families` or from the generator's first layer if that is Linear. A generator
         that refuses latents of that size, whose output still changes between two calls in eval mode, or whose output
         for one latent depends on the others in the batch, is refused with a `ValueError`.
         """
@@ -146,7 +146,7 @@ class PriorModule(nn.Module):
     def from_pretrained(cls, name: str | os.PathLike[str], source: str = "prior") -> PriorModule:
         """The prior of a local folder, or of a model of the Hugging Face hub ("owner/name", extra `hub`).
 
-        `source` is "prior" or an ex-post density kept in the folder. Raises `ValueError` for a folder that is not whole.
+        `source` is "prior" or an ex-post density kept in the folder. Raises `ValueError` for an incomplete folder.
         """
         from autovae.export.card import load_prior
         from autovae.export.hub import local_folder
@@ -180,7 +180,7 @@ class PriorModule(nn.Module):
         return self.offset.device
 
     def train(self, mode: bool = True) -> PriorModule:
-        """A prior stays in evaluation mode whatever the module around it does."""
+        """A prior stays in evaluation mode, whatever its parent module does."""
         return super().train(False)
 
     # -- the source ---------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class PriorModule(nn.Module):
         return x.reshape(*batch, *objects, *(self.shape if self.shape is not None else x.shape[1:]))
 
     def _event(self, value: Tensor) -> Tensor:
-        """A number per feature in the event shape, where it came flat."""
+        """A flat number per feature in the event shape."""
         flat = self.shape is not None and value.ndim == 1 and value.numel() == math.prod(self.shape)
         return value.reshape(self.shape) if flat and self.shape is not None else value
 
@@ -289,7 +289,7 @@ class PriorModule(nn.Module):
         return self._with(transport=transport, objects=self.objects * n)
 
     def transported(self, transport: Transport, **card: Any) -> PriorModule:
-        """This prior behind another source: xi -> transport -> what was the source before."""
+        """This prior behind another source: xi -> transport -> the previous source."""
         chain = transport if self.transport is None else Chain([transport, self.transport])
         return self._with(transport=chain, objects=self.objects, card={**self.card, **card})
 

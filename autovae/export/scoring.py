@@ -1,7 +1,7 @@
 """Score a saved VAE on data, in the units the VAE was trained in: log p(x) with its errors, bits under its own and a common
 head, annealed bounds, active units.
 
-Real data are standardised as the model's own were, not by their own mean and scale.
+Real data are standardised with the mean and scale of the model's training data.
 """
 
 from __future__ import annotations

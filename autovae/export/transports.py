@@ -9,7 +9,7 @@ Contract, for tensors of shape (..., dim) and log determinants of shape (...):
     u, log_det = transport(xi)                log_det = log |det du/dxi|
     xi, log_det = transport.inverse(u)        log_det = log |det dxi/du|
 
-A mixture or a flow is such a map, too (`MixtureMap`, `FlowMap`): a rival prior or a density of the encoded data keeps a
+A mixture or a flow is such a map, too (`MixtureMap`, `FlowMap`): a learned prior or a density of the encoded data keeps a
 standard-normal source.
 
 To add one: subclass `Transport`, write `forward`, `inverse` and `config`, add it to TRANSPORTS.

@@ -172,7 +172,7 @@ class _Annealing:
 
     @property
     def learned(self) -> bool:
-        return self.stack.rival is not None
+        return self.stack.learned_prior is not None
 
     def draw(self, chains: int, what: str) -> Tensor:
         """Draws of the prior for every point, (chains, points, D)."""

@@ -7,7 +7,7 @@ Notation: P members, B data points of X numbers, K samples a point, D latents, O
     decoder   z                  -> outputs (P, K, B, O)         parameters of p(x|z), see `beliefs.likelihoods`
     weights   log w = log p(x|z) + log p(z) - log q(z|x)  (K, P, B)
 
-Where a spec has a rival prior (`beliefs.priors`) or a flow posterior (`beliefs.posteriors`), `log_prior`, `log_posterior`
+With a learned prior (`beliefs.learned_priors`) or a flow posterior (`beliefs.posteriors`), `log_prior`, `log_posterior`
 and `latents` answer for it; nothing else knows of them.
 
 Everything is computed on stacks; a single VAE is a stack of one, so that a member's numbers cannot differ from a single
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autovae.beliefs.learned_priors import RIVALS, Rival, join, part
+from autovae.beliefs.learned_priors import LEARNED_PRIORS, LearnedPrior, join, part
 from autovae.beliefs.likelihoods import LIKELIHOODS, Likelihood, check_support
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
@@ -56,7 +56,7 @@ class VAE(nn.Module):
             start = math.log(spec.scale)
         learned = self.likelihood.has_scale and spec.scale == "global"
         self.raw_scale = nn.Parameter(torch.full((1,), start / SCALE_SPEED), requires_grad=learned)
-        self.rival, self.flow_posterior = _learned_beliefs(spec, domain)
+        self.learned_prior, self.flow_posterior = _learned_beliefs(spec, domain)
 
     @property
     def likelihood(self) -> Likelihood:
@@ -87,19 +87,19 @@ class VAE(nn.Module):
         return f"{self.spec.belief}, {self.spec.latent_dim} latents"
 
 
-def _learned_beliefs(spec: VAESpec, domain: Domain) -> tuple[Rival | None, FlowPosterior | None]:
-    """The rival prior and the flow posterior that the spec asks for, each with a stream of its own."""
+def _learned_beliefs(spec: VAESpec, domain: Domain) -> tuple[LearnedPrior | None, FlowPosterior | None]:
+    """The learned prior and the flow posterior that the spec asks for, each with a stream of its own."""
 
     def stream(name: str) -> torch.Generator:
         return torch.Generator().manual_seed(stream_seed(spec.seed, name))
 
-    rival = posterior = None
-    if spec.rival:
-        kind = lookup(RIVALS, spec.rival, "rival prior")
-        rival = kind.new(spec.latent_dim, domain.features, spec.components, stream("rival"))
+    prior = posterior = None
+    if spec.learned_prior:
+        kind = lookup(LEARNED_PRIORS, spec.learned_prior, "learned prior")
+        prior = kind.new(spec.latent_dim, domain.features, spec.components, stream("rival"))
     if spec.posterior_flow:
         posterior = FlowPosterior(spec.latent_dim, stream("posterior flow"))
-    return rival, posterior
+    return prior, posterior
 
 
 def outputs_per_point(spec: VAESpec, domain: Domain) -> int:
@@ -156,7 +156,9 @@ class VAEStack(nn.Module):
         self.encoder = stack([member.encoder for member in members], device)
         self.decoder = stack([member.decoder for member in members], device)
         self.raw_scale = nn.Parameter(torch.cat([member.raw_scale.detach() for member in members]))
-        self.rival = join([m.rival for m in members if m.rival]) if members[0].rival else None
+        self.learned_prior = (
+            join([m.learned_prior for m in members if m.learned_prior]) if members[0].learned_prior else None
+        )
         posteriors = [m.flow_posterior for m in members if m.flow_posterior]
         self.flow_posterior = join(posteriors) if posteriors else None
         self.pairing = Pairing([spec.pairs for spec in self.specs])
@@ -234,7 +236,11 @@ class VAEStack(nn.Module):
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z), (P, N), of z (P, N, D)."""
-        return self.pairing.log_prior(z) if self.rival is None else self.rival.log_prob(z, self.pairing, self.encode)
+        return (
+            self.pairing.log_prior(z)
+            if self.learned_prior is None
+            else self.learned_prior.log_prob(z, self.pairing, self.encode)
+        )
 
     def log_posterior(self, eps: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         """log q(z|x), (P, N), of the z that the noise eps (P, N, D) became; loc and scale are (P, N, D)."""
@@ -254,9 +260,9 @@ class VAEStack(nn.Module):
 
     def sample_prior(self, xi: Tensor, uniform: Tensor) -> Tensor:
         """Draws of the prior, (P, N, D), from standard normals xi (P, N, D) and uniforms (P, N), which mixtures need."""
-        if self.rival is None:
+        if self.learned_prior is None:
             return self.pairing.sample_prior(xi)
-        return self.rival.sample(xi, uniform, self.pairing, self.encode)
+        return self.learned_prior.sample(xi, uniform, self.pairing, self.encode)
 
     def divergence(self, loc: Tensor, scale: Tensor, regulariser: str = "kl", order: float = 0.5) -> Tensor:
         """D(q(z|x), p(z)) of each point in closed form, summed over latents, (P, B): for product priors."""
@@ -364,7 +370,7 @@ class VAEStack(nn.Module):
         with torch.no_grad():
             for index, member in enumerate(members):
                 member.raw_scale.copy_(self.raw_scale[index : index + 1])
-        for whole, own in ((self.rival, "rival"), (self.flow_posterior, "flow_posterior")):
+        for whole, own in ((self.learned_prior, "learned_prior"), (self.flow_posterior, "flow_posterior")):
             if whole is not None:
                 part(whole, [getattr(member, own) for member in members])
         return members

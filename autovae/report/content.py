@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autovae.data.datasets import Data
 from autovae.export.folders import CARD, WEIGHTS
+from autovae.renames import folder_named
 from autovae.report.examples import examples_of
 from autovae.report.importance import Importance, importance_of
 from autovae.report.latents import Latents, Model, load_model, look
@@ -80,10 +81,10 @@ class Content:
         return found
 
     @cached_property
-    def learned(self) -> dict[str, Model]:
-        """The learned priors trained for comparison, by name."""
+    def learned_priors(self) -> dict[str, Model]:
+        """The learned priors among the baselines, by name."""
         found: dict[str, Model] = {}
-        folder = self.record.folder / "rivals"
+        folder = folder_named(self.record.folder, "learned_priors")
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if (path / WEIGHTS).is_file():  # missing weights are reported once, for the winner
                 self._load(f"Learned {path.name} prior", path, found)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autovae.renames import renamed
 from autovae.search.files import read_toml
 
 __all__ = ["Record", "belief_of", "pair_of", "pairing_text", "read_record", "role_words"]
@@ -129,11 +130,11 @@ def _summary(record: Record) -> Row | None:
     except (OSError, ValueError) as error:
         record.notes.append(f"summary.json cannot be read ({error}).")
         return None
-    return values
+    return dict(renamed(values))
 
 
 def _typed(row: Mapping[str, str]) -> Row:
-    values: Row = {"state": "", "score": math.nan, "reason": "", **row}
+    values: Row = {"state": "", "score": math.nan, "reason": "", **renamed(row)}
     for name in ("number", "trial", "seed"):
         if values.get(name):
             values[name] = int(float(values[name]))

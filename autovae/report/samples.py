@@ -11,9 +11,15 @@ import torch
 from autovae.export.card import load_prior
 from autovae.files import write_bytes
 
-__all__ = ["PICTURES", "draw", "write_samples"]
+__all__ = ["PICTURES", "check_picture", "draw", "write_samples"]
 
 PICTURES = (".png", ".svg", ".pdf")
+
+
+def check_picture(to: Path) -> None:
+    """Raise `ValueError` unless `to` is the name of a picture."""
+    if to.suffix not in PICTURES:
+        raise ValueError(f"cannot draw {to.name!r}: expected a name ending in {', '.join(PICTURES)}")
 
 
 @torch.no_grad()

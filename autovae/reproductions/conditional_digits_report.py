@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from autovae.bench.machine import machine
+from autovae.export.folders import machine
 from autovae.report.theme import COLOURS, SERIES, new_figure, style
 from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.digit_pictures import digit_rows
 from autovae.reproductions.notebook import Notebook
-
-if TYPE_CHECKING:
-    from autovae.reproductions.conditional_digits import Settings
+from autovae.reproductions.settings import ConditionalSettings
 
 __all__ = ["PAPER", "write_report"]
 
@@ -44,7 +42,9 @@ SCORES = ("accuracy_model", "accuracy_judge", "frechet")
 NAMES = {"test images": "test images", "cwgan": "cWGAN", "hmc": "HMC", "mean_field": "mean field", "mgvi": "MGVI"}
 
 
-def write_report(settings: Settings, found: Found, modules: DigitModules, notebook: Notebook) -> dict[str, Any]:
+def write_report(
+    settings: ConditionalSettings, found: Found, modules: DigitModules, notebook: Notebook
+) -> dict[str, Any]:
     """Everything under results/<study>/; the summary for the terminal."""
     rows = [row for (prior, method), one in found.items() for row in _score_rows(prior, method, one, settings)]
     notebook.write_table("table.csv", rows)
@@ -73,7 +73,7 @@ def _mean(one: dict[str, Any]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
-def _score_rows(prior: str, method: str, one: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+def _score_rows(prior: str, method: str, one: dict[str, Any], settings: ConditionalSettings) -> list[dict[str, Any]]:
     """One row for all digits, then one a digit."""
     rows = []
     whole = len(settings.digits) == 10
@@ -93,7 +93,7 @@ def _score_rows(prior: str, method: str, one: dict[str, Any], settings: Settings
     return rows
 
 
-def _checks(prior: str, one: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+def _checks(prior: str, one: dict[str, Any], settings: ConditionalSettings) -> list[dict[str, Any]]:
     columns = (
         "rhat_mean", "rhat_max", "rhat_xi2_mean", "rhat_energy", "ess_xi", "ess_xi2", "ess_energy", "acceptance",
         "divergences",
@@ -121,7 +121,7 @@ def samples_figure(prior: str, found: Found) -> Figure:
 
 
 def warmup_figure(curves: dict[str, Any]) -> Figure:
-    """Figure 2: the distance of all samples so far, of every chain and on average, over the iterations of warm-up."""
+    """Figure 2: the distance of all samples so far over warm-up, of every chain and on average."""
     with style():
         figure = new_figure(2.6, 4.6)
         axes = figure.subplots()
@@ -146,12 +146,12 @@ def _belief(found: Found) -> str:
 
 
 def _page(
-    settings: Settings, found: Found, checks: list[dict[str, Any]], modules: DigitModules, sentence: str
+    settings: ConditionalSettings, found: Found, checks: list[dict[str, Any]], modules: DigitModules, sentence: str
 ) -> str:  # fmt: skip
     inception = (
-        "The FID of Inception's features stands beside it."
+        "The FID with Inception's features is given too."
         if settings.inception
-        else "Weights of Inception-v3 were not at hand (`inception` in the study file)."
+        else "No weights of Inception-v3 were given (`inception` in the study file)."
     )
     asked, judge = modules.network("digit").card, modules.judge().card
     asked_name, judge_name = asked.get("network", "own"), judge.get("network", "own")
@@ -212,13 +212,13 @@ Table 1, means over digits {", ".join(map(str, settings.digits))}; every digit i
 {chr(10).join(lines)}
 
 *Frechet, judge's*: Frechet distance to the training images of the digit in the {judge_name} judge's last hidden layer. It
-is no FID (Inception's features, the paper's column) and compares the rows of this table only. Test images have fewer
-samples than the rest, which raises their distance. {inception} Asked: {asked_name}, test accuracy {asked_accuracy}; judge:
+is not an FID (Inception's features, the paper's column) and only compares rows of this table. There are fewer test
+images than samples, which raises their distance. {inception} Asked: {asked_name}, test accuracy {asked_accuracy}; judge:
 {judge_name}, {judge_accuracy}, trained on the other half of the images.
 
-Chains, means over digits but for the worst: {plan.chains} chains of {plan.draws} draws a digit, after {plan.burn_in}
+Chains, means over digits except the worst: {plan.chains} chains of {plan.draws} draws a digit, after {plan.burn_in}
 iterations at each power of
-{plan.ladder} and {plan.warmup} of warm-up at {settings.power:g}; {plan.steps} leapfrogs, acceptance {plan.target} asked for.
+{plan.ladder} and {plan.warmup} of warm-up at {settings.power:g}; {plan.steps} leapfrogs, target acceptance {plan.target}.
 The paper: mean R-hat {PAPER_RHAT}, N_eff {PAPER_ESS} of 80,000.
 
 | prior | mean R-hat | worst R-hat | R-hat of xi^2 | ESS of xi | of xi^2 | of energy | acceptance | divergences |
@@ -226,14 +226,14 @@ The paper: mean R-hat {PAPER_RHAT}, N_eff {PAPER_ESS} of 80,000.
 {chr(10).join(worst)}
 
 All {chains} chains of the {main} took {took} of {iterations} iterations;
-in the paper 36 minutes a chain of more than 10,000. Machine: {hmc.get("machine", machine())}, under other load.
+in the paper 36 minutes a chain of more than 10,000. Machine: {hmc.get("machine", machine())}, under other load too.
 
 ![Distance during warm-up](figures/warmup_{main}.png)
 
-{gans}{vae}. A power of {settings.power:g} asks for pictures of which the classifier is all but certain;
-the unusual digits that are left out show in the distance.
-Deviations: chains go through smaller powers first, since without that some stay
-with the digit that they start from; those of all digits share step size and mass; mean field takes
+{gans}{vae}. At a power of {settings.power:g} the classifier must be nearly certain, which excludes unusual digits
+and raises the distance.
+Deviations: chains run through smaller powers first, since some otherwise keep the digit
+they start from; the chains of all digits share step size and mass; mean field takes
 {settings.mean_field_iterations} steps of ADVI instead of 600 s; MGVI is not in the paper. The paper's FID of mean field for
 all digits, 39.9, is not the mean of its ten digits, 35.5.
 """

@@ -1,4 +1,4 @@
-r"""The continuous Bernoulli: what the normaliser that everybody forgets is worth.
+r"""The continuous Bernoulli: what the commonly omitted normaliser is worth.
 
 Loaiza-Ganem and Cunningham, The continuous Bernoulli: fixing a pervasive error in variational autoencoders, 2019. Grey
 levels in [0, 1] are commonly given the Bernoulli formula x log l + (1 - x) log(1 - l), which is no density of them: its
@@ -10,8 +10,8 @@ the normaliser; evaluate the ELBO and the importance-weighted bound of k = 100 o
 likelihoods on [0, 1], normal and beta.
 
 The densities of different likelihoods are on one scale here (nats of x in [0, 1]), but reward sharpness without limit
-on discrete data; bits per dimension, the mass of each level, do not, and are beside them. What carries the comparison
-"with and without" is each model under the one density with the normaliser: `elbo_with`.
+on discrete data; bits per dimension, the mass of each level, do not, and are given too. The comparison "with and without"
+rests on each model under the density with the normaliser: `elbo_with`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from autovae.data.batches import network_input
@@ -33,38 +32,18 @@ from autovae.model.bounds import iwae
 from autovae.model.vae import VAE
 from autovae.report.theme import COLOURS, new_figure, style
 from autovae.reproductions.evaluation import random_points
-from autovae.reproductions.lr_schedule import fit_stages, total_epochs
-from autovae.reproductions.notebook import Notebook, StrictModel
+from autovae.reproductions.lr_schedule import fit_stages
+from autovae.reproductions.notebook import Notebook, markdown_table, run_again
+from autovae.reproductions.settings import COINS, CoinSettings
 from autovae.seeds import stream_seed
 from autovae.spec import VAESpec
 
-__all__ = ["Settings", "inception_score", "run"]
+__all__ = ["inception_score", "run"]
 
-COINS = ("continuous_bernoulli", "bernoulli")  # with and without the normaliser
 SPLITS = 10  # of the samples, for the error of the inception score
 
 
-class Settings(StrictModel):
-    """What `[short]` and `[full]` of the study file may say."""
-
-    data: str = "mnist"
-    likelihoods: tuple[str, ...] = (*COINS, "normal", "beta")
-    seeds: int = Field(2, ge=1)
-    stages: list[tuple[int, float]] = Field(min_length=1)
-    batch_size: int = Field(50, ge=1)
-    latent_dim: int = Field(20, ge=1)
-    hidden: tuple[int, ...] = (500, 500)
-    points: int = Field(1000, ge=2)  # test points of the bounds
-    samples: int = Field(100, ge=1)  # k of the importance-weighted bound
-    bits_points: int = Field(200, ge=2)
-    bits_samples: int = Field(16, ge=1)
-    neighbours: int = Field(15, ge=1)
-    neighbour_points: int = Field(10_000, ge=100)  # training points among which neighbours are looked for
-    drawn: int = Field(5000, ge=10)  # samples of the inception score
-    classifier_epochs: int = Field(3, ge=1)
-
-
-def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: torch.device) -> dict[str, Any]:
+def run(settings: CoinSettings, notebook: Notebook, data_dir: Path | None, device: torch.device) -> dict[str, Any]:
     """Train with every likelihood, evaluate, write table, figure and README; the summary."""
     data = load(settings.data, data_dir)
     found = {
@@ -78,16 +57,14 @@ def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: t
     return {"rows": rows, "sentence": sentence}
 
 
-def _likelihood(name: str, settings: Settings, data: Data, notebook: Notebook, device: torch.device) -> dict[str, Any]:
-    """The fits of one likelihood and everything that is measured of them."""
+def _likelihood(
+    name: str, settings: CoinSettings, data: Data, notebook: Notebook, device: torch.device
+) -> dict[str, Any]:
+    """The fits of one likelihood and all their measures."""
     specs = [
-        VAESpec(
-            likelihood=name, objective="density", scale="pixel", latent_dim=settings.latent_dim, hidden=settings.hidden,
-            batch_size=settings.batch_size, epochs=total_epochs(settings.stages),
-            learning_rate=settings.stages[0][1], seed=seed,
-        )
+        VAESpec(likelihood=name, objective="density", scale="pixel", seed=seed, **settings.training)
         for seed in range(settings.seeds)
-    ]  # fmt: skip
+    ]
     models = fit_stages(specs, settings.stages, data, device, notebook.place(name), notebook.say, name)
     notebook.say(f"{name}: measuring")
     test = random_points(data.test, settings.points)
@@ -112,7 +89,7 @@ def _likelihood(name: str, settings: Settings, data: Data, notebook: Notebook, d
 
 
 def under(model: VAE, likelihood: str) -> VAE:
-    """The same weights read as another likelihood with the same parameters: the normaliser put on or taken off."""
+    """The same weights under a likelihood with the same parameters: with or without the normaliser."""
     if likelihood == model.spec.likelihood:
         return model
     other = VAE(model.spec.replace(likelihood=likelihood), model.domain, model.encoder, model.decoder)
@@ -126,7 +103,7 @@ def _latents(model: VAE, split: Split, data: Data) -> Tensor:
     return torch.cat([stack.encode(network_input(x, data))[0][0] for x in split.flat.split(2000)])
 
 
-def _neighbour_accuracy(model: VAE, settings: Settings, data: Data) -> float | None:
+def _neighbour_accuracy(model: VAE, settings: CoinSettings, data: Data) -> float | None:
     """Accuracy on the test set of a vote among the nearest training latents."""
     if data.train.y is None or data.test.y is None:
         return None
@@ -151,8 +128,8 @@ def _draw(model: VAE, count: int, seed: int) -> dict[str, Tensor]:
     return {"means": stack.mean(outputs)[0, 0], "draws": stack.sample(outputs, generator)[0, 0].clamp(0, 1)}
 
 
-def _classifier(settings: Settings, data: Data) -> tuple[nn.Module, float]:
-    """A small classifier of the training set and its test accuracy: what the inception score sees through."""
+def _classifier(settings: CoinSettings, data: Data) -> tuple[nn.Module, float]:
+    """A small classifier of the training set, for the inception score, and its test accuracy."""
     train, test = data.train, data.test
     if train.y is None or test.y is None:
         raise ValueError("the inception score needs labels; got data without y")
@@ -202,8 +179,8 @@ MEASURES = {
 }  # fmt: skip
 
 
-def table(settings: Settings, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a training likelihood: every measure with its error over seeds."""
+def table(settings: CoinSettings, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per training likelihood: every measure with its error over seeds."""
     rows = []
     for name, values in found.items():
         row: dict[str, Any] = {"trained_with": name}
@@ -211,7 +188,7 @@ def table(settings: Settings, found: dict[str, dict[str, Any]]) -> list[dict[str
             mean, error = _mean(values["fits"], measure)
             row[measure] = None if mean is None else round(mean, digits)
             row[f"{measure}_error"] = None if error is None or math.isnan(error) else round(error, digits)
-        row |= {"epochs": total_epochs(settings.stages), "seeds": settings.seeds, "test_points": settings.points}
+        row |= {"epochs": settings.epochs, "seeds": settings.seeds, "test_points": settings.points}
         row |= {"k": settings.samples, "seconds": values["seconds"], "cpu_seconds": values["cpu_seconds"]}
         rows.append(row)
     return rows
@@ -262,58 +239,44 @@ def _pair(row: dict[str, Any], key: str) -> str:
 
 
 def _readme(
-    settings: Settings, rows: Sequence[dict[str, Any]], found: dict[str, dict[str, Any]], data: Data, sentence: str
+    settings: CoinSettings, rows: Sequence[dict[str, Any]], found: dict[str, dict[str, Any]], data: Data, sentence: str
 ) -> str:
-    heads = [
-        "elbo_own",
-        "iw_own",
-        "elbo_with",
-        "elbo_without",
-        "bits",
-        "neighbour_accuracy",
-        "inception_means",
-        "inception_draws",
-    ]
-    lines = ["| trained with | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
-    lines += [f"| {row['trained_with']} | " + " | ".join(_pair(row, key) for key in heads) + " |" for row in rows]
-    minutes, cpu_minutes = (sum(row[key] for row in rows) / 60 for key in ("seconds", "cpu_seconds"))
+    heads = [name for name in MEASURES if name not in ("iw_with", "iw_without")]
+    cells = [[row["trained_with"], *(_pair(row, key) for key in heads)] for row in rows]
     accuracy = next(iter(found.values()))["classifier_accuracy"]
     seen = "" if accuracy is None else f" by a small classifier trained here ({accuracy:.1%} on test)"
-    stages = "; ".join(f"{epochs} at {rate:g}" for epochs, rate in settings.stages)
     return f"""
 # The continuous Bernoulli
 
 Loaiza-Ganem and Cunningham, *The continuous Bernoulli: fixing a pervasive error in variational autoencoders*, 2019:
 the protocol of its MNIST experiment. Nats of x in [0, 1] a point, ± standard error over {settings.seeds} seeds.
 
-{chr(10).join(lines)}
+{markdown_table(["trained with", *heads], cells)}
 
 {sentence}.
 
-- `elbo_own`, `iw_own`: under the likelihood it was trained with (importance-weighted with k = {settings.samples}).
-  For `bernoulli` that is no density: the number cannot be compared with the others.
+- `elbo_own`, `iw_own`: under the training likelihood (importance-weighted with k = {settings.samples}). `bernoulli` is not a
+  density: its number is not comparable with the others.
 - `elbo_with`, `elbo_without`: the same weights with and without the normaliser log C.
 - `bits`: bits per dimension, the mass of each of the {data.levels} levels, K = {settings.bits_samples}, on
   {settings.bits_points} test points: comparable between rows (`bernoulli` is scored as the continuous Bernoulli with the
   same logits and loses partly by construction).
-- `neighbour_accuracy`: vote of {settings.neighbours} nearest of {settings.neighbour_points:,} training latents.
+- `neighbour_accuracy`: vote of the {settings.neighbours} nearest of {settings.neighbour_points:,} training latents.
 - `inception_means`, `inception_draws`: inception score of {settings.drawn:,} prior samples{seen}: the head's
   mean, and draws from the head.
 
 ![means of prior samples](figures/samples.png)
 
-Run again: `autovae run continuous_bernoulli`, or with `--full`. Fits and tests took {minutes:.0f} minutes here,
-{cpu_minutes:.0f} of them of processor time.
+{run_again("continuous_bernoulli", rows)}
 
 ## Deviations
 
-- **The paper's own numbers** are not set beside ours: only its protocol was at hand, not its tables. What can be compared
-  is the direction.
-- **Length:** {total_epochs(settings.stages)} epochs (epochs at learning rate: {stages}), batches of
+- **The paper's numbers** are not given: this follows its protocol, not its tables. Only the direction is comparable.
+- **Length:** {settings.epochs} epochs (at learning rate: {settings.schedule}), batches of
   {settings.batch_size}; the paper trains for longer, in batches of 50.
-- **No dropout** (the paper keeps 0.9): the networks here have none.
+- **No dropout** (the paper keeps 0.9).
 - **Dequantisation:** continuous heads train and are tested on (v + u)/256, u uniform; the Bernoulli trains on the middle
   of the level. The paper adds noise in some of its experiments.
-- **Normal and beta** have a scale for every pixel, never below a quarter of a level.
+- **Normal and beta** have a scale per pixel, never below a quarter of a level.
 - **Test:** {settings.points:,} test points drawn at random once.
 """

@@ -2,10 +2,9 @@ r"""Questions about single digits answered and scored: HMC, mean field, MGVI, a 
 
     p(xi | y) ~ p_y(G(xi))^alpha N(xi; 0, I)
 
-Every function gives plain values: scores of a digit, diagnostics, small pictures, seconds and the machine that took them.
-HMC runs the chains of all digits in one tensor: they share step size and mass, learnt from all of them, and nothing else.
-Optuna, pydantic and typer are not needed, so that answers do not need them installed.
-Not here: which priors are asked and what is written about it (`conditional_digits`).
+Every function returns plain values: scores of a digit, diagnostics, small pictures, seconds and the machine.
+HMC runs the chains of all digits in one tensor: they share only step size and mass, learnt from all of them.
+Not here: the priors (`conditional_digits`), tables and figures (`conditional_digits_report`).
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autovae.bench.machine import machine
 from autovae.data.batches import network_input
+from autovae.export.folders import machine
 from autovae.export.prior import PriorModule
 from autovae.metrics.frechet import frechet_distance
 from autovae.reasoning.constraints import Categorical, Constraint, Feature, Scene
@@ -31,51 +30,12 @@ from autovae.reasoning.mean_field import MeanField
 from autovae.reasoning.mgvi import MGVI
 from autovae.reasoning.posterior import LatentPosterior
 from autovae.reproductions.digit_modules import DigitModules
+from autovae.reproductions.settings import ConditionalSettings
 from autovae.seeds import stream_seed
 
-__all__ = ["HMCPlan", "LabelOfRow", "Plan", "Scorer", "VARIATIONAL"]
+__all__ = ["LabelOfRow", "Scorer", "VARIATIONAL"]
 
 SHOWN = 10  # draws in the picture of a digit
-
-
-@dataclasses.dataclass(frozen=True)
-class HMCPlan:
-    """The paper: 8 chains, 10,000 draws each, 10 leapfrogs, acceptance .6.
-
-    Chains start at draws of the prior and go through the powers of `ladder` first, `burn_in` iterations each: at the full
-    power, a start that looks like another digit is a mode of its own, which a chain does not leave.
-    """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  what a study file may say of it is checked there
-
-    ladder: tuple[float, ...] = (1.0, 10.0)
-    burn_in: int = 40
-    chains: int = 8
-    warmup: int = 500
-    draws: int = 1000
-    steps: int = 10
-    target: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.chains < 2 or self.draws < 4 or min(self.burn_in, self.warmup, self.steps) < 1:
-            raise ValueError(
-                f"got {self}; expected 2 chains, 4 draws, and one iteration of burn-in, warm-up and trajectory, or more"
-            )
-        if not 0 < self.target < 1:
-            raise ValueError(f"got target={self.target}; expected an acceptance between 0 and 1, such as 0.6")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is asked and how long each method may try: digits, power alpha, samples of a digit."""
-
-    digits: tuple[int, ...] = tuple(range(10))
-    power: float = 100.0
-    samples: int = 8000
-    hmc: HMCPlan = HMCPlan()
-    mean_field_iterations: int = 1000
-    pairs: int = 5
-    mgvi_rounds: int = 5
 
 
 class LabelOfRow(Constraint):
@@ -103,13 +63,13 @@ class LabelOfRow(Constraint):
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """Who reads the answers: the classifier that was asked, the judge, and the training images in the judge's features."""
+    """The networks that read the answers, and the training images in the judge's features."""
 
     asked: nn.Module
     judge: nn.Module
     real: dict[int, Tensor]
     inception: Callable[[Tensor], Tensor] | None = None
-    """Features of Inception-v3 at images (n, H, W), where its weights are at hand."""
+    """Features of Inception-v3 at images (n, H, W), if its weights are given."""
     real_inception: dict[int, Tensor] = dataclasses.field(default_factory=dict)
 
     def cpu(self) -> Scorer:
@@ -122,7 +82,7 @@ class Scorer:
         return dataclasses.replace(self, real={digit: self.real[digit]}, real_inception=seen)
 
     def refuse_few(self, samples: int) -> None:
-        """Raise `ValueError` where so many samples of a digit are too few for a Frechet distance: before the work."""
+        """Raise `ValueError` if a Frechet distance needs more samples of a digit."""
         for real in (self.real, self.real_inception):
             for found in list(real.values())[:1]:
                 if samples <= found.shape[1]:
@@ -156,7 +116,7 @@ def features(judge: nn.Module, images: Tensor) -> Tensor:
 
 
 def in_parts(f: Callable[[Tensor], Tensor], images: Tensor, net: nn.Module) -> Tensor:
-    """f of flat images, a thousand at a time where the network is; the values on the processor."""
+    """f of flat images, a thousand at a time on the network's device; values on the CPU."""
     place = next((parameter.device for parameter in net.parameters()), images.device)
     with torch.no_grad():
         return torch.cat([f(part.to(place)).cpu() for part in images.flatten(1).split(1000)])
@@ -177,11 +137,15 @@ def thinned(xi: Tensor, count: int) -> Tensor:
 
 
 def answer_by_hmc(
-    prior: PriorModule, scorer: Scorer, plan: Plan, say: Callable[[str], None], each: Callable[..., Any] = map
+    prior: PriorModule,
+    scorer: Scorer,
+    plan: ConditionalSettings,
+    say: Callable[[str], None],
+    each: Callable[..., Any] = map,
 ) -> dict[str, Any]:
     """All digits by HMC in one tensor: scores, diagnostics, pictures, distances during warm-up.
 
-    `each` is `map`, or that of a pool of processes: what is said of 80,000 draws of a digit takes a minute.
+    `each` is `map`, or a process pool's: summarising 80,000 draws of a digit takes a minute.
     """
     hmc, count, device = plan.hmc, len(plan.digits), prior.device
     together = LatentPosterior(prior, LabelOfRow(scorer.asked, plan.digits, power=plan.power))
@@ -202,7 +166,7 @@ def answer_by_hmc(
     assert found.warmup is not None
     found = dataclasses.replace(found, warmup=torch.cat([*before, found.warmup], 1), seconds=found.seconds + seconds)
     say(f"HMC: acceptance {float(found.acceptance.mean()):.2f}, {found.seconds:.0f} s")  # type: ignore[union-attr]
-    # What follows is the processor's work, and may be another process's.
+    # the rest runs on the CPU, possibly in other processes
     prior, scorer = copy.deepcopy(prior).cpu(), copy.deepcopy(scorer).cpu()
     parts = [_draws_of(found, prior, scorer, plan, place) for place in range(count)]
     scorers = [scorer.only(digit) for digit in plan.digits]
@@ -221,15 +185,17 @@ def answer_by_hmc(
     return {"rows": rows, "pictures": pictures, "warmup": early, **cost}
 
 
-def _draws_of(found: Draws, prior: PriorModule, scorer: Scorer, plan: Plan, place: int) -> Draws:
-    """The chains of the digit at this place, on the processor, with a posterior of their own."""
+def _draws_of(found: Draws, prior: PriorModule, scorer: Scorer, plan: ConditionalSettings, place: int) -> Draws:
+    """The chains of the digit at this place, on the CPU, with their own posterior."""
     own = slice(place, None, len(plan.digits))
     posterior = LatentPosterior(prior, Categorical(scorer.asked, plan.digits[place], power=plan.power))
     names = ("xi", "log_prob", "acceptance", "divergences", "hamiltonian", "warmup")
     return dataclasses.replace(found, posterior=posterior, **{name: getattr(found, name)[own].cpu() for name in names})
 
 
-def _said_of_draws(own: Draws, scorer: Scorer, plan: Plan, digit: int) -> tuple[dict[str, float], Any, Any]:
+def _said_of_draws(
+    own: Draws, scorer: Scorer, plan: ConditionalSettings, digit: int
+) -> tuple[dict[str, float], Any, Any]:
     """(scores and diagnostics, pictures, distances during warm-up) of the chains of one digit."""
     images = own.posterior.decode(thinned(own.flat, plan.samples))
     return scorer.score(images, digit) | diagnosis(own), thumbnails(images), distances_during_warmup(own, scorer, digit)
@@ -262,13 +228,13 @@ def distances_during_warmup(draws: Draws, scorer: Scorer, digit: int) -> dict[st
     return {"iterations": at, "distance": curves}
 
 
-def answer_by_mean_field(posterior: LatentPosterior, plan: Plan, seed: int) -> Draws:
+def answer_by_mean_field(posterior: LatentPosterior, plan: ConditionalSettings, seed: int) -> Draws:
     method = MeanField(pairs=plan.pairs, optimizer="advi", iterations=plan.mean_field_iterations, eta=1.0)
     return method.run(posterior, plan.samples, seed=seed)
 
 
-def answer_by_mgvi(posterior: LatentPosterior, plan: Plan, seed: int) -> Draws:
-    """In three powers, each from where the last one settled; the last one gives the draws."""
+def answer_by_mgvi(posterior: LatentPosterior, plan: ConditionalSettings, seed: int) -> Draws:
+    """Three powers, each starting from the last result; the last one gives the draws."""
     start: Tensor | None = None
     for power in (0.01, 0.1):
         easier = MGVI(pairs=plan.pairs, rounds=2, newton=5)
@@ -277,15 +243,14 @@ def answer_by_mgvi(posterior: LatentPosterior, plan: Plan, seed: int) -> Draws:
     return last.run(posterior, plan.samples, seed=seed, start=start)
 
 
-VARIATIONAL: dict[str, Callable[[LatentPosterior, Plan, int], Draws]] = {
+VARIATIONAL: dict[str, Callable[[LatentPosterior, ConditionalSettings, int], Draws]] = {
     "mean_field": answer_by_mean_field,
     "mgvi": answer_by_mgvi,
 }
-METHODS = ("cwgan", "hmc", *VARIATIONAL)
 
 
 def answer_variational(
-    name: str, prior: PriorModule, scorer: Scorer, plan: Plan, digit: int, say: Callable[[str], None]
+    name: str, prior: PriorModule, scorer: Scorer, plan: ConditionalSettings, digit: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """One digit by a variational method."""
     posterior = LatentPosterior(prior, Categorical(scorer.asked, digit, power=plan.power))
@@ -303,7 +268,7 @@ def _in_words(row: dict[str, float]) -> str:
     )
 
 
-def score_conditional(modules: DigitModules, plan: Plan, scorer: Scorer) -> dict[str, Any]:
+def score_conditional(modules: DigitModules, plan: ConditionalSettings, scorer: Scorer) -> dict[str, Any]:
     """The conditional GAN, which needs no inference."""
     conditional = modules.conditional  # trained before the clock starts
     began, rows, pictures = time.perf_counter(), {}, {}
@@ -315,8 +280,8 @@ def score_conditional(modules: DigitModules, plan: Plan, scorer: Scorer) -> dict
     return {"rows": rows, "pictures": pictures, "solving_seconds": time.perf_counter() - began}
 
 
-def score_test_images(modules: DigitModules, plan: Plan, scorer: Scorer) -> dict[str, Any]:
-    """Real images that nothing was trained on: what a perfect generator would score."""
+def score_test_images(modules: DigitModules, plan: ConditionalSettings, scorer: Scorer) -> dict[str, Any]:
+    """Unseen real images: what a perfect generator would score."""
     test = modules.data.test
     assert test.y is not None
     images, rows, pictures = network_input(test.x, modules.data), {}, {}

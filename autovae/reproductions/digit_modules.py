@@ -1,11 +1,10 @@
 r"""The trained networks behind questions about handwritten digits: generators, classifiers, judges.
 
     generator, conditional     WGANs of the training images, `model.gan`
-    digit, odd, closed_circle  classifiers of one half of the images: what questions are asked with
-    judges                     classifiers of the other half: what answers are scored with, never asked
+    digit, odd, closed_circle  classifiers of one half of the images: they pose the questions
+    judges                     classifiers of the other half: they only score answers
 
-All are trained once, on `device`, and read from the user cache afterwards; the seconds of their training are on their
-cards. Optuna, pydantic and typer are not needed, so that they can be trained where these are not installed.
+Each is trained once, on `device`, then read from the user cache; training times are on the cards.
 """
 
 from __future__ import annotations
@@ -24,32 +23,14 @@ from autovae.export.prior import PriorModule
 from autovae.model.classifiers import JUDGES, Classifier
 from autovae.model.gan import GANSettings, Generator, train_gan
 from autovae.model.trained_classifiers import classifier
+from autovae.reproductions.settings import GANPlan
 
-__all__ = ["DigitModules", "GANPlan"]
-
-
-@dataclass(frozen=True)
-class GANPlan:
-    """How the generators are trained: steps of the critic in all, latents, channels, seed."""
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  what a study file may say of it is checked there
-
-    steps: int = 12_000
-    latent_dim: int = 128
-    width: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.latent_dim, self.width) < 1 or self.seed < 0:
-            raise ValueError(f"got {self}; expected steps, latents and channels of at least 1 and a seed of at least 0")
-
-    def settings(self) -> GANSettings:
-        return GANSettings(steps=self.steps, latent_dim=self.latent_dim, width=self.width, seed=self.seed)
+__all__ = ["DigitModules"]
 
 
 @dataclass(frozen=True)
 class DigitModules:
-    """Networks of one data set of digits, trained when first asked for."""
+    """Networks of one data set of digits, trained on first use."""
 
     data: Data
     gan: GANPlan
@@ -57,14 +38,14 @@ class DigitModules:
     cache: Path | None = None
     say: Callable[[str], None] = field(default=lambda text: None)
     device: torch.device | str = "cpu"
-    """Where they are trained; they come back on the processor."""
+    """For training; the networks are returned on the CPU."""
 
     @classmethod
     def of(
         cls, name: str, gan: GANPlan, data_dir: Path | None, say: Callable[[str], None], *,
         conditional: GANPlan | None = None, cache: Path | None = None, device: torch.device | str = "cpu",
     ) -> DigitModules:  # fmt: skip
-        """The modules of a named data set. Raises `ValueError` where it is missing, has no labels or no digits."""
+        """The modules of a named data set. Raises `ValueError` if it is missing or has no labelled grey images."""
         data = load(name, data_dir)
         if data.train.y is None:
             raise ValueError(f"{name} has no labels; expected digits with their values, such as mnist")
@@ -94,7 +75,7 @@ class DigitModules:
     def generator(self) -> Generator:
         self.say("the generator (WGAN)")
         return train_gan(
-            self.images, self.data.digest, shape=self.data.shape, settings=self.gan.settings(), cache=self.cache,
+            self.images, self.data.digest, shape=self.data.shape, settings=GANSettings(**self.gan.model_dump()), cache=self.cache,
             say=self.say, device=self.device,
         )  # fmt: skip
 
@@ -103,7 +84,7 @@ class DigitModules:
         self.say("the conditional generator (cWGAN)")
         return train_gan(
             self.images, self.data.digest, shape=self.data.shape, y=self.labels,
-            settings=self.conditional_gan.settings(), cache=self.cache, say=self.say, device=self.device,
+            settings=GANSettings(**self.conditional_gan.model_dump()), cache=self.cache, say=self.say, device=self.device,
         )  # fmt: skip
 
     def prior(self, device: torch.device | str = "cpu") -> PriorModule:
@@ -111,12 +92,12 @@ class DigitModules:
         return PriorModule.from_decoder(self.generator, latent_dim=self.gan.latent_dim).to(device)
 
     def network(self, task: str) -> Classifier:
-        """The classifier of a task that questions are asked with."""
+        """The classifier that poses questions of a task."""
         self.say(f"the classifier ({task})")
         return classifier(self.data, task, part="first_half", cache=self.cache, say=self.say, device=self.device)
 
     def judge(self, place: int = 0) -> Classifier:
-        """The judge at this place of JUDGES; the first one scores."""
+        """The judge at this place of JUDGES; the first scores."""
         self.say("a judge")
         return classifier(
             self.data, "digit", settings=JUDGES[place], cache=self.cache, say=self.say, device=self.device

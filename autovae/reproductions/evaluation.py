@@ -1,8 +1,8 @@
-"""Estimates that reproductions tabulate, for a fitted VAE at test points: log p(x) with its doubt, and the ELBO.
+"""Estimates that reproductions tabulate, for a fitted VAE at test points: log p(x) with its errors, and the ELBO.
 
 log p(x) is `metrics.log_likelihood` (defensive importance sampling) with the head's own density, on the scale on which
-papers that use the same head report it; once more with a tenth of the samples, to see what the number of samples still
-moves. The ELBO and the bounds of `vr_alpha` take weights of samples from the encoder alone.
+papers that use the same head report it; once more with a tenth of the samples, to see whether the number of samples
+matters. The ELBO and the bounds of `vr_alpha` use samples from the encoder only.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def random_points(split: Split, count: int) -> Split:
 
 
 def evaluate(vae: VAE, data: Data, split: Split, samples: int, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Per point, in nats: `log_likelihood`, `tenth` (with a tenth of the samples), `elbo`; and the share of points
-    whose importance weights are too heavy-tailed for their error to be believed, `untrusted`."""
+    """Per point, in nats: `log_likelihood`, `tenth` (with a tenth of the samples), `elbo`; and `untrusted`, the share
+    of points whose importance weights are too heavy-tailed for a reliable error."""
     model = VAEModel(vae, data, split, density="density", device=device)
     found = log_likelihood(model, samples)
     return {

@@ -1,33 +1,31 @@
-r"""A reproduction: one TOML file under studies/ that says which published experiment is run again, short or in full.
+r"""Study files of kind "reproduction": a published experiment with a short and a full setting.
 
     purpose = "Does a tighter bound give a better model? Table 1 of the importance weighted autoencoders"
     kind = "reproduction"
     reproduces = "iwae_mnist"       # a name of REPRODUCTIONS; left out: the file's own name
     reference = "Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016"
 
-    [short]                         # for two CPU cores, under twenty minutes; the default
+    [short]                         # the default: two CPU cores, under twenty minutes
     epochs = 3
 
     [full]                          # the paper's own setting, for a GPU: `autovae run NAME --full`
     epochs = 3280
 
-What may stand under [short] and [full] is the `Settings` of the reproduction. As with every study, a file whose results
-are published is not edited. Not here: running it (`run`), what there is to run (`registry`).
+[short] and [full] hold the reproduction's `settings`. As with every study, a file is never edited once its results are
+published. Not here: running it (`run`), the table (`registry`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from autovae.registry import lookup
+from autovae.reproductions.registry import REPRODUCTIONS, Reproduction
 from autovae.search.files import find_file, read_toml, validated
-
-if TYPE_CHECKING:
-    from autovae.reproductions.registry import Reproduction
 
 __all__ = ["ReproductionFile", "ReproductionStudy", "is_reproduction", "load_reproduction"]
 
@@ -48,7 +46,7 @@ class ReproductionFile(BaseModel):
 
 @dataclass(frozen=True)
 class ReproductionStudy:
-    """A checked reproduction with the settings that were chosen."""
+    """A checked reproduction with the chosen settings."""
 
     name: str
     file: ReproductionFile
@@ -63,17 +61,17 @@ class ReproductionStudy:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The resolved study as plain values: what may not change once there are results."""
+        """The resolved study as plain values, fixed once there are results."""
         return {
             "name": self.name,
             **self.file.model_dump(exclude={"short", "full"}),
-            "reproduces": self.reproduction.name,
+            "reproduces": self.file.reproduces or self.name,
             "setting": self.setting,
             "settings": self.settings.model_dump(),
         }
 
     def plan_rows(self) -> list[tuple[str, str]]:
-        """(what, value) lines: what would be done."""
+        """(what, value) lines of the plan."""
         file = self.file
         rows = [("study", f"{self.name} (version {file.version}), {self.setting} setting"), ("purpose", file.purpose)]
         rows.append(("reference", file.reference))
@@ -92,8 +90,6 @@ def is_reproduction(name: str | Path) -> bool:
 
 def load_reproduction(name: str | Path, full: bool = False) -> ReproductionStudy:
     """The reproduction of a name (studies/NAME.toml) or a path. Raises `ValueError` naming file, place and remedy."""
-    from autovae.reproductions.registry import REPRODUCTIONS  # loads torch, which a search's --plan does without
-
     path = find_file("studies", name)
     values = read_toml(path)
     if values.get("kind") == "search":

@@ -7,10 +7,10 @@ negative log likelihood (nats, k = 5000 importance samples) of models trained wi
     IWAE    log (1/K) sum_k w_k                 a tighter bound (alpha = 0)
 
 on dynamically binarised digits: 784-200-200-50 and back, tanh, Adam, batches of 20, stages of falling learning rate.
-The paper's finding is that K serves the VAE little and the IWAE much. The table sets ours beside the paper's numbers;
-differences to the VAE of K = 1 are paired by test point, since points differ by far more than models do.
+The paper finds that K helps the VAE little and the IWAE much. The table compares our numbers with the paper's;
+differences to the VAE of K = 1 are paired by test point, since points differ far more than models.
 
-Errors are two: over seeds (the spread of the fits, divided by the root of their number) and over test points.
+Two errors are given: over seeds (spread of the fits / root of their number) and over test points.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from autovae.data.datasets import Data, Split, load
 from autovae.metrics.active_units import active_units
 from autovae.report.theme import COLOURS, new_figure, style
-from autovae.reproductions.comparison import compare
+from autovae.reproductions.comparison import compare, in_words
 from autovae.reproductions.evaluation import evaluate, random_points
-from autovae.reproductions.lr_schedule import fit_stages, total_epochs
-from autovae.reproductions.notebook import Notebook, StrictModel
+from autovae.reproductions.lr_schedule import fit_stages
+from autovae.reproductions.notebook import Notebook, markdown_table, run_again
+from autovae.reproductions.settings import Group, IWAESettings
 from autovae.spec import VAESpec
 
-__all__ = ["PAPER", "Group", "Settings", "run"]
+__all__ = ["PAPER", "run"]
 
 # Table 1, MNIST, one stochastic layer: test negative log likelihood in nats.
 PAPER: dict[tuple[str, int], float] = {
@@ -46,36 +46,7 @@ PAPER: dict[tuple[str, int], float] = {
 }
 
 
-class Group(StrictModel):
-    """One row of the table: a bound, its K, and over how many seeds it is trained."""
-
-    bound: Literal["vae", "iwae"]
-    samples: int = Field(ge=1)
-    seeds: int = Field(ge=1)
-
-    @property
-    def name(self) -> str:
-        return f"{self.bound}_{self.samples}"
-
-    @property
-    def title(self) -> str:
-        return f"{self.bound.upper()}, K = {self.samples}"
-
-
-class Settings(StrictModel):
-    """What `[short]` and `[full]` of the study file may say."""
-
-    groups: list[Group] = Field(min_length=1)
-    stages: list[tuple[int, float]] = Field(min_length=1)  # (epochs, learning rate)
-    batch_size: int = Field(20, ge=1)
-    latent_dim: int = Field(50, ge=1)
-    hidden: tuple[int, ...] = (200, 200)
-    points: int = Field(1000, ge=2)  # of the test set, drawn at random once
-    samples: int = Field(5000, ge=10)  # importance samples a point
-    data: str = "mnist_dynamic"
-
-
-def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: torch.device) -> dict[str, Any]:
+def run(settings: IWAESettings, notebook: Notebook, data_dir: Path | None, device: torch.device) -> dict[str, Any]:
     """Train every group, estimate its test likelihood, write table, figure and README; the summary."""
     data = load(settings.data, data_dir)
     test = random_points(data.test, settings.points)
@@ -102,13 +73,11 @@ def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: t
 
 
 def _group(
-    group: Group, settings: Settings, data: Data, test: Split, notebook: Notebook, device: torch.device
+    group: Group, settings: IWAESettings, data: Data, test: Split, notebook: Notebook, device: torch.device
 ) -> dict[str, Any]:
     """The fits of one row and their estimates at every test point."""
     base = VAESpec(
-        likelihood="bernoulli", alpha=1.0 if group.bound == "vae" else 0.0, samples=group.samples,
-        latent_dim=settings.latent_dim, hidden=settings.hidden, activation="tanh", batch_size=settings.batch_size,
-        epochs=total_epochs(settings.stages), learning_rate=settings.stages[0][1],
+        alpha=1.0 if group.bound == "vae" else 0.0, samples=group.samples, activation="tanh", **settings.training
     )  # fmt: skip
     specs = [base.replace(seed=seed) for seed in range(group.seeds)]
     models = fit_stages(specs, settings.stages, data, device, notebook.place(group.name), notebook.say, group.title)
@@ -126,8 +95,8 @@ def _values(found: dict[str, Any], key: str = "log_likelihood") -> Tensor:
     return torch.tensor([fit[key] for fit in found["fits"]], dtype=torch.float64)
 
 
-def table(settings: Settings, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a group: the paper's number, ours with its errors, and the paired lead over the first group."""
+def table(settings: IWAESettings, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per group: the paper's number, ours with its errors, and the paired lead over the first group."""
     first = settings.groups[0]
     likelihoods = {name: _values(values) for name, values in found.items()}
     standings = compare(likelihoods, first.name)
@@ -142,12 +111,9 @@ def table(settings: Settings, found: dict[str, dict[str, Any]]) -> list[dict[str
                 "K": group.samples,
                 "nll_paper": PAPER.get((group.bound, group.samples)),
                 "nll": round(-standing.mean, 3),
-                "error_seeds": round(standing.error_seeds, 3),
-                "error_points": round(standing.error_points, 3),
+                **standing.errors,
                 "lead_over_first_paper": _lead(group, first),
-                "lead_over_first": round(standing.lead, 3),
-                "lead_error": round(standing.lead_error, 3),
-                "beyond_error": standing.sure,
+                **standing.leads,
                 "lead_over_previous": round(step.lead, 3),
                 "lead_over_previous_error": round(step.lead_error, 3),
                 "lead_over_previous_by_seed": _by_seed(_values(found[before.name]), _values(values)),
@@ -155,7 +121,7 @@ def table(settings: Settings, found: dict[str, dict[str, Any]]) -> list[dict[str
                 "elbo": round(float(_values(values, "elbo").mean()), 3),
                 "active_units": sum(fit["active"] for fit in fits) / len(fits),
                 "untrusted_points": max(fit["untrusted"] for fit in fits),
-                "epochs": total_epochs(settings.stages),
+                "epochs": settings.epochs,
                 "seeds": group.seeds,
                 "test_points": len(fits[0]["elbo"]),
                 "importance_samples": settings.samples,
@@ -180,15 +146,8 @@ def _lead(group: Group, first: Group) -> float | None:
 
 def _sentence(rows: Sequence[dict[str, Any]]) -> str:
     """What is and what is not beyond the error, in words."""
-    parts = []
-    for row in rows[1:]:
-        sure = row["beyond_error"]
-        verb = "leads" if row["lead_over_first"] > 0 else "trails"
-        parts.append(
-            f"{row['method']} K = {row['K']} {verb} {rows[0]['method']} K = {rows[0]['K']} by "
-            f"{abs(row['lead_over_first']):.2f} +- {row['lead_error']:.2f} nats"
-            + ("" if sure else " (within two standard errors)")
-        )
+    names = [f"{row['method']} K = {row['K']}" for row in rows]
+    parts = [f"{name} {in_words(row, names[0])}" for name, row in zip(names[1:], rows[1:], strict=True)]
     for before, row in pairwise(rows[1:]):
         lead, error = row["lead_over_previous"], row["lead_over_previous_error"]
         parts.append(
@@ -231,53 +190,46 @@ def _figure(rows: Sequence[dict[str, Any]], found: dict[str, dict[str, Any]]) ->
     return figure
 
 
-def _readme(settings: Settings, rows: Sequence[dict[str, Any]], data: Data, sentence: str) -> str:
-    lines = [
-        "| method | K | paper | ours | ± seeds | ± points | lead over the first: paper | ours |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['method']} | {row['K']} | {row['nll_paper']} | {row['nll']:.2f} | {row['error_seeds']:.2f} "
-            f"| {row['error_points']:.2f} | {row['lead_over_first_paper']} "
-            f"| {row['lead_over_first']:.2f} ± {row['lead_error']:.2f} |"
+def _readme(settings: IWAESettings, rows: Sequence[dict[str, Any]], data: Data, sentence: str) -> str:
+    heads = ("method", "K", "paper", "ours", "± seeds", "± points", "lead over the first: paper", "ours")
+    cells = [
+        (
+            row["method"], row["K"], row["nll_paper"], f"{row['nll']:.2f}", f"{row['error_seeds']:.2f}",
+            f"{row['error_points']:.2f}", row["lead_over_first_paper"],
+            f"{row['lead_over_first']:.2f} ± {row['lead_error']:.2f}",
         )
-    stages = "; ".join(f"{epochs} at {rate:g}" for epochs, rate in settings.stages)
-    minutes, cpu_minutes = (sum(row[key] for row in rows) / 60 for key in ("seconds", "cpu_seconds"))
+        for row in rows
+    ]  # fmt: skip
     moved = ", ".join(f"{row['gain_of_last_tenfold_k']:.2f}" for row in rows)
     untrusted = max(row["untrusted_points"] for row in rows)
-    epochs = total_epochs(settings.stages)
     return f"""
 # Importance weighted autoencoders, Table 1 (MNIST, one stochastic layer)
 
 Burda, Grosse and Salakhutdinov, *Importance Weighted Autoencoders*, 2016. Test negative log likelihood in nats.
 
-{chr(10).join(lines)}
+{markdown_table(heads, cells)}
 
 {sentence}.
 
 ![NLL](figures/nll.png)
 
-Run again: `autovae run iwae_mnist` (this setting) or `autovae run iwae_mnist --full` (the paper's). Fits and tests
-took {minutes:.0f} minutes here, {cpu_minutes:.0f} of them of processor time.
+{run_again("iwae_mnist", rows)}
 
 ## Why the numbers differ from the paper's
 
-- **Training length.** Epochs: {epochs} (at learning rate: {stages}) against 3280 in the paper. This is by far the
-  largest part of the distance in the absolute numbers; what the setting can show is the order of the methods.
-- **Data.** {len(data.train):,} training points (the last 10,000 of the 60,000 are kept for validation and not used
-  here); {data.note}.
-- **Test.** {rows[0]["test_points"]:,} of the 10,000 test points, drawn at random once, binarised once. The errors over
-  points are those of the mean; methods share the points, so their differences are known better (paired).
-- **Weights** start uniform in ±1/sqrt(inputs) and biases there too; the paper sets the last bias to the data's mean.
-- **IWAE's gradient** is the doubly reparameterised one (Tucker et al. 2019); the paper's is the plain one. Same bound.
-- **Estimate.** {settings.samples} importance samples, a tenth of them from the prior. It is low on average; going from a
-  tenth of the samples to all moved the rows by {moved} nats. Where it moves later rows more, leads are
-  understated rather than overstated. For up to {untrusted:.0%} of the points the largest
-  weights have a Pareto shape above 0.7: their Monte Carlo errors are not to be believed, whoever reports them.
-- **Errors over seeds** take the spread of the seeds pooled over the rows: a handful of seeds a row tells little about it.
-  Rows share seeds, minibatches and test points; errors of leads pair the points and take the seeds as independent, which
-  errs on the safe side, and the leads seed by seed stand in `table.csv`.
+- **Training length.** {settings.epochs} epochs ({settings.schedule}) against 3280 in the paper: by far the largest part of
+  the difference in absolute numbers. This setting can show the order of the methods.
+- **Data.** {len(data.train):,} training points (the last 10,000 of the 60,000 are reserved for validation); {data.note}.
+- **Test.** {rows[0]["test_points"]:,} of the 10,000 test points, drawn at random once, binarised once. Errors
+  over points are those of the mean; methods share the points, so paired differences are more precise.
+- **Weights and biases** start uniform in ±1/sqrt(inputs); the paper sets the last bias to the data's mean.
+- **IWAE's gradient** is the doubly reparameterised one (Tucker et al. 2019); the paper uses the plain one. Same bound.
+- **Estimate.** {settings.samples} importance samples, a tenth of them from the prior. It is biased low: going from a
+  tenth of the samples to all moved the rows by {moved} nats. If it moves later rows more, leads are understated. For up to
+  {untrusted:.0%} of the points the weights have a Pareto shape above 0.7, so their Monte Carlo errors are unreliable.
+- **Errors over seeds** pool the spread over the rows, since each has few seeds. Rows share seeds, minibatches and test
+  points; errors of leads pair the points and treat seeds as independent, which is conservative. `table.csv` lists the leads
+  seed by seed.
 
-`table.csv` has every column, `fits.csv` a row a fit (with the ELBO and the active units).
+`table.csv` has all columns, `fits.csv` a row per fit (with ELBO and active units).
 """

@@ -1,8 +1,7 @@
-r"""Fit a population through stages of learning rate, kept on disk as they go.
+"""Fit a population through stages of learning rate, with checkpoints.
 
-Stage i trains for e_i epochs at rate r_i; Adam's moments and the minibatch order go on across stages, as if the rate
-had been turned down by hand. Members are those of `training`, so a killed fit goes on from its last saved epoch with
-the same result. Not here: a single rate, for which `fit_population` is enough.
+Stage i trains for e_i epochs at rate r_i; Adam's moments and the minibatch order continue across stages. A killed fit
+resumes from its last saved epoch with the same result. Not here: a single rate (`training.loop.fit_population`).
 """
 
 from __future__ import annotations
@@ -22,15 +21,11 @@ from autovae.training.loop import DivergedError, advance
 from autovae.training.precision import fast_products
 from autovae.training.train_state import CheckpointError, TrainState, load_state, save_state
 
-__all__ = ["Stages", "fit_stages", "total_epochs"]
+__all__ = ["Stages", "fit_stages"]
 
 Stages = Sequence[tuple[int, float]]  # (epochs, learning rate)
 SAVE_EVERY, SPEAK_EVERY = 15.0, 5.0  # seconds
-CHANGES = ("learning_rate", "epochs")  # what a member's spec may differ in from stage to stage
-
-
-def total_epochs(stages: Stages) -> int:
-    return sum(epochs for epochs, _ in stages)
+CHANGES = ("learning_rate", "epochs")  # settings that change between stages
 
 
 def fit_stages(
@@ -42,11 +37,11 @@ def fit_stages(
     say: Callable[[str], None],
     label: str,
 ) -> list[VAE]:
-    """The fitted models of `specs`, trained as one population; `folder` holds a checkpoint for each.
+    """The fitted models of `specs`, trained as one population; `folder` holds their checkpoints.
 
-    Raises `DivergedError` where a loss is no longer a number, `CheckpointError` where the folder holds other members.
+    Raises `DivergedError` if a loss becomes NaN, `CheckpointError` if the folder holds other members.
     """
-    total = total_epochs(stages)
+    total = sum(epochs for epochs, _ in stages)
     members = [_member(spec, data, folder / f"member-{place:04d}.safetensors") for place, spec in enumerate(specs)]
     place_of = {id(member): place for place, member in enumerate(members)}
     feed = Minibatches(data, device=device)

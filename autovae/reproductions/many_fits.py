@@ -11,9 +11,9 @@ and all seeds go through the networks together.
 | adam | fresh in every iteration | Adam on (m, log sigma), its rate falling along a cosine within a stage |
 | lbfgs | frozen within a stage: the ELBO is then a function of (m, log sigma) | L-BFGS with an Armijo search |
 
-A q of hundreds of dimensions learns five frozen pairs by heart: its ELBO rises on them and falls on fresh ones. In the line
-search a seed whose step was accepted is not evaluated again; pairs of steps without positive curvature are left out. A
-seed's course depends on its own noise alone, so that a hundred seeds together end where each would alone, up to rounding.
+A q of hundreds of dimensions overfits five frozen pairs: its ELBO rises on them and falls on fresh ones. The line
+search re-evaluates only seeds whose step was rejected; pairs of steps without positive curvature are skipped. A seed depends
+only on its own noise, so a population's result equals single fits up to rounding.
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), section 5.2; Numerical
 Optimization (Nocedal, Wright, 2006), algorithms 7.4 and 3.1;
 Adam (Kingma, Ba, 2015).
@@ -42,7 +42,7 @@ RATE, LEAST_SHARE, BETAS = 0.1, 0.1, (0.9, 0.98)  # of Adam
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What is known at points xi (N, dim): log likelihood of every constraint, the watched value, and the gradient."""
+    """At points xi (N, dim): log likelihood of every constraint, the watched value, and the gradient."""
 
     terms: Tensor
     """(N, constraints), powers of the constraints included."""
@@ -91,7 +91,7 @@ class ManyFits:
         self._moments: tuple[Tensor, Tensor, int] | None = None
 
     def _noise(self, name: str, count: int) -> Tensor:
-        """(seeds, count, dim): a stream for every seed, whoever its neighbours are."""
+        """(seeds, count, dim): one stream per seed."""
         draws = [
             torch.randn(count, self.dim, generator=torch.Generator().manual_seed(stream_seed("many fits", name, seed)))
             for seed in self.seeds
@@ -116,7 +116,7 @@ class ManyFits:
         return loss, gradient, found
 
     def stage(self, alpha: float, iterations: int, record: Record, optimizer: str = "adam") -> None:
-        """`iterations` steps of every seed at this power; `record(evaluated, kl)` is told of every one of them."""
+        """`iterations` steps of every seed at this power; `record(evaluated, kl)` is called at each."""
         lookup(OPTIMIZERS, optimizer, "optimizer")(self, alpha, iterations, record)
 
     def _fresh(self) -> Tensor:
@@ -161,7 +161,7 @@ class ManyFits:
         self, x: Tensor, eps: Tensor, alpha: float, loss: Tensor, gradient: Tensor, direction: Tensor, slope: Tensor,
         size: Tensor, found: Evaluated,
     ) -> tuple[Tensor, Tensor, Tensor, Evaluated]:  # fmt: skip
-        """Backtracking of every seed until its loss has fallen enough; one that finds no lower place stays."""
+        """Backtrack every seed until its loss has fallen enough; a seed without a lower point stays."""
         x, gradient, loss = x.clone(), gradient.clone(), loss.clone()
         per_seed = 2 * self.pairs
         kept = [t.reshape(len(x), per_seed, -1).clone() for t in (found.terms, found.watched, found.gradient)]

@@ -1,39 +1,32 @@
-"""The notebook of a reproduction: its results folder, where every finished step is kept.
+"""The notebook of a reproduction: its results folder, with every finished step.
 
 study.toml       the resolved study: compared on every run
-checkpoints/     one JSON a finished step (`once`), and folders for fits in progress (`place`); not published
-table.csv        ours beside the paper's numbers
+checkpoints/     a JSON per finished step (`once`), and folders for fits in progress (`place`); not published
+table.csv        our numbers and the paper's
 figures/, README.md
 
-A run that was killed repeats the step it was in and nothing else; a fit goes on from its last checkpoint.
+A killed run repeats only the step it was in; a fit resumes from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
 
 from autovae.files import write_text
 from autovae.report.theme import save_figure
 from autovae.search.result import ResultsFolder
 
-__all__ = ["Notebook", "StrictModel"]
-
-
-class StrictModel(BaseModel):
-    """Settings of a reproduction: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = ["Notebook", "markdown_table", "run_again"]
 
 
 class Notebook:
-    """results/<study>/ of a reproduction. `say` is told, in words, what is being done."""
+    """results/<study>/ of a reproduction; `say` receives progress in words."""
 
     def __init__(self, path: Path, say: Callable[[str], None] | None = None) -> None:
         self.path = path
@@ -41,19 +34,19 @@ class Notebook:
         self._folder = ResultsFolder(path)
 
     def open(self, identity: Mapping[str, Any]) -> None:
-        """Make the folder, or check that it holds this very study; another one's is an error that says what differs."""
+        """Make the folder, or check that it holds this study. Raises `ValueError` with the differences."""
         self._folder.open(identity, 1)
 
     def place(self, name: str) -> Path:
-        """A folder for what a step leaves behind while it is under way."""
+        """A folder for the intermediate files of a step."""
         path = self.path / "checkpoints" / name
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def once(self, name: str, compute: Callable[..., Mapping[str, Any]], *arguments: Any) -> dict[str, Any]:
-        """The plain values of a step: read if it was finished before, else compute(*arguments), kept.
+        """The plain values of a step: read if finished before, else compute(*arguments), which are kept.
 
-        `seconds` and `cpu_seconds` (of the last run of a step that was killed) are added.
+        Adds `seconds` and `cpu_seconds` (of the last attempt, if the step was killed before).
         """
         path = self.place("steps") / f"{name}.json"
         if path.is_file():
@@ -74,3 +67,19 @@ class Notebook:
 
     def write_readme(self, text: str) -> Path:
         return write_text(self.path / "README.md", text.strip() + "\n")
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown; None is an empty cell."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join('' if cell is None else str(cell) for cell in line)} |" for line in lines)
+
+
+def run_again(name: str, times: Iterable[Mapping[str, Any]]) -> str:
+    """How to repeat a study, and what its steps took: `seconds` and `cpu_seconds` of each."""
+    kept = list(times)
+    minutes, cpu_minutes = (sum(float(step[key]) for step in kept) / 60 for key in ("seconds", "cpu_seconds"))
+    return (
+        f"Run again: `autovae run {name}`, or with `--full` in the paper's setting. Fits and tests took {minutes:.0f} "
+        f"minutes, {cpu_minutes:.0f} minutes of processor time."
+    )

@@ -1,51 +1,44 @@
-"""The published experiments that can be run again, by name.
+"""The table of reproductions. A row names its module, which is imported when it runs: planning needs no torch.
 
-To add one: write `reproductions/NAME.py` with a `Settings` (the keys of the study file) and
+To add one, write `reproductions/NAME.py` with
 
-    run(settings, notebook, data_dir, device) -> summary as plain values
+    run(settings, notebook, data_dir, device) -> summary as plain values, with `rows` and `sentence`
 
-that computes in steps through the notebook (so that a killed run loses one step), writes `table.csv`, figures and
-`README.md` there, and enter it here and as studies/NAME.toml. Being in the table is being tested.
+whose docstring names the paper. It computes in steps through the notebook, so that a killed run loses one step, and writes
+`table.csv`, figures and `README.md`. Then add its settings to `settings`, its row here and studies/NAME.toml. The contract
+tests are parametrised over this table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel
 
-from autovae.reproductions import (
-    binarized_mnist,
-    conditional_digits,
-    continuous_bernoulli,
-    iwae_mnist,
-    riddle,
-    sampler_regret,
-    vr_alpha,
-)
+from autovae.registry import Row
+from autovae.reproductions import settings
 
 __all__ = ["REPRODUCTIONS", "Reproduction"]
 
 
 @dataclass(frozen=True)
-class Reproduction:
-    """One published experiment: its settings and the function that runs it."""
+class Reproduction(Row):
+    """One published experiment: `target` is its "module:function"; `paper`, the authors its docstring names."""
 
-    name: str
     settings: type[BaseModel]
-    run: Callable[..., dict[str, Any]]
+    paper: str
+
+
+def _row(name: str, kind: type[BaseModel], paper: str) -> Reproduction:
+    return Reproduction(f"autovae.reproductions.{name}:run", kind, paper)
 
 
 REPRODUCTIONS: dict[str, Reproduction] = {
-    "binarized_mnist": Reproduction("binarized_mnist", binarized_mnist.Settings, binarized_mnist.run),
-    "iwae_mnist": Reproduction("iwae_mnist", iwae_mnist.Settings, iwae_mnist.run),
-    "vr_alpha": Reproduction("vr_alpha", vr_alpha.Settings, vr_alpha.run),
-    "continuous_bernoulli": Reproduction(
-        "continuous_bernoulli", continuous_bernoulli.Settings, continuous_bernoulli.run
-    ),
-    "conditional_digits": Reproduction("conditional_digits", conditional_digits.Settings, conditional_digits.run),
-    "sampler_regret": Reproduction("sampler_regret", sampler_regret.Settings, sampler_regret.run),
-    "riddle": Reproduction("riddle", riddle.Settings, riddle.run),
+    "binarized_mnist": _row("binarized_mnist", settings.BinarizedSettings, "Chadebec, Vincent and"),
+    "iwae_mnist": _row("iwae_mnist", settings.IWAESettings, "Burda, Grosse and Salakhutdinov"),
+    "vr_alpha": _row("vr_alpha", settings.RenyiSettings, "Li and Turner"),
+    "continuous_bernoulli": _row("continuous_bernoulli", settings.CoinSettings, "Loaiza-Ganem and Cunningham"),
+    "conditional_digits": _row("conditional_digits", settings.ConditionalSettings, "Knollmueller, Ensslin"),
+    "riddle": _row("riddle", settings.RiddleSettings, "Knollmueller, Ensslin"),
+    "sampler_regret": _row("sampler_regret", settings.RegretSettings, "Hutter, Hoos and Leyton-Brown"),
 }

@@ -1,19 +1,19 @@
-"""The riddle's tables, figures and page: figures 3 to 5, solved runs beside the paper's, restarts and warnings."""
+"""The riddle's tables, figures and page: figures 3 to 5, solved runs against the paper's, restarts and warnings."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from autovae.bench.machine import machine
+from autovae.export.folders import machine
 from autovae.report.theme import COLOURS, SERIES, new_figure, style
 from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.digit_pictures import digit_rows
-from autovae.reproductions.notebook import Notebook
+from autovae.reproductions.notebook import Notebook, markdown_table
 from autovae.reproductions.riddle_solving import (
     ANSWER,
     PAPER_SECONDS,
@@ -24,18 +24,16 @@ from autovae.reproductions.riddle_solving import (
     is_solved,
     step_name,
 )
-
-if TYPE_CHECKING:
-    from autovae.reproductions.riddle import Settings
+from autovae.reproductions.settings import RiddlePlan, RiddleSettings
 
 __all__ = ["write_report"]
 
 Found = dict[str, dict[str, Any]]
 
 
-def write_report(settings: Settings, found: Found, modules: DigitModules, notebook: Notebook) -> dict[str, Any]:
+def write_report(settings: RiddleSettings, found: Found, modules: DigitModules, notebook: Notebook) -> dict[str, Any]:
     """Everything under results/<study>/; the summary for the terminal."""
-    rows = [_row(plan, found[plan.name], settings) for plan in settings.plans]
+    rows = [_row(plan, found[plan.name]) for plan in settings.plans]
     notebook.write_table("table.csv", rows)
     restarts = [_restarts(name, one) for name, one in found.items()]
     notebook.write_table("restarts.csv", restarts)
@@ -55,7 +53,7 @@ def write_report(settings: Settings, found: Found, modules: DigitModules, notebo
     return {"rows": rows, "sentence": sentence}
 
 
-def _row(plan: Any, one: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _row(plan: RiddlePlan, one: dict[str, Any]) -> dict[str, Any]:
     runs, answer = one["runs"], "-".join(map(str, ANSWER))
     solved = sum(is_solved(run) for run in runs)
     judged = sum(run["share_judge"] >= 0.5 for run in runs)
@@ -214,23 +212,22 @@ def answers_figure(one: dict[str, Any], failures: bool) -> Figure | None:
 
 
 def _markdown(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
-    head = f"| {' | '.join(columns.values())} |\n|{'---|' * len(columns)}\n"
-    return head + "\n".join(f"| {' | '.join(str(row[name]) for name in columns)} |" for row in rows)
+    return markdown_table(list(columns.values()), [[row[name] for name in columns] for row in rows])
 
 
 def _when(one: dict[str, Any], powers: tuple[float, ...]) -> str:
-    """At which power a run chooses its answer, from the curves of a mean field."""
+    """The power at which runs commit to an answer, from the curves of a mean field."""
     if "curves" not in one:
         return ""
     ends = [*one["changes"][1:], len(one["curves"])]
     told = ", ".join(
         f"{one['curves'][end - 1]['accuracy']:.2f} at {power:g}" for power, end in zip(powers, ends, strict=True)
     )
-    return f"Mean accuracy at the end of each: {told}. A run chooses where this rises, and needs its iterations there."
+    return f"Mean accuracy at the end of each: {told}. Runs commit to an answer where this rises, and need iterations there."
 
 
 def _page(
-    settings: Settings, rows: list[dict[str, Any]], restarts: list[dict[str, Any]], warnings: list[dict[str, Any]],
+    settings: RiddleSettings, rows: list[dict[str, Any]], restarts: list[dict[str, Any]], warnings: list[dict[str, Any]],
     modules: DigitModules, sentence: str, found: Found,
 ) -> str:  # fmt: skip
     cards = {task: modules.network(task).card for task in ("digit", "odd", "closed_circle")}
@@ -255,28 +252,28 @@ def _page(
 
 ![The riddle](figures/riddle.png)
 
-A run is one seed and gives one answer; {settings.seeds} of them in one tensor, {settings.pairs} antithetic pairs;
+A run is one seed and gives one answer; {settings.seeds} seeds in one tensor, {settings.pairs} antithetic pairs;
 {main["optimizer"]}, {main["iterations_per_power"]} iterations at the powers {main["powers"]} (the paper: .5 1 3 10, a
 non-stochastic optimiser, 600 s each). {_when(one, settings.plans[0].powers)}
 Solved: at least half of {settings.draws} fresh draws read 1-3-4. The generator is a WGAN-GP trained here on {settings.data}
 ({settings.gan.steps} steps of the critic, {modules.generator.card["seconds"]:.0f} s); test accuracies: {networks}; judge
 {judge["accuracy"]:.1%} ({judge["network"]}, other images, other seed). Machine: {one.get("machine", machine())};
-the times are those of the machine under other load.
+the machine was also under other load.
 
 {_markdown(rows, columns)}
 
-## What does better: restarts
+## Restarts
 
-The run of highest ELBO among several (for chains: of highest mean log posterior), as a share of all choices of runs from the
-table above; then the best among the runs without a warning.
+How often the run of highest ELBO among several (for chains: highest mean log posterior) is solved, over all choices of runs
+from the table above; then the same for the runs without a warning.
 
 {_markdown(restarts, best)}
 
-## What warns
+## Warnings
 
-Neither warning knows the answer: the digits read from the draws are put into the five rules. The first reads them with
-the network of the question itself, so it sees that an eight without a closed circle is still an eight; the second with a
-network that was never asked.
+Neither warning knows the answer: both check the digits read from the draws against the five rules. The first reads them
+with the question's own network, so it notices that an eight without a closed circle is still an eight; the second with an
+independent network.
 
 {_markdown(warnings, said)}
 

@@ -8,16 +8,14 @@ r"""The riddle of three handwritten digits: five constraints, one prior three ti
     V    x3 has no closed circle          a classifier of {0, 6, 8, 9}
 
 Every constraint has the power alpha, which rises in stages: a low power explores, a high one settles. The paper's method
-is a mean field by a non-stochastic optimiser with line search; here Adam with fresh noise does better for a hundredth of the
-time (`many_fits` has both); all seeds run in one tensor. *Solved* means
-that at least half of the final draws show 1-3-4, by the classifiers of the question or, separately, by a judge that was
-trained on other images and was never asked.
+is a mean field by a non-stochastic optimiser with line search; Adam with fresh noise is better in a hundredth of the time
+(`many_fits` has both). All seeds run in one tensor. A run is *solved* if at least half of its final draws show 1-3-4, read
+by the classifiers of the question or, separately, by a judge trained on other images.
 
 Beyond the paper: restarts judged by the ELBO, other ladders of powers, two digit networks in the question, Markov chains
-with the same ladder, and two warnings that need no knowledge of the answer (`WARNINGS`).
+with the same ladder, and two warnings that do not know the answer (`WARNINGS`).
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), section 5.2, figures 3 to 5.
-Optuna, pydantic and typer are not needed, so that riddles can be solved where these are not installed.
-Not here: the optimiser (`many_fits`), which experiments are made (`riddle`), the pages and figures (`riddle_report`).
+Not here: the optimiser (`many_fits`), the experiments (`settings.RiddlePlan`), page and figures (`riddle_report`).
 """
 
 from __future__ import annotations
@@ -27,27 +25,26 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autovae.bench.machine import machine
+from autovae.export.folders import machine
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import CLOSED
 from autovae.reasoning.constraints import Categorical, Constraint, Scene
 from autovae.reasoning.hmc import HMC
 from autovae.reasoning.logic import Not, Relation, truth_table
 from autovae.reasoning.posterior import LatentPosterior
-from autovae.registry import lookup
 from autovae.reproductions.digit_modules import DigitModules
-from autovae.reproductions.many_fits import OPTIMIZERS, Evaluated, ManyFits, evaluate, kl
+from autovae.reproductions.many_fits import Evaluated, ManyFits, evaluate, kl
+from autovae.reproductions.settings import RiddlePlan
 
 __all__ = [
     "ANSWER",
     "CONSTRAINTS",
     "WARNINGS",
-    "Experiment",
     "Networks",
     "TwoNetworks",
     "ask_riddle",
@@ -72,7 +69,7 @@ class Networks:
 
 
 class TwoNetworks(nn.Module):
-    """Two classifiers as one: the mean of their log probabilities, so that both have to be pleased."""
+    """Two classifiers as one: the mean of their log probabilities, so that both must agree."""
 
     def __init__(self, *networks: nn.Module) -> None:
         super().__init__()
@@ -102,46 +99,6 @@ def holds(digits: Tensor) -> Tensor:
     return (first % 2 == 1) & (second == first + 2) & (third == first + second) & (third != 7) & ~closed
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One way to ask: which constraints, which ladder of powers, which method; 0 means as the study says."""
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  what a study file may say of it is checked there
-
-    name: str
-    method: Literal["mean_field", "chains"] = "mean_field"
-    without: tuple[str, ...] = ()
-    powers: tuple[float, ...] = (0.5, 1.0, 3.0, 10.0)
-    iterations: int | tuple[int, ...] = 50
-    """Of every power, or of each: steps of the optimiser, or trajectories of 10 leapfrogs."""
-    optimizer: str = "adam"
-    digit_networks: int = 1
-    seeds: int = 0
-    pairs: int = 0
-    draws: int = 0
-
-    def __post_init__(self) -> None:
-        for name in self.without:
-            lookup(CONSTRAINTS, name, "constraint")
-        lookup(OPTIMIZERS, self.optimizer, "optimizer")
-        lookup(METHODS, self.method, "method")
-        if not self.powers or any(not 0 < power < math.inf for power in self.powers):
-            raise ValueError(f"got powers {self.powers}, expected one or more finite numbers > 0")
-        if len(self.steps) != len(self.powers):
-            raise ValueError(
-                f"got {len(self.steps)} numbers of iterations for {len(self.powers)} powers; expected as many"
-            )
-        if min(self.steps) < 1 or min(self.seeds, self.pairs, self.draws) < 0 or self.digit_networks not in (1, 2):
-            raise ValueError(
-                f"got {self}; expected 1 iteration or more, seeds, pairs and draws of at least 0, 1 or 2 digit networks"
-            )
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """Iterations of every power."""
-        return (self.iterations,) * len(self.powers) if isinstance(self.iterations, int) else self.iterations
-
-
 def question(prior: PriorModule, nets: Networks, without: tuple[str, ...] = ()) -> LatentPosterior:
     """The riddle asked of three objects of a prior; `without` names constraints to leave out."""
     return LatentPosterior(
@@ -161,7 +118,7 @@ def watched(nets: Networks) -> Callable[[Scene], Tensor]:
 
 
 class Curves:
-    """What figure 4 shows, of every iteration: means over seeds."""
+    """The curves of figure 4: means over seeds at every iteration."""
 
     def __init__(self, seeds: int, final_power: float) -> None:
         self.final_power = final_power
@@ -188,7 +145,7 @@ class Curves:
 
 
 def solve_by_mean_field(
-    posterior: LatentPosterior, nets: Networks, plan: Experiment, say: Callable[[str], None]
+    posterior: LatentPosterior, nets: Networks, plan: RiddlePlan, say: Callable[[str], None]
 ) -> tuple[Tensor, list[float], dict[str, Any]]:
     """(xi (seeds, draws, dim), ELBO at the last power of every seed, curves and costs)."""
     seeds = plan.seeds
@@ -209,7 +166,7 @@ def solve_by_mean_field(
 
 
 def solve_by_chains(
-    posterior: LatentPosterior, nets: Networks, plan: Experiment, say: Callable[[str], None]
+    posterior: LatentPosterior, nets: Networks, plan: RiddlePlan, say: Callable[[str], None]
 ) -> tuple[Tensor, list[float], dict[str, Any]]:
     """A Markov chain of every seed through the same ladder of powers; the last power's draws are the answer."""
     seeds = plan.seeds
@@ -246,7 +203,7 @@ WARNINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "own digits break a rule": own_contradiction,
     "judge's digits break a rule": judge_disagrees,
 }
-"""From digits (seeds, draws, 3) by the question's network and by a judge: which seeds are not to be trusted."""
+"""From digits (seeds, draws, 3) by the question's network and by a judge: which seeds are doubtful."""
 
 
 def read_digits(net: nn.Module, images: Tensor) -> Tensor:
@@ -256,7 +213,7 @@ def read_digits(net: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([net(part).argmax(1) for part in flat.split(1000)]).reshape(images.shape[:-2]).cpu()
 
 
-def ask_riddle(plan: Experiment, modules: DigitModules, device: torch.device) -> dict[str, Any]:
+def ask_riddle(plan: RiddlePlan, modules: DigitModules, device: torch.device) -> dict[str, Any]:
     """Run one experiment; plain values of every seed, curves, and pictures of one success and the failures."""
     judge, digit = modules.judge().to(device), modules.network("digit").to(device)
     asked: nn.Module = digit if plan.digit_networks == 1 else TwoNetworks(digit, modules.judge(1).to(device))

@@ -21,12 +21,12 @@ def run_reproduction(
     device: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Run the study into results/<study>/; the same call again goes on where it stopped. Returns its summary."""
+    """Run the study into results/<study>/, or resume it; returns its summary."""
     where = choose_device(device)
     notebook = Notebook(results / study.folder, say)
     notebook.open(study.identity)
     began = time.perf_counter()
-    summary = study.reproduction.run(study.settings, notebook, data_dir, where)
+    summary = study.reproduction.load()(study.settings, notebook, data_dir, where)
     minutes = (time.perf_counter() - began) / 60
     return {
         "study": study.name,

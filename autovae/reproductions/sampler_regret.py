@@ -1,15 +1,16 @@
-r"""How good are the samplers at finding the best belief? Replayed on a complete table of beliefs, without training.
+r"""How good are the samplers at finding the best belief? Replays on a complete table of beliefs, without training.
 
 The table (`belief_bench_digits_v1`) holds every belief of its space over several seeds, so the true mean m(b) of each
-belief and the optimum m* are known. A replay asks a sampler for T beliefs; each is answered by one of its seeds, drawn
-anew for every replay, as a study would see it. The belief that a study would then name is the one with the best mean of
-what was seen; its simple regret is
+belief and the optimum m* are known. A replay asks a sampler for T beliefs and answers each with the score of a random seed,
+as a study would see it. The study would name the belief with the best mean so far; its simple regret is
 
     r_T = m(b_T) - m*,        in bits per dimension, over R replays with their standard error
 
 Two yardsticks: `random` in expectation, and `noise`, the standard deviation between seeds of one belief: two beliefs
 that differ by less cannot be told apart by one training each. The table's exact variance decomposition (fANOVA over the
-uniform distribution on the space's beliefs) is written beside it, with what a forest makes of 64 and 256 random trials.
+uniform distribution on the space's beliefs) is written too, with a forest's estimates from 64 and 256 random trials.
+References: Eggensperger, Hutter, Hoos and Leyton-Brown, Efficient benchmarking of hyperparameter optimizers via surrogates,
+2015 (replays on a table); Hutter, Hoos and Leyton-Brown, An efficient approach for assessing hyperparameter importance, 2014.
 """
 
 from __future__ import annotations
@@ -25,40 +26,24 @@ import numpy as np
 import optuna
 import torch
 from matplotlib.figure import Figure
-from pydantic import Field
 
 from autovae.report.importance import exact_importance, importance_of
 from autovae.report.record import read_record
 from autovae.report.theme import COLOURS, SERIES, new_figure, style
-from autovae.reproductions.notebook import Notebook, StrictModel
+from autovae.reproductions.notebook import Notebook, markdown_table
+from autovae.reproductions.settings import RegretSettings
 from autovae.search.files import validated
 from autovae.search.parameters import Pairings
 from autovae.search.samplers import SAMPLERS, Question
 from autovae.search.space import Space, load_space
 from autovae.seeds import stream_seed
 
-__all__ = ["Settings", "Table", "replay", "run"]
+__all__ = ["Table", "replay", "run"]
 
-SAMPLED = ("random", "tpe", "tpe, a third random", "gp", "nsga2")
 AXES = ("posterior", "prior", "likelihood", "alpha")
 Belief = tuple[
     tuple[tuple[str, str, float], ...], str, float
 ]  # (posterior, prior, share) of each pair; likelihood; alpha
-
-
-class Settings(StrictModel):
-    """What `[short]` and `[full]` of the study file may say."""
-
-    table: str = "belief_bench_digits_v1"
-    space: str = "bench"
-    encodings: list[str] = Field(
-        default_factory=list
-    )  # of a space of shares: each is replayed; left out: the space's own
-    samplers: list[str] = Field(default_factory=lambda: list(SAMPLED), min_length=1)
-    trials: int = Field(64, ge=2)
-    replays: int = Field(20, ge=2)
-    startup: int = Field(10, ge=1)
-    seed: int = Field(0, ge=0)
 
 
 class Table:
@@ -84,7 +69,7 @@ class Table:
 
     @classmethod
     def read(cls, path: Path) -> Table:
-        """The table of a results folder. Raises `ValueError` where there is none, saying which command makes it."""
+        """The table of a results folder. Raises `ValueError` with the command that makes a missing one."""
         if not (path / "trials.csv").is_file():
             raise ValueError(f"{path} holds no trials.csv; make the table first: autovae run {path.name}")
         return cls(read_record(path).complete)
@@ -127,7 +112,7 @@ def replay(table: Table, space: Space, sampler: str, trials: int, startup: int, 
     return np.array(regrets)
 
 
-def run(settings: Settings, notebook: Notebook, data_dir: Path | None, device: torch.device) -> dict[str, Any]:
+def run(settings: RegretSettings, notebook: Notebook, data_dir: Path | None, device: torch.device) -> dict[str, Any]:
     """Replay every sampler, write regrets, decomposition, figure and README; the summary."""
     path = notebook.path.parent / settings.table
     table, space = Table.read(path), load_space(settings.space)
@@ -239,33 +224,45 @@ def _figure(found: Mapping[str, np.ndarray], noise: float) -> Figure:
 
 
 def _words(
-    settings: Settings, table: Table, rows: Sequence[Mapping[str, Any]], exact: Sequence[Mapping[str, Any]], text: str
+    settings: RegretSettings,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    exact: Sequence[Mapping[str, Any]],
+    text: str,
 ) -> str:
     marks = [int(key.removeprefix("regret_")) for key in rows[0] if key.startswith("regret_")]
-    head = " | ".join(["sampler", *(f"regret after {mark}" for mark in marks), "found the optimum"])
-    lines = [f"| {head} |", "|" + "---|" * (len(marks) + 2)]
-    for row in rows:
-        cells = [f"{row[f'regret_{mark}']:.4f} ± {row[f'error_{mark}']:.4f}" for mark in marks]
-        lines.append("| " + " | ".join([row["sampler"], *cells, f"{100 * row['found_optimum']:.0f} %"]) + " |")
+    heads = ["sampler", *(f"regret after {mark}" for mark in marks), "found the optimum"]
+    cells = [
+        [
+            row["sampler"],
+            *(f"{row[f'regret_{mark}']:.4f} ± {row[f'error_{mark}']:.4f}" for mark in marks),
+            f"{100 * row['found_optimum']:.0f} %",
+        ]
+        for row in rows
+    ]
     return (
-        f"# Samplers on a complete table of beliefs\n\n{text}.\n\n" + "\n".join(lines) + "\n\n"
-        "Regret: how far the true mean of the belief that a study would name after so many trials lies above the best "
-        f"belief's, in bits per dimension, with its standard error over {settings.replays} replays. The best of the "
+        f"# Samplers on a complete table of beliefs\n\n{text}.\n\n{markdown_table(heads, cells)}\n\n"
+        "Regret: the true mean of the belief that a study would name after so many trials, minus that of the best belief, in "
+        f"bits per dimension, with its standard error over {settings.replays} replays. The best of the "
         f"{len(table.means)} beliefs is {table.words(table.best)} "
         f"({table.means[table.best]:.4f} bits per dimension on validation, mean of {len(table.scores[table.best])} seeds: "
-        "being the best of many, it is a little flattered).\n\n"
+        "the best of many is slightly optimistic).\n\n"
         "![regret](figures/regret.png)\n" + (_shares(exact) if exact else "")
     )
 
 
 def _shares(exact: Sequence[Mapping[str, Any]]) -> str:
     """The exact decomposition as a table in words."""
-    lines = ["| axis | exact share | forest, 64 trials | forest, 256 trials |", "|---|---|---|---|"]
-    for row in exact:
-        name = f"{row['axis']} x {row['with_axis']}" if row["with_axis"] else row["axis"]
-        lines.append(f"| {name} | {row['exact']:.3f} | {row.get('forest_64', '-')} | {row.get('forest_256', '-')} |")
+    cells = [
+        (
+            f"{row['axis']} x {row['with_axis']}" if row["with_axis"] else row["axis"],
+            f"{row['exact']:.3f}", row.get("forest_64", "-"), row.get("forest_256", "-"),
+        )
+        for row in exact
+    ]  # fmt: skip
+    found = markdown_table(("axis", "exact share", "forest, 64 trials", "forest, 256 trials"), cells)
     return (
-        "\n## Which belief mattered, exactly\n\n" + "\n".join(lines) + "\n\n"
-        "Shares of the variance of the table's means. What a forest makes of a few random trials stands beside it: that "
-        "is how far an importance report of a small study can be trusted.\n"
+        f"\n## Which belief mattered, exactly\n\n{found}\n\n"
+        "Shares of the variance of the table's means, and a forest's estimates from a few random trials: they show how far "
+        "to trust the importance report of a small study.\n"
     )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from autovae.data.datasets import load
 from autovae.export.card import load_prior, save_vae
-from autovae.search.files import read_toml
-from autovae.search.result import ResultsError
+from autovae.search.result import ResultsError, ResultsFolder
 from autovae.spec import VAESpec
 from autovae.training.loop import fit
 
@@ -43,7 +41,8 @@ def export_trial(
     folder = Path(results)
     if not (folder / "study.toml").is_file() or not (folder / "trials.journal").is_file():
         raise ResultsError(f"{folder} is no results folder: it needs study.toml and trials.journal")
-    study = read_toml(folder / "study.toml")
+    results = ResultsFolder(folder)
+    study = results.study
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_journal(folder / "trials.journal")
     trials = optuna.load_study(study_name=study["name"], storage=storage).get_trials(deepcopy=False)
@@ -53,9 +52,7 @@ def export_trial(
             f"{folder} has no trial {number} with a spec; trials are 0 to {len(trials) - 1}, see trials.csv"
         )
     target = _empty(Path(to))
-    data = load(study["data"].get("path") or study["data"]["name"], data_dir=data_dir, seed=study["seed"])
-    if data.digest != study["data"]["digest"]:
-        raise ResultsError(f"the data {data.name} are no longer those of the study (their digest differs)")
+    data = results.data(data_dir)
     trained = fit(VAESpec.from_dict(known[0].user_attrs["spec"]), data, device=device)
     about = {
         "study": study["name"],

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from autovae.registry import unknown
+from autovae.renames import renamed
 
 __all__ = ["find_file", "known_files", "read_toml", "validated"]
 
@@ -49,9 +50,9 @@ def find_file(kind: str, name: str | Path) -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The contents of a TOML file. Raises `ValueError` with line and column of a mistake."""
+    """The contents of a TOML file, old names renamed. Raises `ValueError` with line and column of a mistake."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return dict(renamed(tomllib.loads(path.read_text(encoding="utf-8"))))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
     except UnicodeDecodeError:

@@ -42,7 +42,7 @@ NETWORK = ("network", "hidden", "activation", "latent_dim", "learning_rate", "ba
 MATCHED_NORMAL: dict[str, Any] = {
     "posterior": "normal",
     "prior": "normal",
-    "rival": "",
+    "learned_prior": "",
     "posterior_flow": False,
     "regulariser": "kl",
     "saturate": None,
@@ -87,7 +87,7 @@ def run_finals(
     seeds = study.final_seeds(trials)
     samples, where = study.file.score.final_samples, choose_device(device)
     normals = [("baseline", baseline), *(("twin", row) for row in twins(finalists, baseline["spec"]))]
-    names = study.rivals_for(trials)
+    names = study.learned_priors_for(trials)
     networks = len({_network(row["spec"]) for _, row in normals})
     measured = len(finalists) + len(normals) + len(names) * networks + 2 + len(names)  # on validation, then on test
     done = 0
@@ -135,8 +135,8 @@ def run_finals(
         bound_gap=_gap(winner, data, samples, where),
         samples=samples,
         twins=others,
-        rivals=learned,
-        rival_gains={final.role: gain(final.role) for final in learned},
+        learned_priors=learned,
+        learned_prior_gains={final.role: gain(final.role) for final in learned},
     )
 
 
@@ -155,7 +155,7 @@ def _with_prior(name: str, normals: Sequence[Final]) -> list[dict[str, Any]]:
     hosts: dict[tuple[Any, ...], Final] = {}
     for final in normals:
         hosts.setdefault(_network(final.spec), final)
-    return [{"spec": host.spec.replace(rival=name), "number": host.trial} for host in hosts.values()]
+    return [{"spec": host.spec.replace(learned_prior=name), "number": host.trial} for host in hosts.values()]
 
 
 def _network(spec: VAESpec) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ def plan_rows(study: Study, trials: int | None = None) -> list[tuple[str, str]]:
         ("trials", f"{trials or file.trials}, {file.batch} trained together, sampler {file.sampler}{rungs}"),
         (
             "baselines",
-            "; ".join([*map(_words, study.baselines()), *(f"{name} prior (finals)" for name in study.rivals)]),
+            "; ".join([*map(_words, study.baselines()), *(f"{name} prior (finals)" for name in study.learned_priors)]),
         ),
         ("training", ", ".join(f"{name} = {value}" for name, value in training.items()) or "defaults of VAESpec"),
         (
@@ -63,7 +63,7 @@ def member_epochs(study: Study, trials: int | None = None) -> tuple[float, float
         spent, before = spent + share * (rung - before), rung
         share *= rule.keep if rule.rule != "none" else 1.0
     search = (trials or file.trials) * (spent + share * (epochs - before))
-    entries = file.finals.top + 1 + len(study.rivals_for(trials))
+    entries = file.finals.top + 1 + len(study.learned_priors_for(trials))
     return search, float(entries * len(study.final_seeds(trials)) * epochs)
 
 

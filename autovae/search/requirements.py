@@ -19,7 +19,7 @@ def check_requirements(study: Study, data: Data, trials: int) -> None:
     for name in study.file.score.also:
         if reason := NEEDS.get(name, lambda data: "")(data):
             raise ValueError(f"{study.name}: {reason}")
-    if "flow" not in study.rivals_for(trials):
+    if "flow" not in study.learned_priors_for(trials):
         return
     try:
         import_zuko()

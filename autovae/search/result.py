@@ -7,7 +7,7 @@ finals.csv          finalists and baselines, a row a seed
 curves.csv          the bound of winner and baseline against K and alpha
 summary.json        winner, gain with interval, the verdict in words
 importance.csv      fANOVA of the beliefs
-winners/<rank>/, baseline/, rivals/<learned prior>/      saved models
+winners/<rank>/, baseline/, learned_priors/<learned prior>/      saved models
 report.html, figures/
 """
 
@@ -17,15 +17,20 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 from optuna.trial import FrozenTrial
 
 from autovae.files import write_text
 from autovae.registry import LIKELIHOODS
+from autovae.renames import renamed
 from autovae.search.files import read_toml
+
+if TYPE_CHECKING:
+    from autovae.data.datasets import Data
 
 __all__ = ["DUPLICATE", "FORMAT", "ResultsError", "ResultsFolder", "counted", "differences", "trial_rows"]
 
@@ -97,7 +102,22 @@ class ResultsFolder:
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return dict(renamed(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """The resolved study. Raises `ValueError` if there is none."""
+        return read_toml(self.study_file)
+
+    def data(self, data_dir: str | Path | None = None) -> Data:
+        """The data of the study. Raises `ResultsError` if they have changed since."""
+        from autovae.data.datasets import load
+
+        about = self.study["data"]
+        data = load(about.get("path") or about["name"], data_dir=data_dir, seed=self.study.get("seed", 0))
+        if data.digest != about["digest"]:
+            raise ResultsError(f"the data {data.name} are no longer those of the study (their digest differs)")
+        return data
 
 
 def _begun(entry: Path) -> bool:
@@ -148,7 +168,17 @@ def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 # settings always in trials.csv; others that differ between trials follow
-SETTINGS = ("posterior", "prior", "likelihood", "alpha", "latent_dim", "hidden", "epochs", "learning_rate", "rival")
+SETTINGS = (
+    "posterior",
+    "prior",
+    "likelihood",
+    "alpha",
+    "latent_dim",
+    "hidden",
+    "epochs",
+    "learning_rate",
+    "learned_prior",
+)
 OMITTED = ("seed", "data_seed", "saturate", "estimator")  # implied by the trial's number or its belief
 
 
@@ -157,6 +187,10 @@ def _setting(spec: Mapping[str, Any], name: str) -> Any:
     if name == "scale" and row is not None and not row.has_scale:
         return None  # suggested, but not used
     return spec.get(name)
+
+
+def _spec_of(trial: FrozenTrial) -> dict[str, Any]:
+    return dict(renamed(trial.user_attrs.get("spec", {})))
 
 
 def _varied(specs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -172,11 +206,11 @@ def trial_rows(trials: Sequence[FrozenTrial], also: Sequence[str] = ()) -> list[
     """
     rows = []
     repeated = any(DUPLICATE in trial.user_attrs for trial in trials)
-    names = [*SETTINGS, *_varied([trial.user_attrs.get("spec", {}) for trial in trials])]
+    names = [*SETTINGS, *_varied([_spec_of(trial) for trial in trials])]
     for trial in trials:
         if not trial.state.is_finished():
             continue
-        spec = trial.user_attrs.get("spec", {})
+        spec = _spec_of(trial)
         rows.append(
             {
                 "number": trial.number,

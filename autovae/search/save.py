@@ -18,14 +18,17 @@ __all__ = ["save_verdict"]
 
 def save_verdict(folder: ResultsFolder, study: str, data: Data, verdict: Verdict) -> dict[str, Any]:
     """Write the files of a verdict over older ones; returns the summary."""
-    finals = [*verdict.finalists, verdict.baseline, *verdict.twins, *verdict.rivals]
+    finals = [*verdict.finalists, verdict.baseline, *verdict.twins, *verdict.learned_priors]
     rows = [row for rank, final in enumerate(finals, 1) for row in _rows(final, rank, verdict.samples)]
     folder.write_table("finals.csv", rows)
     folder.write_table("curves.csv", curve_rows(verdict, data))
-    for old in ("winners", "baseline", "rivals"):
+    for old in ("winners", "baseline", "learned_priors", "rivals"):
         shutil.rmtree(folder.path / old, ignore_errors=True)
     models = {f"winners/{rank}": final for rank, final in enumerate(verdict.finalists, 1)}
-    models |= {"baseline": verdict.baseline, **{f"rivals/{rival.role}": rival for rival in verdict.rivals}}
+    models |= {
+        "baseline": verdict.baseline,
+        **{f"learned_priors/{final.role}": final for final in verdict.learned_priors},
+    }
     for place, final in models.items():
         _save_model(final, folder.path / place, study, data, verdict.samples)
     summary = {
@@ -35,7 +38,7 @@ def save_verdict(folder: ResultsFolder, study: str, data: Data, verdict: Verdict
         "baseline": verdict.baseline.spec.to_dict(),
         "gain_test": vars(verdict.gain_test),
         "gain_validation": vars(verdict.gain_validation),
-        "gain_over_rivals": {name: vars(gain) for name, gain in verdict.rival_gains.items()},
+        "gain_over_learned_priors": {name: vars(gain) for name, gain in verdict.learned_prior_gains.items()},
         "bound_gap": verdict.bound_gap,
         "samples": verdict.samples,
         "levels": data.levels,

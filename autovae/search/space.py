@@ -168,7 +168,7 @@ def _canonical_values(spec: VAESpec) -> dict[str, Any]:
     unused = {
         "scale": not LIKELIHOODS[spec.likelihood].has_scale,
         "mix": spec.bound != "ciwae",
-        "components": spec.rival not in ("mixture", "vampprior"),
+        "components": spec.learned_prior not in ("mixture", "vampprior"),
     }
     return changes | {name: defaults[name] for name, is_unused in unused.items() if is_unused}
 

@@ -148,13 +148,13 @@ class Study:
         return [{**base, "likelihood": name} for name in likelihood.choices]
 
     @property
-    def rivals(self) -> tuple[str, ...]:
+    def learned_priors(self) -> tuple[str, ...]:
         """The learned priors among the baselines: the best matched normal again, with its prior learned."""
         return tuple(name for name in self.file.baselines if name != "normal")
 
-    def rivals_for(self, trials: int | None) -> tuple[str, ...]:
+    def learned_priors_for(self, trials: int | None) -> tuple[str, ...]:
         """The learned priors of a run of this many trials: none in one shorter than the study's file, which is a look."""
-        return self.rivals if (trials or self.file.trials) >= self.file.trials else ()
+        return self.learned_priors if (trials or self.file.trials) >= self.file.trials else ()
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved study as plain values."""

@@ -73,8 +73,8 @@ class Verdict:
     gain_test: Gain
     bound_gap: float  # bits per dimension by which the bound still moves from K to 10 K, winner, on a few points
     samples: int
-    rivals: list[Final] = field(default_factory=list)
-    rival_gains: dict[str, Gain] = field(default_factory=dict)  # of the winner over each learned prior, on test
+    learned_priors: list[Final] = field(default_factory=list)
+    learned_prior_gains: dict[str, Gain] = field(default_factory=dict)  # of the winner over each learned prior, on test
     twins: list[Final] = field(default_factory=list)  # the matched normals that the baseline was better than
 
     @property
@@ -91,11 +91,11 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        return " ".join([self._against_normal(), *(self._against(name) for name in self.rival_gains)])
+        return " ".join([self._against_normal(), *(self._against(name) for name in self.learned_prior_gains)])
 
-    def _against(self, rival: str) -> str:
+    def _against(self, prior: str) -> str:
         """The winner compared with a learned prior."""
-        gain, name = self.rival_gains[rival], f"the learned {rival} prior at the same budget"
+        gain, name = self.learned_prior_gains[prior], f"the learned {prior} prior at the same budget"
         span = f"{abs(gain.mean):.4f} bits per dimension on test"
         if gain.low > 0:
             return f"It beats {name} by {span} ({gain.low:.4f} to {gain.high:.4f})."

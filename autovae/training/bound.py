@@ -269,7 +269,7 @@ def bound_of(spec: VAESpec) -> Bound:
 
     Raises `ValueError` where the spec names an estimator whose mean is wrong.
     """
-    families, closed = [q for q, _ in spec.pairs], not spec.rival and not spec.posterior_flow
+    families, closed = [q for q, _ in spec.pairs], not spec.learned_prior and not spec.posterior_flow
     estimator = spec.estimator or default_estimator(families, spec.alpha, closed)
     if spec.estimator is not None:
         check_estimator(spec.estimator, families, spec.alpha)

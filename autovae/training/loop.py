@@ -223,10 +223,10 @@ def _member(vae: VAE, place: int, kept: Checkpoints, feed: Minibatches, named_de
     member = kept.load(place, vae)
     if not member.epoch and named_decoder:
         vae.start_scale(feed.residual_scale)
-    if vae.rival is not None and not member.epoch:
+    if vae.learned_prior is not None and not member.epoch:
         generator = torch.Generator().manual_seed(stream_seed(vae.spec.seed, "rival start"))
         points = torch.randperm(feed.points, generator=generator)[: vae.spec.components]
-        vae.rival.start(feed.batch(points.to(feed.device)).inputs.cpu(), generator)
+        vae.learned_prior.start(feed.batch(points.to(feed.device)).inputs.cpu(), generator)
     return member
 
 

@@ -32,7 +32,7 @@ def shape_key(member: TrainState) -> Hashable:
     shapes = tuple((name, tuple(value.shape)) for name, value in vae.named_parameters())
     structure = tuple("linear" if is_linear(part) else repr(part) for part in (vae.encoder, vae.decoder))
     counts = (outputs_per_point(spec, vae.domain), spec.latent_dim, spec.samples, spec.groups)
-    learned = (spec.rival, spec.components, spec.posterior_flow)
+    learned = (spec.learned_prior, spec.components, spec.posterior_flow)
     minibatches = (spec.batch_size, spec.data_seed, vae.domain)
     return shapes, structure, bound_of(spec), counts, learned, minibatches, (member.epoch, member.steps)
 

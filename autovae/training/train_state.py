@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autovae.model.vae import VAE, build
+from autovae.renames import renamed
 from autovae.spec import Domain, VAESpec
 
 __all__ = ["CheckpointError", "TrainState", "load_state", "save_state"]
@@ -104,11 +105,11 @@ def load_state(path: str | os.PathLike[str], template: VAE | None = None, digest
         raise CheckpointError(
             f"{path} holds another spec (different: {', '.join(changed)}); delete it to start again, or give that spec"
         )
-    weights = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
+    weights = renamed({name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")})
     try:
         template.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path} does not fit the network: {reason}; delete it to start again") from None
-    moments = {name.removeprefix("adam/"): t for name, t in tensors.items() if name.startswith("adam/")}
+    moments = renamed({name.removeprefix("adam/"): t for name, t in tensors.items() if name.startswith("adam/")})
     return TrainState(template, about["epoch"], moments, about["steps"], about["history"])

@@ -17,8 +17,8 @@ from autovae.beliefs.divergences import jeffreys, kl, kl_kind
 from autovae.beliefs.families import FAMILIES
 from autovae.beliefs.integration import energy_rule
 from autovae.beliefs.renyi import renyi
+from autovae.bench.accuracy import accuracy
 from autovae.finiteness import finiteness
-from autovae.reproductions.divergences import accuracy
 
 HERE = Path(__file__).parent
 REFERENCE = Path(os.environ.get("AUTOVAE_REFERENCE", HERE.parents[2] / "shared" / "reference"))

@@ -1,4 +1,4 @@
-"""Rival priors: densities, draws that follow them, members side by side, exact maps to a standard normal."""
+"""Learned priors: densities, draws that follow them, members side by side, exact maps to a standard normal."""
 
 import math
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from autovae import registry
 from autovae.beliefs.flows import Flow
-from autovae.beliefs.learned_priors import RIVALS, Components, join, part
+from autovae.beliefs.learned_priors import LEARNED_PRIORS, Components, join, part
 from autovae.beliefs.mixtures import from_normal, log_components, log_normal_components, to_normal
 from autovae.beliefs.pairing import Pairing
 from autovae.beliefs.posteriors import FlowPosterior
-from autovae.registry import LEARNED_PRIORS
 
 FEATURES = 5
-AWAY = {"mixture": 0.03, "vampprior": 0.25, "flow": 0.06}  # how far a rival is moved from its start
+AWAY = {"mixture": 0.03, "vampprior": 0.25, "flow": 0.06}  # how far a prior is moved from its start
 
 
 def seeded(seed=0):
@@ -36,9 +36,9 @@ def encoder(members, latents):
     return encode
 
 
-def rival(name, latents, seed=0, components=4):
-    """A rival away from its start, as training leaves it."""
-    made = RIVALS[name].new(latents, FEATURES, components, seeded(seed)).double()
+def learned_prior(name, latents, seed=0, components=4):
+    """A learned prior away from its start, as training leaves it."""
+    made = LEARNED_PRIORS[name].new(latents, FEATURES, components, seeded(seed)).double()
     with torch.no_grad():
         for place, p in enumerate(made.parameters()):
             p.add_(AWAY.get(name, 0.1) * randn(*p.shape, seed=seed + place + 1))
@@ -55,24 +55,24 @@ def grid(half, points):
 
 
 def test_components_of_posteriors_are_known_to_the_registry():
-    for name, row in LEARNED_PRIORS.items():
-        kind = RIVALS[name]
+    for name, row in registry.LEARNED_PRIORS.items():
+        kind = LEARNED_PRIORS[name]
         assert row.of_posterior == (issubclass(kind, Components) and kind.side == 0)
 
 
 @pytest.mark.parametrize("family", ["normal", "logistic"])
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LEARNED_PRIORS)
 def test_densities_integrate_to_one(name, family):
     z, cell = grid(24.0 if family == "logistic" else 10.0, 241)
-    log_p = rival(name, 2).requires_grad_(False).log_prob(z, pairing(family), encoder(1, 2))
+    log_p = learned_prior(name, 2).requires_grad_(False).log_prob(z, pairing(family), encoder(1, 2))
     assert float(log_p.exp().sum() * cell) == pytest.approx(1.0, abs=2e-4)
 
 
 @pytest.mark.parametrize("family", ["normal", "laplace"])
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LEARNED_PRIORS)
 def test_draws_follow_the_density(name, family):
     """E_p f = integral f p for two functions f, draws against a grid."""
-    made, laws, encode = rival(name, 2), pairing(family), encoder(1, 2)
+    made, laws, encode = learned_prior(name, 2), pairing(family), encoder(1, 2)
     with torch.no_grad():
         uniform = torch.rand(1, 10_000, generator=seeded(5), dtype=torch.float64)
         draws = made.sample(randn(1, 10_000, 2, seed=4), uniform, laws, encode)
@@ -83,9 +83,9 @@ def test_draws_follow_the_density(name, family):
             assert abs(float(value - (f(z) * weight).sum())) < 4 * float(error) + 1e-3
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LEARNED_PRIORS)
 def test_members_side_by_side_give_each_its_own_numbers(name):
-    members = [rival(name, 3, seed=seed) for seed in (0, 7)]
+    members = [learned_prior(name, 3, seed=seed) for seed in (0, 7)]
     whole, z = join(members), randn(2, 6, 3, seed=1)
     encode = encoder(2, 3)
     together = whole.log_prob(z, pairing(latents=3, members=2), encode)
@@ -98,7 +98,7 @@ def test_members_side_by_side_give_each_its_own_numbers(name):
             p.mul_(2)
     part(whole, members)
     for member, other in zip(members, (0, 7), strict=True):
-        for mine, was in zip(member.parameters(), rival(name, 3, seed=other).parameters(), strict=True):
+        for mine, was in zip(member.parameters(), learned_prior(name, 3, seed=other).parameters(), strict=True):
             torch.testing.assert_close(mine, 2 * was)
 
 
@@ -113,7 +113,7 @@ def test_products_and_single_components_agree():
 
 def test_a_new_flow_is_the_fixed_prior_and_draws_nothing_from_the_global_stream():
     state = torch.random.get_rng_state()
-    made = RIVALS["flow"].new(3, FEATURES, 1, seeded())
+    made = LEARNED_PRIORS["flow"].new(3, FEATURES, 1, seeded())
     assert torch.equal(state, torch.random.get_rng_state())
     z = torch.randn(1, 5, 3, generator=seeded())
     laws = pairing(latents=3)

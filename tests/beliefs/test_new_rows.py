@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autovae import VAESpec, fit, registry
-from autovae.beliefs.learned_priors import Rival, log_normal
+from autovae.beliefs.learned_priors import LearnedPrior, log_normal
 from autovae.beliefs.likelihoods import check_support
 from autovae.beliefs.likelihoods.line import OnTheLine
 from autovae.beliefs.likelihoods.line_masses import student_interval
@@ -50,7 +50,7 @@ class StudentFive(OnTheLine):
         )
 
 
-class Placed(Rival):
+class Placed(LearnedPrior):
     """A normal prior at a learned place."""
 
     def __init__(self, loc):
@@ -107,10 +107,12 @@ def test_contract_of_a_learned_prior(contract):
 
 
 def test_a_vae_trains_with_both():
-    spec = VAESpec(likelihood="student_five", rival="placed", latent_dim=2, hidden=(8,), epochs=2, batch_size=16)
+    spec = VAESpec(
+        likelihood="student_five", learned_prior="placed", latent_dim=2, hidden=(8,), epochs=2, batch_size=16
+    )
     check_support(spec.likelihood, "unit")
     trained = fit(spec, torch.rand(32, 6, generator=torch.Generator().manual_seed(0)).numpy())
-    assert float(trained.model.rival.loc.detach().abs().max()) > 0
+    assert float(trained.model.learned_prior.loc.detach().abs().max()) > 0
     assert "student_five" in spec.belief
 
 

@@ -7,6 +7,7 @@ import csv
 import pytest
 import torch
 
+from autovae.bench import contenders
 from autovae.bench import training as bench
 from autovae.bench.training import _ratios, bench_training
 from autovae.training.precision import fast_products
@@ -34,7 +35,7 @@ def test_the_processors_clock_is_for_one_thread() -> None:
 @pytest.mark.slow
 def test_everybody_is_measured(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(bench, "STEPS", {100: 1})
-    monkeypatch.setattr(bench, "IMAGES", 1000)
+    monkeypatch.setattr(contenders, "IMAGES", 1000)
     monkeypatch.setattr(bench, "_ratios", lambda seconds: {"contenders": len(seconds)})
     bench_training(rounds=2, members=2, threads=1, products="float32", results=tmp_path)
     with (tmp_path / "training.csv").open() as file:
@@ -46,18 +47,18 @@ def test_everybody_is_measured(monkeypatch, tmp_path) -> None:
 
 def test_as_many_steps_are_taken_as_are_counted(monkeypatch) -> None:
     """Also where they are more than the images: some epochs of these, or an error."""
-    monkeypatch.setattr(bench, "IMAGES", 1000)
-    _, data = bench.pictures()
-    ours = bench.Ours(1, data, torch.device("cpu"), "fast")
+    monkeypatch.setattr(contenders, "IMAGES", 1000)
+    _, data = contenders.pictures()
+    ours = contenders.Ours(1, data, torch.device("cpu"), "fast")
     ours.train(500, 6)
     (trained,) = ours._populations[500].collect()
     assert trained.steps == 6
     with pytest.raises(ValueError, match="no whole epochs"):
-        bench.Ours(1, data, torch.device("cpu"), "fast").train(500, 5)
+        contenders.Ours(1, data, torch.device("cpu"), "fast").train(500, 5)
 
 
 def test_the_fused_loop_has_the_fastest_exact_setting() -> None:
     with fast_products("fast") as fast:
         pass
-    with bench.example(torch.rand(10, 784)).settled() as setting:
+    with contenders.example(torch.rand(10, 784)).settled() as setting:
         assert setting == fast

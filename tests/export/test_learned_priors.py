@@ -1,4 +1,4 @@
-"""Rival priors and ex-post densities as prior modules: saved, loaded, with an exact standard-normal source."""
+"""Learned priors and ex-post densities as prior modules: saved, loaded, with an exact standard-normal source."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import autovae
-from autovae.beliefs.learned_priors import RIVALS
+from autovae.beliefs.learned_priors import LEARNED_PRIORS
 from autovae.data.datasets import load
 from autovae.export.card import load_prior, load_vae, save_vae
 from autovae.export.ex_post import DENSITIES, encoded, ex_post
@@ -19,12 +19,12 @@ BASE = VAESpec(latent_dim=3, hidden=(8,), components=6)
 
 
 def learned(**settings):
-    """A VAE whose rival is away from its start."""
+    """A VAE whose learned prior is away from its start."""
     data = load("digits")
     vae = build_vae(BASE.replace(**settings), data.domain)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for p in (vae.rival or vae.flow_posterior).parameters():
+        for p in (vae.learned_prior or vae.flow_posterior).parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=generator))
     return vae, data
 
@@ -34,9 +34,9 @@ def normal(xi):
 
 
 @pytest.mark.parametrize("family", ["normal", "laplace"])
-@pytest.mark.parametrize("rival", RIVALS)
-def test_a_rival_is_saved_and_its_prior_is_the_one_of_training(tmp_path, rival, family):
-    vae, data = learned(rival=rival, posterior=family, prior=family)
+@pytest.mark.parametrize("learned_prior", LEARNED_PRIORS)
+def test_a_learned_prior_is_saved_and_its_prior_is_the_one_of_training(tmp_path, learned_prior, family):
+    vae, data = learned(learned_prior=learned_prior, posterior=family, prior=family)
     folder = save_vae(vae, data, tmp_path / "prior")
     prior = load_prior(folder)
     again, _ = load_vae(folder)
@@ -52,9 +52,9 @@ def test_a_rival_is_saved_and_its_prior_is_the_one_of_training(tmp_path, rival, 
     torch.testing.assert_close(twice.log_prob(both), prior.log_prob(z[:5]) + prior.log_prob(z[5:10]))
 
 
-@pytest.mark.parametrize("rival", RIVALS)
-def test_the_source_of_a_rival_carries_gradients_and_volume(rival):
-    vae, data = learned(rival=rival)
+@pytest.mark.parametrize("learned_prior", LEARNED_PRIORS)
+def test_the_source_of_a_learned_prior_carries_gradients_and_volume(learned_prior):
+    vae, data = learned(learned_prior=learned_prior)
     prior = autovae.to_prior(Trained(vae, [], vae.spec, data)).double()
     xi = torch.randn(3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda x: prior.from_normal(x[None])[0], xi)
@@ -71,12 +71,12 @@ def test_a_flow_posterior_is_saved(tmp_path):
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("rival", ["mixture", "flow"])
-def test_transports_of_rivals_are_rebuilt_from_their_plain_values(rival):
-    vae, data = learned(rival=rival)
+@pytest.mark.parametrize("learned_prior", ["mixture", "flow"])
+def test_transports_of_learned_priors_are_rebuilt_from_their_plain_values(learned_prior):
+    vae, data = learned(learned_prior=learned_prior)
     transport = autovae.to_prior(Trained(vae, [], vae.spec, data)).transport
     again = build(transport.config())
-    assert type(again) is TRANSPORTS[rival]
+    assert type(again) is TRANSPORTS[learned_prior]
     again.load_state_dict(transport.state_dict())
     xi = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     for one, other in zip(transport(xi), again(xi), strict=True):

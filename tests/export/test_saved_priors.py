@@ -37,15 +37,16 @@ def same(one, other):
     )
 
 
+SHIFT = Affine(torch.ones(3), torch.eye(3))
 PRIORS = {
     "plain": lambda: to_prior(trained(prior={"normal": 2, "cauchy": 1})),
     "pixel scale": lambda: to_prior(trained(likelihood="normal", scale="pixel")),
     "global scale": lambda: to_prior(trained(likelihood="laplace")),
     "moved": lambda: to_prior(trained()).transported(Affine(torch.ones(3), torch.full((3,), 0.5))),
     "mixture": lambda: to_prior(trained()).transported(fit_mixture(torch.randn(50, 3), 4)),
-    "rival": lambda: to_prior(trained(rival="flow")),
-    "moved rival": lambda: to_prior(trained(rival="mixture", components=4)).transported(Affine(torch.ones(3), torch.eye(3))),
-    "replicated": lambda: to_prior(trained()).transported(Affine(torch.ones(3), torch.eye(3))).replicate(2),
+    "learned prior": lambda: to_prior(trained(learned_prior="flow")),
+    "moved learned prior": lambda: to_prior(trained(learned_prior="mixture", components=4)).transported(SHIFT),
+    "replicated": lambda: to_prior(trained()).transported(SHIFT).replicate(2),
 }  # fmt: skip
 
 

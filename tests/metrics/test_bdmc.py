@@ -58,9 +58,9 @@ def test_upper_and_lower_change_places_if_the_direction_is_wrong(linear_vae) -> 
         {"likelihood": "beta", "posterior": "logistic", "prior": "logistic"},
         {"likelihood": "normal", "posterior": "uniform", "prior": "exponential"},
         {"likelihood": "student_t", "posterior": "cauchy", "prior": "cauchy"},
-        {"rival": "mixture", "components": 3},
-        {"rival": "vampprior", "components": 3},
-        {"rival": "flow"},
+        {"learned_prior": "mixture", "components": 3},
+        {"learned_prior": "vampprior", "components": 3},
+        {"learned_prior": "flow"},
     ],
 )
 def test_every_belief_is_enclosed_and_agrees_with_importance_sampling(settings) -> None:

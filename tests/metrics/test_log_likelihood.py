@@ -121,7 +121,7 @@ def test_without_defence_it_is_the_importance_weighted_bound() -> None:
 
 
 def test_learned_priors_and_flow_posteriors_are_scored() -> None:
-    for settings in ({"rival": "mixture", "components": 3}, {"posterior_flow": True}):
+    for settings in ({"learned_prior": "mixture", "components": 3}, {"posterior_flow": True}):
         vae, data = digits_vae(**settings)
         result = log_likelihood(VAEModel(vae, data), samples=60, points=4)  # type: ignore[arg-type]
         assert bool(result.per_point.isfinite().all())

@@ -12,12 +12,12 @@ from torch import nn
 
 from autovae.export.prior import PriorModule
 from autovae.reasoning.constraints import Categorical, Scene
-from autovae.reproductions.conditional_digits import Settings, VAEPlan, run
+from autovae.reproductions.conditional_digits import run
 from autovae.reproductions.conditional_digits_report import PAPER
-from autovae.reproductions.digit_answers import HMCPlan, LabelOfRow, Plan, Scorer, answer_by_hmc, thinned
-from autovae.reproductions.digit_modules import GANPlan
+from autovae.reproductions.digit_answers import LabelOfRow, Scorer, answer_by_hmc, thinned
 from autovae.reproductions.files import load_reproduction
 from autovae.reproductions.notebook import Notebook
+from autovae.reproductions.settings import ConditionalSettings, GANPlan, HMCPlan, VAEPlan
 
 
 class Net(nn.Module):
@@ -58,7 +58,9 @@ def test_chains_of_several_digits_in_one_tensor_answer_their_own_question() -> N
     with torch.no_grad():
         images = prior(torch.randn(4000, 4, generator=torch.Generator().manual_seed(1)))
         real = {digit: net.features(images[net(images).argmax(1) == digit].flatten(1)) for digit in range(3)}
-    plan = Plan(digits=(0, 1, 2), power=20, samples=160, hmc=HMCPlan(chains=2, burn_in=10, warmup=50, draws=80))
+    plan = ConditionalSettings(
+        digits=(0, 1, 2), power=20, samples=160, hmc=HMCPlan(chains=2, burn_in=10, warmup=50, draws=80)
+    )
     found = answer_by_hmc(prior, Scorer(net, net, real), plan, lambda text: None)
     for digit in "012":
         row = found["rows"][digit]
@@ -87,15 +89,15 @@ def test_the_paper_s_means_agree_with_its_digits_but_for_one() -> None:
 
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValidationError, match="got the digit 10, expected 0 to 9"):
-        Settings(digits=(3, 10))
+        ConditionalSettings(digits=(3, 10))
     with pytest.raises(ValidationError, match="different ones"):
-        Settings(digits=(3, 3))
+        ConditionalSettings(digits=(3, 3))
     with pytest.raises(ValidationError, match="unknown prior 'gan'"):
-        Settings(priors=("gan",))
+        ConditionalSettings(priors=("gan",))
     with pytest.raises(ValidationError, match="unknown method 'adivi'"):
-        Settings(methods=("hmc", "adivi"))
+        ConditionalSettings(methods=("hmc", "adivi"))
     with pytest.raises(ValidationError, match="expected hmc among them"):
-        Settings(methods=("cwgan",))
+        ConditionalSettings(methods=("cwgan",))
     assert load_reproduction("conditional_digits", full=True).settings.samples == 8000
 
 
@@ -118,14 +120,14 @@ def test_the_fid_stands_beside_where_inception_is_at_hand(tmp_path) -> None:
     assert "fid" not in plain.score(x, 0)
     assert "fid" not in seen.score(x[:3], 0)  # fewer images than features
     with pytest.raises(ValueError, match="does not hold the weights of Inception-v3"):
-        run(Settings(data="digits", inception="nowhere.pt"), Notebook(tmp_path), None, torch.device("cpu"))
+        run(ConditionalSettings(data="digits", inception="nowhere.pt"), Notebook(tmp_path), None, torch.device("cpu"))
 
 
 @pytest.mark.slow
 def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("autovae.model.classifiers._epochs", lambda settings, points: 1)
-    settings = Settings(
+    settings = ConditionalSettings(
         data="digits", gan=GANPlan(steps=6, latent_dim=4, width=2), conditional=GANPlan(steps=6, latent_dim=4, width=2),
         vae=VAEPlan(latent_dim=3, hidden=(16,), epochs=1), digits=(1, 3), samples=120, power=2, mgvi_rounds=1,
         hmc=HMCPlan(chains=2, burn_in=5, warmup=90, draws=60), mean_field_iterations=5,

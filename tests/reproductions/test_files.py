@@ -1,14 +1,11 @@
 """Study files of kind "reproduction": every published one loads in both settings, and errors say where and what to do."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from autovae.cli import main
 from autovae.reproductions.files import is_reproduction, load_reproduction
-from autovae.reproductions.registry import REPRODUCTIONS
 from autovae.reproductions.run import run_reproduction
 
 FILE = """
@@ -33,16 +30,6 @@ def study(tmp_path):
         return path
 
     return write
-
-
-@pytest.mark.parametrize("name", REPRODUCTIONS)
-@pytest.mark.parametrize("full", [False, True])
-def test_every_reproduction_has_a_study_that_can_be_planned(name, full):
-    loaded = load_reproduction(name, full)
-    assert is_reproduction(name)
-    assert loaded.setting == ("full" if full else "short")
-    assert loaded.folder == (f"{name}_full" if full else name)
-    assert dict(loaded.plan_rows())["purpose"] == loaded.file.purpose
 
 
 def test_settings_are_chosen_and_resolved(study):
@@ -79,19 +66,6 @@ def test_other_settings_in_the_same_folder_are_refused(study, tmp_path):
     changed = load_reproduction(study(FILE.replace("1e-3", "2e-3", 1)))
     with pytest.raises(ValueError, match=r"holds results of another study .*stages"):
         run_reproduction(changed, tmp_path)
-
-
-def test_the_command_line_plans_a_reproduction(capsys):
-    assert main(["run", "iwae_mnist", "--plan", "--json"]) == 0
-    assert "short" in json.loads(capsys.readouterr().out)["study"]
-
-
-def test_what_kind_a_study_is_can_be_told_without_torch():
-    code = (
-        "import sys, autovae.reproductions.files as f; f.is_reproduction('quickstart'); print('torch' in sys.modules)"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
 
 
 TINY = """

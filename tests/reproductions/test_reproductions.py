@@ -11,6 +11,7 @@ from autovae.data.datasets import load
 from autovae.reproductions import continuous_bernoulli, iwae_mnist, vr_alpha
 from autovae.reproductions.lr_schedule import fit_stages
 from autovae.reproductions.notebook import Notebook
+from autovae.reproductions.settings import CoinSettings, IWAESettings, RenyiSettings
 from autovae.spec import VAESpec
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ def bits(tmp_path_factory):
 
 
 def iwae_settings(bits):
-    return iwae_mnist.Settings(
+    return IWAESettings(
         groups=[
             {"bound": "vae", "samples": 1, "seeds": 2},
             {"bound": "iwae", "samples": 5, "seeds": 2},
@@ -43,11 +44,11 @@ def vr_settings(bits):
         "data": str(bits), "split": "shuffled", "hidden": [8], "latent_dim": 2, "alphas": [1.0, 0.0, -math.inf],
         "seeds": 2, "stages": [(1, 1e-2)], "points": 10, "samples": 60,
     }  # fmt: skip
-    return vr_alpha.Settings(experiments=[experiment], curves={"points": 6, "samples": 100, "K": [1, 5, 50]})
+    return RenyiSettings(experiments=[experiment], curves={"points": 6, "samples": 100, "K": [1, 5, 50]})
 
 
 def coin_settings(_):
-    return continuous_bernoulli.Settings(
+    return CoinSettings(
         data="digits", likelihoods=("continuous_bernoulli", "bernoulli", "normal"), stages=[(1, 1e-3)], hidden=[8],
         latent_dim=2, points=20, samples=10, bits_points=6,
         bits_samples=4, neighbour_points=100, drawn=20, classifier_epochs=1,

@@ -12,15 +12,14 @@ from torch import nn
 
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import CLOSED
-from autovae.reproductions.digit_modules import DigitModules, GANPlan
+from autovae.reproductions.digit_modules import DigitModules
 from autovae.reproductions.files import load_reproduction
 from autovae.reproductions.notebook import Notebook
-from autovae.reproductions.riddle import Settings, run
+from autovae.reproductions.riddle import run
 from autovae.reproductions.riddle_solving import (
     ANSWER,
     CONSTRAINTS,
     WARNINGS,
-    Experiment,
     Networks,
     TwoNetworks,
     best_of,
@@ -28,6 +27,7 @@ from autovae.reproductions.riddle_solving import (
     question,
     watched,
 )
+from autovae.reproductions.settings import GANPlan, RiddlePlan, RiddleSettings
 
 
 class Reader(nn.Module):
@@ -118,17 +118,17 @@ def test_the_best_of_several_runs_by_enumeration() -> None:
 def test_settings_are_checked() -> None:
     for wrong, words in (
         ({"without": ("VI",)}, "unknown constraint 'VI'"), ({"powers": (0.0, 1.0)}, "finite numbers > 0"),
-        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'"), ({"digit_networks": 3}, "1 or 2 digit networks"),
+        ({"optimizer": "sgd"}, "'adam' or 'lbfgs'"), ({"digit_networks": 3}, "1 or 2"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
-            Experiment("a", **wrong)
-    assert Experiment("a", powers=(1, 2), iterations=(3, 4)).steps == (3, 4)
-    assert Experiment("a", powers=(1, 2), iterations=5).steps == (5, 5)
+            RiddlePlan(name="a", **wrong)
+    assert RiddlePlan(name="a", powers=(1, 2), iterations=(3, 4)).steps == (3, 4)
+    assert RiddlePlan(name="a", powers=(1, 2), iterations=5).steps == (5, 5)
     with pytest.raises(ValueError, match="1 numbers of iterations for 2 powers"):
-        Experiment("a", powers=(1, 2), iterations=(3,))
-    with pytest.raises(ValidationError, match="Unexpected keyword"):
-        Settings(experiments=[{"name": "a", "iteration": 3}])
-    plans = Settings(seeds=7, pairs=3, experiments=[{"name": "a"}, {"name": "b", "seeds": 2}]).plans
+        RiddlePlan(name="a", powers=(1, 2), iterations=(3,))
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        RiddleSettings(experiments=[{"name": "a", "iteration": 3}])
+    plans = RiddleSettings(seeds=7, pairs=3, experiments=[{"name": "a"}, {"name": "b", "seeds": 2}]).plans
     assert [(plan.seeds, plan.pairs) for plan in plans] == [(7, 3), (2, 3)]
     assert load_reproduction("riddle", full=True).settings.seeds == 100
 
@@ -158,12 +158,12 @@ def _table(folder, labels: bool = True) -> str:
 @pytest.mark.slow
 def test_the_whole_of_it_on_small_networks(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settings = Settings(
+    settings = RiddleSettings(
         data="digits", gan=GANPlan(steps=6, latent_dim=4, width=2), seeds=3, pairs=2, draws=4,
         experiments=[
-            Experiment(name="ladder", iterations=(2, 1), powers=(0.5, 10)),
-            Experiment(name="two digit networks", iterations=1, powers=(1.0,), digit_networks=2, seeds=2, optimizer="lbfgs"),
-            Experiment(name="chains", method="chains", iterations=2, powers=(1.0, 10)),
+            RiddlePlan(name="ladder", iterations=(2, 1), powers=(0.5, 10)),
+            RiddlePlan(name="two digit networks", iterations=1, powers=(1.0,), digit_networks=2, seeds=2, optimizer="lbfgs"),
+            RiddlePlan(name="chains", method="chains", iterations=2, powers=(1.0, 10)),
         ],
     )  # fmt: skip
     notebook = Notebook(tmp_path / "riddle")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from autovae.reproductions.notebook import Notebook
-from autovae.reproductions.sampler_regret import Settings, Table, _encoded, replay, run
+from autovae.reproductions.sampler_regret import Table, _encoded, replay, run
+from autovae.reproductions.settings import RegretSettings
 from autovae.search.space import load_space
 
 COST = {"normal": 0.0, "laplace": 0.3, "logistic": 0.1, "bernoulli": 1.0}
@@ -60,7 +61,7 @@ def test_the_run_writes_regrets_and_the_exact_decomposition(space, tmp_path):
         writer.writerows(made)
     notebook = Notebook(tmp_path / "results" / "regret")
     notebook.open({"name": "regret"})
-    settings = Settings(
+    settings = RegretSettings(
         table="small_table",
         space=str(tmp_path / "small.toml"),
         samplers=["random", "tpe, a third random"],
@@ -82,7 +83,7 @@ def test_an_unfinished_table_is_refused_with_the_command_that_finishes_it(space,
     notebook = Notebook(tmp_path / "results" / "regret")
     notebook.open({"name": "regret"})
     with pytest.raises(ValueError, match="autovae run nowhere"):
-        run(Settings(table="nowhere"), notebook, None, torch.device("cpu"))
+        run(RegretSettings(table="nowhere"), notebook, None, torch.device("cpu"))
 
 
 def test_encodings_of_shares_are_replayed_on_one_table(tmp_path):

@@ -45,10 +45,10 @@ def test_learned_priors_are_trained_measured_and_saved(tmp_path):
         assert float(row["validation"]) > 0
         assert float(row["test"]) > 0
     summary = job.folder.read_json("summary.json")
-    assert set(summary["gain_over_rivals"]) == {"mixture", "vampprior", "flow"}
-    for name in summary["gain_over_rivals"]:
+    assert set(summary["gain_over_learned_priors"]) == {"mixture", "vampprior", "flow"}
+    for name in summary["gain_over_learned_priors"]:
         assert f"the learned {name} prior" in verdict.sentence
-        assert load_prior(job.folder.path / "rivals" / name).card["spec"]["rival"] == name
+        assert load_prior(job.folder.path / "learned_priors" / name).card["spec"]["learned_prior"] == name
 
 
 def test_a_verdict_says_who_is_better():
@@ -78,7 +78,7 @@ def test_unknown_missing_and_repeated_baselines_are_refused(tmp_path, baselines,
         study(tmp_path, baselines)
 
 
-def test_a_study_without_rivals_keeps_the_form_of_older_results(tmp_path):
+def test_a_study_without_learned_priors_keeps_the_form_of_older_results(tmp_path):
     assert "baselines" not in study(tmp_path, '["normal"]').identity
     assert study(tmp_path).identity["baselines"] == ["normal", "mixture", "vampprior", "flow"]
 
@@ -96,9 +96,9 @@ def test_the_student_t_study_is_a_matched_t_model_beside_the_normal():
     assert found.baselines()[0]["posterior"] == "normal"
     spec = found.spec({"posterior": "student_t3", "prior": "student_t3", "likelihood": "student_t"}, seed=0)
     assert spec.pairing == "matched"
-    assert "mixture" in found.rivals
+    assert "mixture" in found.learned_priors
 
 
 def test_large_studies_carry_learned_priors():
-    assert set(load_study("mnist_pairing_v1").rivals) >= {"vampprior", "flow"}
-    assert load_study("quickstart").rivals == ()
+    assert set(load_study("mnist_pairing_v1").learned_priors) >= {"vampprior", "flow"}
+    assert load_study("quickstart").learned_priors == ()

@@ -73,7 +73,7 @@ def test_a_better_network_is_no_gain_of_a_belief(tmp_path):
     assert verdict.twins[0].mean > verdict.baseline.mean + 0.1
     assert verdict.twins[0].test is None
     assert verdict.gain_validation.mean < 0.1
-    (mixture,) = verdict.rivals
+    (mixture,) = verdict.learned_priors
     assert mixture.spec.hidden == LARGE.hidden  # the better of both networks
 
 

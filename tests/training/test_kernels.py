@@ -167,7 +167,7 @@ def spec_of(likelihood, **settings):
 
 @gpu
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "normal"])
-@pytest.mark.parametrize("settings", [{}, {"rival": "vampprior", "components": 4}, {"saturate": True}])
+@pytest.mark.parametrize("settings", [{}, {"learned_prior": "vampprior", "components": 4}, {"saturate": True}])
 @pytest.mark.parametrize("members", [1, 3])
 def test_a_step_by_kernels_is_the_step_by_torch(likelihood, settings, members):
     """Losses over some steps; one member is another shape of product. In double precision there are no kernels."""

@@ -1,4 +1,4 @@
-"""Training with a rival prior or a flow posterior: right gradients, one program for all members, better bounds."""
+"""Training with a learned prior or a flow posterior: right gradients, one program for all members, better bounds."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autovae import fit, fit_population
-from autovae.beliefs.learned_priors import RIVALS
+from autovae.beliefs.learned_priors import LEARNED_PRIORS
 from autovae.data.datasets import Split, load
 from autovae.data.minibatches import Minibatches
 from autovae.metrics.bits import log_mass_bounds
@@ -17,7 +17,11 @@ from autovae.spec import VAESpec
 from autovae.training.bound import bound_of
 
 BASE = VAESpec(latent_dim=2, hidden=(6,), components=4, epochs=2, batch_size=500)
-LEARNED = [*({"rival": name} for name in RIVALS), {"posterior_flow": True}, {"posterior_flow": True, "rival": "flow"}]
+LEARNED = [
+    *({"learned_prior": name} for name in LEARNED_PRIORS),
+    {"posterior_flow": True},
+    {"posterior_flow": True, "learned_prior": "flow"},
+]
 
 
 def clusters(points=600):
@@ -32,7 +36,7 @@ def moved(spec, data, seed=1):
     vae = build(spec, data.domain).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for part in (vae.rival, vae.flow_posterior):
+        for part in (vae.learned_prior, vae.flow_posterior):
             for p in part.parameters() if part is not None else ():
                 p.add_(0.05 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
     return vae
@@ -63,7 +67,7 @@ def test_every_estimator_has_the_mean_of_the_full_gradient(settings, alpha):
     _, own = followed(spec, 4_000)
     _, full = followed(spec.replace(estimator="pathwise"), 4_000)
     assert own.keys() == full.keys()
-    for group in ("encoder", "decoder", "rival", "flow_posterior"):
+    for group in ("encoder", "decoder", "learned_prior", "flow_posterior"):
         names = [name for name in own if name.startswith(group)]
         if names:
             mine, other = (torch.cat([grads[name].flatten() for name in names]) for grads in (own, full))
@@ -109,10 +113,10 @@ def test_learned_priors_raise_the_bound_where_latents_are_clustered():
     base = VAESpec(
         latent_dim=2, hidden=(32,), likelihood="normal", epochs=30, batch_size=60, learning_rate=1e-2, components=12
     )
-    specs = [base, *(base.replace(rival=name) for name in RIVALS)]
+    specs = [base, *(base.replace(learned_prior=name) for name in LEARNED_PRIORS)]
     fits = fit_population(specs, data)
     nats = log_mass_bounds([f.model for f in fits], data, data.validation, samples=50).mean(1)
-    for place, name in enumerate(RIVALS, 1):
+    for place, name in enumerate(LEARNED_PRIORS, 1):
         assert nats[place] > nats[0] + 0.3, f"{name}: {nats.tolist()}"
 
 
@@ -130,8 +134,8 @@ def test_scores_see_the_learned_beliefs(settings):
 
 
 def test_beta_weighs_a_divergence_by_samples():
-    one, _ = followed(BASE.replace(rival="mixture"), 1)
-    three, _ = followed(BASE.replace(rival="mixture", beta=3.0), 1)
+    one, _ = followed(BASE.replace(learned_prior="mixture"), 1)
+    three, _ = followed(BASE.replace(learned_prior="mixture", beta=3.0), 1)
     torch.testing.assert_close(one.value - three.value, 2 * one.divergence)
 
 
@@ -140,8 +144,8 @@ def test_pseudo_inputs_start_where_the_encoder_looks():
     levels = torch.arange(256, dtype=torch.uint8).repeat(50, 1)
     binary = load((np.random.default_rng(0).random((60, 256)) < 0.5).astype(np.uint8))
     data = replace(binary, train=Split(levels, grey=256))
-    spec = BASE.replace(rival="vampprior", epochs=1, learning_rate=1e-12)
-    inputs = fit(spec, data).model.rival.inputs
+    spec = BASE.replace(learned_prior="vampprior", epochs=1, learning_rate=1e-12)
+    inputs = fit(spec, data).model.learned_prior.inputs
     bits = inputs.round()
     assert set(bits.unique().tolist()) == {0.0, 1.0}
     assert (inputs - bits).abs().max() < 0.1

@@ -32,7 +32,9 @@ class Samples(NamedTuple):
 
 def drawings_part(content: Content) -> dict[str, Any]:
     found = {}
-    for place, (title, model) in enumerate({**content.models, **content.learned}.items() if content.models else ()):
+    for place, (title, model) in enumerate(
+        {**content.models, **content.learned_priors}.items() if content.models else ()
+    ):
         name, colour = f"samples_{title.lower().replace(' ', '_')}", SERIES[place % len(SERIES)]
         make = partial(samples_of, content, model, name, colour)
         found[title] = content.attempt(f"Samples of the {title.lower()}", make, None)

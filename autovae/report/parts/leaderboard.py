@@ -63,7 +63,7 @@ def _measures(names: Any) -> list[Column]:
 def _cells(place: int, row: Mapping[str, Any], record: Record) -> dict[str, Any]:
     posterior, prior = pair_of(row) or (pairing_text(row), "")
     winner = (record.summary or {}).get("winner") or {}
-    plain = pair_of(row) == ("normal", "normal") and not row.get("rival")
+    plain = pair_of(row) == ("normal", "normal") and not row.get("learned_prior")
     kind = "baseline" if plain else "winner" if _same(row, winner) else ""
     likelihood = words(row.get("likelihood", ""))
     return {**row, "place": place, "posterior": posterior, "prior": prior, "likelihood": likelihood, "class": kind}

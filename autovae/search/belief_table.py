@@ -1,24 +1,24 @@
 """`autovae fidelity RESULTS --beliefs`: pairs x likelihoods x ELBO, NLL, IS, FID and KID, of every belief of a search.
 
-Every complete trial is trained again from its spec and seed, and measured on one scale:
+Every complete trial is trained again from its spec and seed and measured on one scale:
 
 | column of beliefs.csv | what |
 |---|---|
-| elbo, nll | nats a validation point, of the masses that the levels' bins have: K = 1, and minus the bound with the finals' K |
-| fid, kid, kid_error, inception_score, precision, recall | as many draws of the prior as test points, beside training points |
-| change | the trial's score as measured again less the published one: 0, or rounding, where it is the same model |
+| elbo, nll | nats a validation point, of the mass of each level's bin: K = 1, and minus the bound with the finals' K |
+| fid, kid, kid_error, inception_score, precision, recall | as many prior draws as test points, against training points |
+| change | the new score minus the published one: 0 up to rounding if the model is the same |
 
-so that ELBO and NLL compare between likelihoods, as the score does. The last row is real test data: the floor. Single fits,
-one seed each: neighbours may change places. The next report shows the table beside the leaderboard, and learning curves from
-losses.csv. Not here: scores of the saved models over all their sets (`fidelity`), finals over seeds (`search.finals`).
+ELBO and NLL therefore compare across likelihoods, as the score does. The last row is real test data, the floor. Each belief
+has one seed, so neighbours may change places. The next report shows the table with the leaderboard, and learning curves from
+losses.csv. Not here: scores of the saved models (`fidelity`), finals over seeds (`finals`).
 """
 
 from __future__ import annotations
 
 import ast
+import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,9 @@ from autovae.export.card import to_prior
 from autovae.export.fidelity import RealPoints, draws_of, real_points
 from autovae.metrics.bits import log_mass_bounds, score
 from autovae.metrics.fidelity import Fidelity, compare, extractor
-from autovae.report.record import Record, read_record
-from autovae.reproductions.restored import data_of
+from autovae.renames import renamed
 from autovae.search.result import ResultsError, ResultsFolder
-from autovae.spec import VAESpec
+from autovae.spec import VAESpec, field_names
 from autovae.training.loop import Event, fit_population
 from autovae.training.trained import Trained
 
@@ -53,28 +52,28 @@ def measure_beliefs(
     say: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train, measure, and write beliefs.csv into the results folder; its rows."""
-    record = read_record(folder)
-    specs = specs_of(record)
-    if not specs:
-        raise ResultsError(f"{record.folder} has no complete trial, so there is no belief to measure")
-    data = data_of(record, data_dir)
+    results = ResultsFolder(Path(folder))
+    trials = complete_trials(results)
+    if not trials:
+        raise ResultsError(f"{folder} has no complete trial, so there is no belief to measure")
+    specs, data = specs_of(results), results.data(data_dir)
     network = extractor(features, data, weights, say=say)
     real = real_points(data, network, points)
     fits = fit_population(list(specs.values()), data, on_event=_told(say), device=device)
-    _keep_losses(record, list(specs), fits)
-    rows = _likelihood_rows(record, specs, fits, data)
+    _keep_losses(results, list(specs), fits)
+    rows = _likelihood_rows(results, specs, fits, data)
     for row, fit in zip(rows, fits, strict=True):
         row |= _scores(_of_prior(fit, data, real, seed), network.label)
         if say:
             say(f"trial {row['number']}: FID {row['fid']:.3f}, KID {row['kid']:.5f}")
     floor = {"number": "", "belief": "real data", **_scores(compare(real.test, real.reference, seed), network.label)}
     rows.append(floor)
-    ResultsFolder(record.folder).write_table("beliefs.csv", rows)
+    results.write_table("beliefs.csv", rows)
     return rows
 
 
 def belief_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The table for people, by NLL; real data first."""
+    """The printed table, by NLL; real data first."""
     heads = {"elbo": 10, "nll": 10, "inception_score": 8, "fid": 10, "kid": 10}
     titles = ("ELBO", "NLL", "IS", "FID", "KID")
     yield f"{'belief':<58}" + "".join(f"{name:>{width}}" for name, width in zip(titles, heads.values(), strict=True))
@@ -83,10 +82,29 @@ def belief_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{row['belief']:<58}{cells}"
 
 
-def specs_of(record: Record) -> dict[int, VAESpec]:
+def complete_trials(results: ResultsFolder) -> dict[int, dict[str, Any]]:
+    """The rows of trials.csv that were trained to the end, by number, as Python values."""
+    path = results.path / "trials.csv"
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [{name: _value(cell) for name, cell in renamed(row).items()} for row in csv.DictReader(file)]
+    scored = (row for row in rows if row["state"] == "COMPLETE" and row.get("duplicate_of") in (None, ""))
+    return {row["number"]: row for row in scored if math.isfinite(row["score"])}
+
+
+def _value(cell: str) -> Any:
+    """The number, list or truth value that a cell holds, else its text."""
+    try:
+        return ast.literal_eval(cell)
+    except (ValueError, SyntaxError):
+        return cell
+
+
+def specs_of(results: ResultsFolder) -> dict[int, VAESpec]:
     """The spec of every complete trial by its number: from the study's log, else from trials.csv and study.toml."""
-    logged = _logged(record.folder / "trials.journal")
-    return {row["number"]: logged.get(row["number"]) or _from_row(record, row) for row in record.complete}
+    logged = _logged(results.journal)
+    return {number: logged.get(number) or _from_row(results, row) for number, row in complete_trials(results).items()}
 
 
 def _logged(path: Path) -> dict[int, VAESpec]:
@@ -99,52 +117,46 @@ def _logged(path: Path) -> dict[int, VAESpec]:
     return {t.number: VAESpec.from_dict(t.user_attrs["spec"]) for t in trials if "spec" in t.user_attrs}
 
 
-def _from_row(record: Record, row: Mapping[str, Any]) -> VAESpec:
-    study = record.study
+def _from_row(results: ResultsFolder, row: Mapping[str, Any]) -> VAESpec:
+    study = results.study
     settings = {**study.get("training", {}), **(study.get("space", {}).get("fixed") or {})}
-    known = {field.name: field for field in fields(VAESpec)}
-    for name in known.keys() & row.keys():
-        value = row[name]
-        if isinstance(value, str) and value.startswith(("[", "(")):
-            value = ast.literal_eval(value)
-        settings[name] = int(value) if name in ("latent_dim", "epochs", "seed", "samples") else value
-    return VAESpec.from_dict(settings)
+    return VAESpec.from_dict(settings | {name: row[name] for name in field_names() if row.get(name, "") != ""})
 
 
 def _likelihood_rows(
-    record: Record, specs: Mapping[int, VAESpec], fits: list[Trained], data: Data
+    results: ResultsFolder, specs: Mapping[int, VAESpec], fits: list[Trained], data: Data
 ) -> list[dict[str, Any]]:
-    rule = record.study["score"]
+    rule = results.study["score"]
     models, split = [fit.model for fit in fits], data.validation
     searched = log_mass_bounds(models, data, split, rule["samples"], rule["points"])
     single = log_mass_bounds(models, data, split, 1, POINTS, seed=1).double().mean(1).tolist()
     many = log_mass_bounds(models, data, split, rule["final_samples"], POINTS, seed=1).double().mean(1).tolist()
-    before = {row["number"]: row["score"] for row in record.complete}
+    before = complete_trials(results)
     return [
         {
             "number": number,
             "belief": spec.belief,
             "elbo": elbo,
             "nll": -bound,
-            "change": score(search, data, split, rule["samples"]).bits - before[number],
+            "change": score(search, data, split, rule["samples"]).bits - before[number]["score"],
         }
         for (number, spec), search, elbo, bound in zip(specs.items(), searched, single, many, strict=True)
     ]
 
 
-def _keep_losses(record: Record, numbers: Sequence[int], fits: Sequence[Trained]) -> None:
-    """losses.csv, for learning curves where the study's log is not there."""
+def _keep_losses(results: ResultsFolder, numbers: Sequence[int], fits: Sequence[Trained]) -> None:
+    """losses.csv: learning curves for results without the study's log."""
     rows = [
         {"number": number, "epoch": row["epoch"], "loss": round(row["loss"], 5)}
         for number, fit in zip(numbers, fits, strict=True)
         for row in fit.history
     ]
-    ResultsFolder(record.folder).write_table("losses.csv", rows)
+    results.write_table("losses.csv", rows)
 
 
 @torch.no_grad()
 def _of_prior(fit: Trained, data: Data, real: RealPoints, seed: int) -> Fidelity | None:
-    """Fidelity of draws of the prior; None where they are not finite everywhere."""
+    """Fidelity of prior draws; None unless all are finite."""
     prior = to_prior(fit)
     z = prior.sample(real.count, torch.Generator().manual_seed(seed))
     x = draws_of(prior, z, data.support == "binary", seed)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from autovae.cli import main
 from autovae.export.card import read_card
-from autovae.reproductions.restored import restore
+from autovae.report.html import build_report
+from autovae.search.restore import restore
 from autovae.search.result import ResultsError
 from autovae.search.run import Run
 from autovae.search.study import load_study
@@ -69,8 +70,9 @@ def published(whole, tmp_path):
 
 
 def test_the_same_weights_and_scores_come_back(whole, published):
-    rows = restore(published)
-    assert [row["model"] for row in rows] == ["winners/1", "baseline", "rivals/mixture"]
+    rows, data = restore(published)
+    build_report(published, data)
+    assert [row["model"] for row in rows] == ["winners/1", "baseline", "learned_priors/mixture"]
     for row in rows:
         assert read_card(published / row["model"])["spec"] == read_card(whole / row["model"])["spec"]
         before, now = (load_file(folder / row["model"] / "model.safetensors") for folder in (whole, published))
@@ -85,7 +87,7 @@ def test_the_same_weights_and_scores_come_back(whole, published):
 def test_the_command_prints_both_scores(published, capsys):
     assert main(["restore", str(published), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["models"]
-    assert {row["model"] for row in rows} == {"winners/1", "baseline", "rivals/mixture"}
+    assert {row["model"] for row in rows} == {"winners/1", "baseline", "learned_priors/mixture"}
     with (published / "finals.csv").open(newline="") as file:
         best = min(float(row["validation"]) for row in csv.DictReader(file) if row["rank"] == "baseline")
     assert next(row for row in rows if row["model"] == "baseline")["published"] == best

@@ -1,13 +1,13 @@
-r"""Divergences and their gradients by brute force in 25 digits: the yardstick of the closed forms.
+r"""Divergences and their gradients by brute force in 25 digits: ground truth for the closed forms.
 
 KL(q || p) = -h(X) - log sigma + C_p + E U_p(mu + sigma X) with -log p = C_p + U_p; the expectation and its derivatives,
-E U'(z) and E X U'(z) (which leave the density alone, so they hold for laws with moving support too), are summed by
+E U'(z) and E X U'(z) (which do not differentiate the density, so they also hold for laws with moving support), are summed by
 40-point Gauss-Legendre rules on panels that double in length away from the features of the integrand: the origin of
-x = (z - mu) / sigma, and the origin of z. Nothing here is shared with `beliefs.divergences`, on purpose.
+x = (z - mu) / sigma, and the origin of z. It deliberately shares no code with `beliefs.divergences`.
 
 Rényi divergences integrate q^alpha p^(1 - alpha) on the same panels.
 
-Uses mpmath, which torch brings along through sympy.
+Uses mpmath, which torch installs through sympy.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _log_cosh(z: mpf) -> mpf:
 
 
 def _gumbel(z: mpf) -> mpf:
-    return z + mpmath.exp(-z) if z > -1000 else mpf("1e400")  # no number has so many digits
+    return z + mpmath.exp(-z) if z > -1000 else mpf("1e400")  # beyond any precision used here
 
 
 def _student(nu: int) -> Law:
@@ -130,7 +130,7 @@ def _panels(posterior: str, prior: str, mu: mpf, sigma: mpf) -> list[mpf]:
 
 
 def kl_and_gradient(posterior: str, prior: str, loc: float, scale: float) -> tuple[mpf, mpf, mpf]:
-    """KL, d KL / d loc and d KL / d log scale. For finite points only; the caller knows them from theory."""
+    """KL, d KL / d loc and d KL / d log scale. For points where it is finite."""
     with mp.workdps(DIGITS):
         q, p, mu, sigma = LAWS[posterior], LAWS[prior], mpf(loc), mpf(scale)
         energy = slope = pull = mpf(0)
@@ -149,7 +149,7 @@ def kl_and_gradient(posterior: str, prior: str, loc: float, scale: float) -> tup
 
 
 def renyi(alpha: float, posterior: str, prior: str, loc: float, scale: float) -> mpf:
-    """D_alpha = log integral q^alpha p^(1 - alpha) / (alpha - 1), where the integral is finite."""
+    """D_alpha = log integral q^alpha p^(1 - alpha) / (alpha - 1), if the integral is finite."""
     with mp.workdps(DIGITS):
         q, p, mu, sigma, order = LAWS[posterior], LAWS[prior], mpf(loc), mpf(scale), mpf(alpha)
         low, high = ((mpf(end) - mu) / sigma for end in p.support)

@@ -10,7 +10,7 @@ from autovae.cli import main
 from autovae.data.datasets import load
 from autovae.export.card import save_vae
 from autovae.model.vae import build
-from autovae.reproductions.ask_prior import SIDES, hidden
+from autovae.reasoning.evidence import SIDES, hidden
 from autovae.spec import VAESpec
 
 

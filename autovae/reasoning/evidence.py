@@ -1,12 +1,12 @@
-"""A question from the command line: draw a label, denoise an image, paint in what is hidden; the picture and the numbers.
+"""Questions in words, as `autovae reason` takes them: draw a label, denoise an image, paint in its hidden side.
 
-An image is one point of a data set (`digits:3`, `mine.npz:0`: the test split of a named set, the rows of a file) or a
-picture of the prior's size; what is hidden of it is a side. A label is a class of the data the prior was trained on (or
-of another set of the same shape): a small classifier is trained on that set once and kept in the user cache. Both
-together ask for an image that agrees with both.
+An image is a point of a data set (`digits:3`, `mine.npz:0`: the test split of a named set, the rows of a file) or a
+picture of the prior's size. A label is a class of the prior's training data, or of another set of the same shape; a small
+classifier of that set is trained once and cached. With both, the answer agrees with both.
 
-The classifier's own opinion of the answers is reported, and that of a *judge*, another network that saw other training
-points: answers that exploit the first network's mistakes do not please the second.
+The share of answers that the classifier accepts is reported, and on request that of a *judge*, a network trained on other
+points: answers that exploit the classifier's mistakes do not convince the judge.
+Not here: questions in code (`question`), the picture (`commands.priors`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,14 @@ from torch import Tensor
 
 from autovae.data.batches import network_input
 from autovae.data.datasets import DATASETS, load
-from autovae.export.card import load_prior
 from autovae.export.prior import PriorModule
 from autovae.model.classifiers import JUDGES, Classifier, ClassifierSettings
 from autovae.model.trained_classifiers import classifier
 from autovae.reasoning.draws import Draws
 from autovae.reasoning.question import ask
 from autovae.registry import lookup
-from autovae.report.samples import PICTURES
-from autovae.report.theme import save_figure
 
-__all__ = ["SIDES", "Question", "answer_of", "ask_prior", "hidden", "labelled", "read_image"]
+__all__ = ["SIDES", "Question", "answer_of", "hidden", "labelled", "read_image"]
 
 SIDES = {
     "left": (slice(None), slice(None, 0.5)),
@@ -52,7 +49,7 @@ def read_image(text: str, prior: PriorModule, data_dir: str | Path | None = None
         data = load(source, data_dir=data_dir)
         if data.shape != shape:
             raise ValueError(
-                f"{source} has points of shape {data.shape}, the prior draws {shape}; give data like its own"
+                f"{source} has points of shape {data.shape}, the prior draws {shape}; give data of that shape"
             )
         split = data.test if source in DATASETS else data.train
         if int(place) >= len(split):
@@ -89,7 +86,7 @@ def hidden(what: str, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: a label, an image, or both; `hide` and `noise` belong to the image, `power` to the label."""
+    """A label, an image, or both; `hide` and `noise` belong to the image, `power` to the label."""
 
     label: str | None = None
     dataset: str | None = None
@@ -118,9 +115,9 @@ def labelled(
     judge: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> tuple[int, list[Classifier]]:
-    """The class that `label` names and the networks that know it: the classifier, and its judge where asked for.
+    """The class that `label` names, the classifier of its data, and on request a judge.
 
-    The data set is that of the prior's card unless named. Raises `ValueError` naming the labels for an unknown one, and
+    The data are those of the prior's card by default. Raises `ValueError` for an unknown label (naming the known ones), and
     for data without labels or of another shape.
     """
     name = dataset or str(prior.card.get("data", {}).get("name", ""))
@@ -128,12 +125,12 @@ def labelled(
         data = load(name, data_dir=data_dir)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"a label needs labelled data, and those of the prior ({name or 'unknown'}) are not here: {error}; "
-            "name others of the same shape with --dataset"
+            f"a label needs labelled data, and the prior's ({name or 'unknown'}) cannot be loaded: {error}; "
+            "name other data of the same shape with --dataset"
         ) from None
     if prior.shape is not None and data.shape != tuple(prior.shape):
         raise ValueError(
-            f"{name} has points of shape {data.shape}, the prior draws {prior.shape}; give data like its own"
+            f"{name} has points of shape {data.shape}, the prior draws {prior.shape}; give data of that shape"
         )
     if data.train.y is None:
         raise ValueError(f"{name} has no labels; name labelled data of the same shape with --dataset")
@@ -142,35 +139,6 @@ def labelled(
         raise ValueError(f"got label {label!r}; the labels of {name} are {', '.join(map(str, known))}")
     asked = [ClassifierSettings(part="first_half" if judge else "all"), *(JUDGES[:1] if judge else ())]
     return int(label), [classifier(data, settings=settings, say=say) for settings in asked]
-
-
-def ask_prior(
-    folder: str | Path,
-    question: Question,
-    method: str = "hmc",
-    draws: int | None = None,
-    seed: int = 0,
-    to: str | Path = "answer.png",
-    data_dir: str | Path | None = None,
-    source: str = "prior",
-    progress: bool = False,
-    say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Ask, draw the picture, return the diagnostics.
-
-    The picture of a label is a grid of answers; that of an image is the image, what was seen of it, the mean answer, and
-    answers.
-    """
-    path = Path(to)
-    if path.suffix not in PICTURES:
-        raise ValueError(f"cannot draw {path.name!r}: expected a name ending in {', '.join(PICTURES)}")
-    prior = load_prior(folder, source=source)
-    answer, shown, about = answer_of(prior, question, method, draws, seed, data_dir, progress, say)
-    from autovae.report.pictures import sample_grid
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(sample_grid(shown.numpy()), path)
-    return {**answer.summary(), **about, "to": str(path)}
 
 
 def answer_of(
@@ -183,7 +151,7 @@ def answer_of(
     progress: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> tuple[Draws, Tensor, dict[str, Any]]:
-    """(draws, points for the picture, what was learnt of them)."""
+    """Draws, points for the picture (image, measured part and mean first), and measurements of the draws."""
     evidence: dict[str, Any] = {}
     about: dict[str, Any] = {}
     first: list[Tensor] = []

@@ -1,10 +1,10 @@
-r"""The accuracy of the divergence table, cell by cell, and a gallery of its landscapes.
+r"""Accuracy of the divergence table, pair by pair, and a gallery of its landscapes.
 
-    python -m autovae.reproductions.divergences results/divergences [VALUES.csv]
+    python -m autovae.bench.accuracy results/divergences [VALUES.csv]
 
 `accuracy.csv` has one row a pair: kind, points, and the largest errors of the value in float64 and float32 (relative to
 max(KL, 1e-3)) and of the gradient in loc and log scale (relative to max(abs gradient, 1e-3)). The truth is 25-digit
-quadrature (`oracle`), computed here (minutes) or read from a file that `write_values` made. `gallery.png` draws all pairs.
+quadrature (`oracle`), computed here (minutes) or read from a file of `write_values`. `gallery.png` draws all pairs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from autovae.beliefs.divergences import kl, kl_kind
+from autovae.bench.oracle import kl_and_gradient
 from autovae.finiteness import TAILS, finiteness
 from autovae.report.landscape import gallery_figure
 from autovae.report.theme import save_figure
-from autovae.reproductions.oracle import kl_and_gradient
 
 __all__ = ["accuracy", "run", "write_values"]
 
@@ -58,7 +58,7 @@ def _point(rng: np.random.Generator, posterior: str, prior: str, number: int) ->
 
 
 def accuracy(values: str | Path) -> list[dict[str, Any]]:
-    """A row a pair; infinite pairs are checked to be inf everywhere."""
+    """A row per pair; infinite pairs must be inf everywhere."""
     cells: dict[tuple[str, str], list[list[float]]] = {(q, p): [] for q in TAILS for p in TAILS}
     with Path(values).open(newline="") as file:
         for row in csv.DictReader(file):
