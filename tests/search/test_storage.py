@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path):
     assert resource is not None
     assert "OSError" in result.stderr
     assert "cannot write to" in result.stderr
-    assert "make room" in result.stderr
+    assert "disk space" in result.stderr
     assert path.read_bytes() == whole
 
 

@@ -251,7 +251,7 @@ def test_a_disk_that_is_full_ends_the_command_in_one_line(path, tmp_path, room):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )  # fmt: skip
     assert limited.returncode == 2, limited.stderr
-    assert "make room" in limited.stderr.splitlines()[-1]
+    assert "disk space" in limited.stderr.splitlines()[-1]
     assert "Traceback" not in limited.stderr
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

@@ -47,7 +47,7 @@ class Journal(JournalFileBackend):
                 file.truncate(end)  # all or nothing
                 raise OSError(
                     error.errno,
-                    f"cannot write to {self.path}: {error.strerror}; earlier trials are kept: make room, then run "
+                    f"cannot write to {self.path}: {error.strerror}; earlier trials are kept: free disk space, then run "
                     "the same command again",
                 ) from None
 
