@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from autovae.data.errors import DataError
 from autovae.data.downloads import File, fetch, locate
+from autovae.data.errors import DataError
 from autovae.data.sources import Raw, arrays_of, official_split, read_amat, read_idx_set, read_mat
 
 __all__ = ["DATASETS", "Named", "catalogue", "read_named"]

@@ -1,4 +1,4 @@
-"""Export from a results folder: the saved winner, or any trial, trained again from its spec and seed."""
+"""Export from a results folder: the saved winner, or any trial, retrained from its spec and seed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def export_trial(
 
     folder = Path(results)
     if not (folder / "study.toml").is_file() or not (folder / "trials.journal").is_file():
-        raise ResultsError(f"{folder} is no results folder: it needs study.toml and trials.journal")
+        raise ResultsError(f"{folder} is not a results folder: it needs study.toml and trials.journal")
     study = read_toml(folder / "study.toml")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_journal(folder / "trials.journal")
@@ -55,7 +55,7 @@ def export_trial(
     target = _empty(Path(to))
     data = load(study["data"].get("path") or study["data"]["name"], data_dir=data_dir, seed=study["seed"])
     if data.digest != study["data"]["digest"]:
-        raise ResultsError(f"the data {data.name} are no longer those of the study (their digest differs)")
+        raise ResultsError(f"the data {data.name} have changed since the study (their digest differs)")
     trained = fit(VAESpec.from_dict(known[0].user_attrs["spec"]), data, device=device)
     about = {
         "study": study["name"],

@@ -26,7 +26,7 @@ def contracts(name):
     return module
 
 
-heads, priors = contracts("likelihoods"), contracts("priors")
+heads, priors = contracts("likelihoods"), contracts("learned_priors")
 
 
 class StudentFive(OnTheLine):

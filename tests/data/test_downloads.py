@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from autovae.data import downloads
-from autovae.data.errors import DataError
 from autovae.data.downloads import File, fetch, locate
+from autovae.data.errors import DataError
 
 CONTENT = b"eight rows of nothing"
 SHA = hashlib.sha256(CONTENT).hexdigest()

@@ -244,5 +244,5 @@ def test_patience_tries_again_and_ends():
     assert patiently(away, said.append, 60.0) == 5
     assert len(said) == 2
     calls.clear()
-    with pytest.raises(StorageError, match="has been away"):
+    with pytest.raises(StorageError, match="has been unavailable"):
         patiently(away, said.append, 0.0)
