@@ -200,7 +200,7 @@ class LatentPosterior:
             worst = [c.name for c in self.constraints if not bool(c.log_likelihood(scene).isfinite().any())]
         blame = ", ".join(worst) if worst else "the constraints together"
         return (
-            f"the evidence is impossible: {blame}: log probability or gradient not finite at all {len(xi)} draws of "
+            f"the evidence is impossible for {blame}: log probability or gradient not finite at all {len(xi)} draws of "
             "the prior; widen the noise, lower the power, or use evidence that the prior can generate"
         )
 
