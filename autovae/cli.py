@@ -1,7 +1,7 @@
-"""The command line, thin: parse, call, print. `--help` and `--version` load neither torch nor optuna nor pandas.
+"""The command line: parse, call, print. `--help` and `--version` load neither torch nor optuna nor pandas.
 
-Bad input ends in one line on standard error and exit code 2; Ctrl-C in exit code 130 and how to resume.
-With --json standard output holds one JSON object and nothing else.
+Bad input gives one line on standard error and exit code 2; Ctrl-C gives exit code 130 and says how to resume.
+With --json, standard output holds one JSON object and nothing else.
 """
 
 from __future__ import annotations
@@ -86,22 +86,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _errno(error: Exception) -> int:
-    """The number of the operating system's error behind this one; 0 where there is none. safetensors says it in words."""
+    """The errno behind an error, 0 without one. safetensors only gives it in its message."""
     said = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
     return int(said[1]) if said else getattr(error, "errno", None) or 0
 
 
 def _remedy(error: Exception) -> str:
     number, text = _errno(error), str(error)
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and "make room" not in text:
-        return "; make room, then run the same command again: what is finished is kept"
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and "disk space" not in text:
+        return "; free some disk space, then run the same command again: finished work is kept"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM) and "--" not in text:
-        return "; choose a place that you may use (--results, --to, --data)"
+        return "; choose a folder with write permission (--results, --to, --data)"
     return ""
 
 
 def entry() -> None:
-    """For the installed script."""
+    """Entry point of the installed script."""
     sys.exit(main())
 
 

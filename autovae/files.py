@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name in the same folder, then renamed."""
+"""Atomic file writes: written under a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ __all__ = ["write_bytes", "write_text"]
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write a file atomically; a reader sees the old content or the new, never a part."""
+    """Write a file atomically: readers see either the old or the new content. Errors name the file."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing under it
+            os.fsync(file.fileno())  # otherwise a power cut may leave an empty file under the new name
         os.replace(temporary, target)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(target)) from None  # a full disk names no file
+        # "No space left" comes without a file name.
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-r"""When a divergence between two location-scale families is finite: supports and tails, no torch.
+r"""Where the divergence between two location-scale families is finite, from supports and tails. No torch.
 
 For q = loc + scale X and a standard prior p, KL(q || p) = -h(q) + E_q[-log p]. It is finite exactly when
 the support of q lies in the support of p and the tails of q carry the growth of -log p (r = abs z):
@@ -10,9 +10,9 @@ the support of q lies in the support of p and the tails of q carry the growth of
 | stretched k        | exp(-a r^k)   | r^k              | nu > k                | always                 |
 | power nu           | r^(-nu - 1)   | log r            | always                | always                 |
 
-k = 2 is gaussian, k = 1 exponential; a tail of k < 1 is infinite under a double exponential. So a table of tails
-replaces a table of pairs: TAILS decides every cell of a new family, and the region of a conditional one.
-To add a family: its tails here, its law in `beliefs.families`.
+k = 2 is gaussian, k = 1 exponential; a tail with k < 1 is infinite under a double exponential. A table of tails thus
+replaces a table of pairs: TAILS decides every pair of a new family, and the region of a conditional one.
+To add a family: put its tails here and its law in `beliefs.families`.
 Not here: how a finite divergence is computed, see `beliefs.divergences`.
 """
 
@@ -82,7 +82,7 @@ EXPONENTIAL = stretched_tail(1)
 
 @dataclass(frozen=True)
 class Tails:
-    """What decides finiteness for one standard law: its two ends, and whether its support moves with loc and scale."""
+    """The two ends of one standard law; they decide finiteness, and whether the support moves with loc and scale."""
 
     left: Tail
     right: Tail
@@ -93,7 +93,7 @@ class Tails:
 
     @property
     def mirrored(self) -> Tails:
-        """Those of the law of -X."""
+        """The tails of -X."""
         return Tails(self.right, self.left)
 
     @property
@@ -102,7 +102,7 @@ class Tails:
 
     @property
     def power(self) -> float:
-        """The index of the heaviest end: moments of this order and above are infinite."""
+        """The power of the heavier end: moments of this order and above are infinite."""
         return min(self.left.power, self.right.power)
 
 
@@ -134,14 +134,14 @@ def _end(q: Tail, p: Tail) -> str:
 
 
 def finiteness(posterior: str, prior: str) -> str:
-    """KL(posterior || prior) is "finite" everywhere, "conditional" (finite in a region of loc, scale) or "infinite"."""
+    """Whether KL(posterior || prior) is "finite", "conditional" (finite in a region of loc and scale) or "infinite"."""
     q, p = lookup(TAILS, posterior, "family"), lookup(TAILS, prior, "family")
     ends = {_end(q.left, p.left), _end(q.right, p.right)}
     return next(answer for answer in ("infinite", "conditional", "finite") if answer in ends)
 
 
 def finite_priors(posterior: str) -> list[str]:
-    """The priors under which this posterior has a finite divergence, at least in a region."""
+    """The priors to which this posterior has a finite divergence, at least in a region."""
     return [prior for prior in TAILS if finiteness(posterior, prior) != "infinite"]
 
 
@@ -151,7 +151,7 @@ def finite_posteriors(prior: str) -> list[str]:
 
 
 def why_infinite(posterior: str, prior: str) -> str:
-    """The reason in words, with what to choose instead, for an infinite pair."""
+    """Why a pair is infinite, in words, and which posteriors to choose instead."""
     q, p = TAILS[posterior], TAILS[prior]
     if not p.whole_line:
         reason = f"the {posterior} reaches outside the support of the {prior}"

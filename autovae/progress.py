@@ -1,4 +1,4 @@
-"""Live progress: a rich display on a terminal, plain lines elsewhere; always on standard error."""
+"""Live progress on standard error: a rich display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAIN_EVERY = 10.0  # seconds between plain lines
 
 
 class LiveProgress:
-    """Takes `search.run.Progress`; shows trials done, epoch, throughput, the best belief, pruned and failed, time left."""
+    """Displays `search.run.Progress`: trials done, epoch, throughput, best belief, pruned and failed, time left."""
 
     def __init__(self, name: str, display: Any | None) -> None:
         self.name, self._display = name, display
@@ -26,7 +26,7 @@ class LiveProgress:
         self._tasks: dict[str, Any] = {}
 
     def phase(self, text: str) -> None:
-        """Say that something else has begun."""
+        """Announce the next phase."""
         if self._display is None:
             print(f"{self.name}: {text}", file=sys.stderr, flush=True)
         else:
@@ -76,7 +76,7 @@ class LiveProgress:
 
 
 def _rate(rate: float) -> list[str]:
-    """Throughput in words: epochs of one VAE a second, or seconds an epoch where that is less than one."""
+    """Throughput in words: epochs of one VAE per second, or seconds per epoch if slower than one per second."""
     if not math.isfinite(rate) or rate <= 0:
         return []
     return [f"{rate:.3g} VAE epochs/s" if rate >= 1 else f"{1 / rate:.3g} s a VAE epoch"]
@@ -90,7 +90,7 @@ def _duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def live_progress(name: str) -> Iterator[LiveProgress]:
-    """A progress display for the length of a block."""
+    """A progress display, open for the length of a `with` block."""
     if not sys.stderr.isatty():
         yield LiveProgress(name, None)
         return

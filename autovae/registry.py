@@ -1,21 +1,21 @@
-r"""Tables of what a spec may name, torch-free: a name, its facts, and where the code lies.
+r"""Tables of everything a spec may name: likelihoods, learned priors, bounds, networks. No torch.
 
-A row is `"module:Class"` plus the facts that a spec is checked with; the module is imported when the row is first
-used, so reading a table costs no torch. To add a sibling, write its class and add its row; the contract tests are
-parametrised over the tables.
+A row is `"module:Class"` plus the facts that validate a spec; the module is imported when the row is first used, so
+reading a table does not import torch. To add an entry, write its class and add its row; the contract tests run over the
+tables.
 
 | table          | a row is                                   | facts in the row                            |
 |----------------|--------------------------------------------|---------------------------------------------|
-| LIKELIHOODS    | a head p(x given z), a `Likelihood`        | supports of the data, scale, what it trains on |
+| LIKELIHOODS    | a head p(x given z), a `Likelihood`        | supports of the data, scale, training targets |
 | LEARNED_PRIORS | a learned prior, a `LearnedPrior`          | whether its components are posteriors       |
-| REGULARISERS   | a divergence in place of the KL            | -                                           |
+| REGULARISERS   | a divergence that replaces the KL          | -                                           |
 | RENYI          | a closed Renyi divergence of one pair      | -                                           |
-| BOUNDS         | a bound by samples, a `SampledBound`       | whether its samples come in groups          |
+| BOUNDS         | a sampled bound, a `SampledBound`          | whether its samples come in groups          |
 | NETWORKS       | an encoder and a decoder, a `Network`      | -                                           |
 | ACTIVATIONS    | a module between layers                    | -                                           |
 
-Families are in two tables: the law in `beliefs.families.FAMILIES`, its tails in `finiteness.TAILS`.
-Not here: the classes, see the modules that the rows name.
+Families live in two tables: the laws in `beliefs.families.FAMILIES`, their tails in `finiteness.TAILS`.
+Not here: the classes, see the modules named in the rows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def unknown(name: object, known: Iterable[str], what: str = "name") -> str:
-    """The message for an unknown name: what was got, the nearest known name, all known names."""
+    """The message for an unknown name: the name, the nearest known one, and all known names."""
     names = [str(entry) for entry in known]
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -68,7 +68,7 @@ def lookup(table: Mapping[str, T], name: str, what: str = "name") -> T:
 
 @dataclass(frozen=True)
 class Row:
-    """Where the code of an entry lies: `target` is "module:attribute", or the thing itself in code of your own."""
+    """The code of an entry: `target` is "module:attribute", or the object itself in your own code."""
 
     target: Any
 
@@ -82,10 +82,10 @@ class Row:
 
 @dataclass(frozen=True)
 class LikelihoodRow(Row):
-    """`supports`: of the data that the head can describe. `has_scale`: whether it takes a scale.
+    """The data a head can describe: `supports`. Whether it takes a scale: `has_scale`.
 
     `trains_on`: "dequantised" data, or "levels" (the middle of the level's bin; 0 or 1 for binary data).
-    `open_support`: whether the density is 0 or infinite at 0 and 1, so that undequantised data are refused.
+    `open_support`: the density is 0 or infinite at 0 and 1, so undequantised data are refused.
     """
 
     supports: frozenset[str]
@@ -96,20 +96,20 @@ class LikelihoodRow(Row):
 
 @dataclass(frozen=True)
 class LearnedPriorRow(Row):
-    """`of_posterior`: its components are posteriors, hence of the posterior's family and evaluated by the encoder."""
+    """`of_posterior`: the components are posteriors, so they have its family and come from the encoder."""
 
     of_posterior: bool = False
 
 
 @dataclass(frozen=True)
 class BoundRow(Row):
-    """`grouped`: M groups of K samples at order 0, trained by the doubly reparameterised gradient; else of any order."""
+    """`grouped`: M groups of K samples at order 0, with the doubly reparameterised gradient; else a bound of any order."""
 
     grouped: bool = True
 
 
 class Resolved(Mapping[Any, T], Generic[T]):
-    """A table seen through its rows: the value of a key is what its row loads, or `make` of it, found once a row."""
+    """A table of loaded rows: maps a key to the object its row loads, or to `make` of that object; cached per row."""
 
     def __init__(self, rows: Mapping[Any, Row], make: Callable[[Any], T] | None = None) -> None:
         self._rows, self._make = rows, make
@@ -160,7 +160,7 @@ REGULARISERS: dict[str, Row] = {
     "jeffreys": Row("autovae.beliefs.regularisers:jeffreys"),
 }
 
-RENYI: dict[tuple[str, str], Row] = {  # (posterior, prior); other pairs are integrated
+RENYI: dict[tuple[str, str], Row] = {  # (posterior, prior); other pairs are integrated numerically
     ("normal", "normal"): Row("autovae.beliefs.renyi_closed:normal"),
     ("laplace", "laplace"): Row("autovae.beliefs.renyi_closed:laplace"),
     ("cauchy", "cauchy"): Row("autovae.beliefs.renyi_closed:cauchy"),

@@ -1,4 +1,4 @@
-"""Counter-based random streams: a seed for every purpose, so that no result depends on what was drawn before it."""
+"""Counter-based random streams: one seed per purpose, so no result depends on earlier draws."""
 
 from __future__ import annotations
 

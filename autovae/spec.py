@@ -4,23 +4,23 @@ A VAE believes three things: how a latent looks after seeing data (posterior q(z
 look given a latent (likelihood p(x|z)); the Renyi order alpha says how deviations are judged. The rest of a spec is the
 network and the training.
 
-A pairing is written as a name (all latents alike), one name per latent, or shares: ``{"logistic": 14, "cauchy": 6}``
-counts, ``{"logistic": 0.7, "cauchy": 0.3}`` fractions (rounded by largest remainder). Posterior and prior lists are
-read side by side, so ``posterior={"logistic": 14, "cauchy": 6}, prior={"normal": 14, "cauchy": 6}`` is 14 latents
-logistic|normal and 6 latents cauchy|cauchy.
+Posterior and prior are each a name, one name per latent, or shares (`shares`). Position by position they form the pairs:
+``posterior={"logistic": 14, "cauchy": 6}, prior={"normal": 14, "cauchy": 6}`` is 14 latents logistic|normal and 6
+latents cauchy|cauchy.
 
-A spec is checked once, here; it holds no tensors and imports no torch. Not here: what the data are, see `data`.
+A spec is validated once, on construction; it holds no tensors and imports no torch. Not here: what the data are, see
+`domain` and `data`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
+from autovae.domain import Domain
 from autovae.finiteness import TAILS, finiteness, why_infinite
 from autovae.registry import (
     ACTIVATIONS,
@@ -30,97 +30,15 @@ from autovae.registry import (
     NETWORKS,
     REGULARISERS,
     RENYI,
-    SUPPORTS,
     lookup,
     unknown,
 )
 from autovae.renames import renamed
+from autovae.shares import Pair, compact, distinct, largest_remainder, pair_text, per_latent
 
-__all__ = ["Domain", "Pair", "VAESpec", "largest_remainder"]
-
-Pair: TypeAlias = tuple[str, str]  # (posterior family, prior family) of one latent
-Belief: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
+__all__ = ["Domain", "Pair", "VAESpec", "distinct", "field_names", "largest_remainder"]
 
 OBJECTIVES = ("auto", "mass", "density")
-
-
-@dataclass(frozen=True)
-class Domain:
-    """What a model must know of its data: the shape of a point, its support, and the bins its levels own.
-
-    Level v of `levels` owns the bin [low + v w, low + (v + 1) w] of width w = (high - low) / levels, in the units the
-    model sees: low = 0 and high = 1 for binary and unit data, the training range for standardised real data.
-    """
-
-    shape: tuple[int, ...]
-    support: str
-    levels: int
-    low: float = 0.0
-    high: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
-        if self.support not in SUPPORTS:
-            raise ValueError(unknown(self.support, SUPPORTS, "support"))
-        _whole(self.levels, "levels", 2)
-
-    @property
-    def features(self) -> int:
-        """How many numbers a point has."""
-        return math.prod(self.shape)
-
-    @property
-    def bin_width(self) -> float:
-        return (self.high - self.low) / self.levels
-
-    @property
-    def scale_floor(self) -> float:
-        """The smallest scale a likelihood may learn: a quarter of a bin, without which densities grow unbounded."""
-        return self.bin_width / 4
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "shape": list(self.shape)}
-
-
-def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole counts that sum to `total`, nearest to the shares: floors first, then the largest remainders."""
-    weight = sum(shares.values())
-    exact = {name: total * share / weight for name, share in shares.items()}
-    counts = {name: math.floor(value + 1e-9) for name, value in exact.items()}
-    order = sorted(exact, key=lambda name: counts[name] - exact[name])
-    for name in order[: total - sum(counts.values())]:
-        counts[name] += 1
-    return {name: count for name, count in counts.items() if count}
-
-
-def _per_latent(belief: Belief, latent_dim: int, what: str) -> tuple[str, ...]:
-    """One family name per latent, from a name, a list or shares."""
-    if isinstance(belief, str):
-        names: tuple[str, ...] = (belief,) * latent_dim
-    elif isinstance(belief, Mapping):
-        values = list(belief.values())
-        if not values or any(not isinstance(v, (int, float)) or isinstance(v, bool) or not v >= 0 for v in values):
-            raise ValueError(f"{what} shares must be numbers >= 0, got {dict(belief)!r}")
-        if all(isinstance(v, int) for v in values):
-            if sum(values) != latent_dim:
-                raise ValueError(
-                    f"{what} shares {dict(belief)!r} count {sum(values)} latents, expected latent_dim = {latent_dim}"
-                )
-        elif not math.isclose(sum(values), 1.0, abs_tol=1e-6):
-            raise ValueError(f"{what} shares {dict(belief)!r} sum to {sum(values):g}, expected 1 (or whole counts)")
-        counts = largest_remainder(belief, latent_dim)
-        names = tuple(name for name, count in counts.items() for _ in range(count))
-    else:
-        names = tuple(belief)
-        if len(names) != latent_dim:
-            raise ValueError(f"{what} names {len(names)} latents, expected latent_dim = {latent_dim}")
-    for name in dict.fromkeys(names):
-        lookup(TAILS, name, f"{what} family")
-    return names
-
-
-def _compact(names: tuple[str, ...]) -> str | tuple[str, ...]:
-    return names[0] if len(set(names)) == 1 else names
 
 
 def _whole(value: Any, name: str, least: int) -> None:
@@ -143,20 +61,20 @@ class VAESpec:
     samples             latent samples K per data point in training
     bound, groups, mix  "vr" (order alpha), or "miwae", "ciwae", "piwae" on `groups` M of K samples; ciwae weighs the ELBO by mix
     beta                weight of the divergence in the ELBO (1: a bound)
-    regulariser, regulariser_order   the divergence of the ELBO: "kl"; "renyi" of an order in (0, 1); "jeffreys"
-    scale               of likelihoods that have one: "global" (learned), "pixel" (a network output) or a number
+    regulariser, regulariser_order   the divergence in the ELBO: "kl"; "renyi" of an order in (0, 1); "jeffreys"
+    scale               for likelihoods with a scale: "global" (learned), "pixel" (a network output) or a number
     objective           what training follows: "mass", the log probability of the level's bin, which is what is scored;
                         "density" of dequantised data; "auto": masses of data with levels, see `objective_on`
     latent_dim, hidden, activation, network      the network; `network` names an entry of registry.NETWORKS
     learned_prior, components   in place of the product: "" (none), "mixture", "vampprior" (of `components` each) or "flow";
                         its base or components are of the families `prior` (vampprior: of the posterior's)
-    posterior_flow      whether a normal posterior is bent by a flow that sees the data point
-    saturate            whether the decoder's first layer is tanh; None: where a Cauchy posterior at alpha >= 1 needs it
+    posterior_flow      transform a normal posterior by a flow conditioned on the data point
+    saturate            use tanh in the decoder's first layer; None: only if a Cauchy posterior at alpha >= 1 needs it
     epochs, batch_size, learning_rate, seed      the training; `data_seed` orders the minibatches
-    estimator           of the gradient; None takes the right one for the families and alpha
-    allow               "alpha<1" admits pairs that are infinite at alpha = 1
+    estimator           gradient estimator; None picks the right one for the families and alpha
+    allow               "alpha<1" admits pairs whose KL is infinite
 
-    Raises `ValueError` with what was got, what was expected and what to do.
+    Raises `ValueError` that states the value, the expected values and the remedy.
     """
 
     posterior: Any = "normal"
@@ -221,10 +139,10 @@ class VAESpec:
             raise ValueError(f"mix must be a number in [0, 1], the weight of the ELBO in ciwae, got {self.mix!r}")
         if self.allow not in ("", "alpha<1"):
             raise ValueError(f"allow must be '' or 'alpha<1', got {self.allow!r}")
-        posterior = _per_latent(self.posterior, self.latent_dim, "posterior")
-        prior = _per_latent(self.prior, self.latent_dim, "prior")
-        object.__setattr__(self, "posterior", _compact(posterior))
-        object.__setattr__(self, "prior", _compact(prior))
+        posterior = per_latent(self.posterior, self.latent_dim, "posterior")
+        prior = per_latent(self.prior, self.latent_dim, "prior")
+        object.__setattr__(self, "posterior", compact(posterior))
+        object.__setattr__(self, "prior", compact(prior))
         object.__setattr__(self, "pairs", tuple(zip(posterior, prior, strict=True)))
         self._check_pairs()
         self._check_learned()
@@ -245,7 +163,7 @@ class VAESpec:
                 raise ValueError(why_infinite(q, p) + "; or train with alpha < 1 and allow = 'alpha<1'")
 
     def _check_learned(self) -> None:
-        """A learned prior or posterior must not move a support, nor leave the region where a divergence is finite."""
+        """A learned prior or posterior must neither move a support nor leave the region where a divergence is finite."""
         if not isinstance(self.posterior_flow, bool):
             raise ValueError(f"posterior_flow must be true or false, got {self.posterior_flow!r}")
         if not isinstance(self.learned_prior, str):
@@ -261,8 +179,8 @@ class VAESpec:
         for q, p in distinct(self.pairs):
             if not TAILS[p].whole_line or finiteness(q, p) == "conditional":
                 raise ValueError(
-                    f"{what} needs pairs that are finite everywhere under a prior on the whole line, got {q}|{p}: what is "
-                    "learned would leave the region where the divergence is finite; use prior = 'normal'"
+                    f"{what} needs pairs that are finite everywhere under a prior on the whole line, got {q}|{p}: training "
+                    "would leave the region where the divergence is finite; use prior = 'normal'"
                 )
             if of_posterior and q != p:
                 raise ValueError(
@@ -271,7 +189,7 @@ class VAESpec:
                 )
             if self.posterior_flow and q != "normal":
                 raise ValueError(
-                    f"posterior_flow bends a normal posterior, got posterior {q!r}; use posterior = 'normal'"
+                    f"posterior_flow transforms a normal posterior, got posterior {q!r}; use posterior = 'normal'"
                 )
         if self.posterior_flow and of_posterior:
             able = [name for name, row in LEARNED_PRIORS.items() if not row.of_posterior]
@@ -309,13 +227,13 @@ class VAESpec:
             )
 
     def _check_regulariser(self) -> None:
-        """Another divergence than the KL stands in the ELBO alone, and must be finite wherever training may go."""
+        """Divergences other than the KL work only in the ELBO, and must be finite wherever training may go."""
         order = self.regulariser_order
         lookup(REGULARISERS, self.regulariser, "regulariser")
         if isinstance(order, bool) or not isinstance(order, (int, float)) or not 0 < order < 1:
             raise ValueError(
-                f"regulariser_order must be a number in (0, 1), got {order!r}: the Renyi divergence of a higher order is "
-                "infinite in part of the space that training moves in; use regulariser = 'kl' for order 1"
+                f"regulariser_order must be a number in (0, 1), got {order!r}: Renyi divergences of higher order are "
+                "infinite in part of the parameter space; use regulariser = 'kl' for order 1"
             )
         if self.regulariser == "kl":
             return
@@ -327,7 +245,9 @@ class VAESpec:
                 f"posterior_flow {self.posterior_flow}"
             )
         if self.estimator not in (None, "pathwise"):
-            raise ValueError(f"{what} is no mean of log weights, as estimator {self.estimator!r} needs; leave it out")
+            raise ValueError(
+                f"{what} is not a mean of log weights, which estimator {self.estimator!r} needs; leave the estimator out"
+            )
         for q, p in distinct(self.pairs):
             if self.regulariser == "renyi" and (q, p) not in RENYI:
                 closed = ", ".join(f"{q}|{p}" for q, p in RENYI)
@@ -341,7 +261,7 @@ class VAESpec:
                 )
 
     def _decide_saturation(self) -> None:
-        """A posterior without a mean makes E log p(x|z) = -inf unless the decoder saturates, finite KL or not."""
+        """Without a mean of the posterior, E log p(x|z) = -inf unless the decoder saturates, even if the KL is finite."""
         heavy = any(TAILS[q].power <= 1 for q, _ in self.pairs) and self.alpha >= 1
         if self.saturate is None:
             object.__setattr__(self, "saturate", heavy)
@@ -363,13 +283,13 @@ class VAESpec:
 
     @property
     def matched_normal(self) -> bool:
-        """Whether this is the plain belief: normal posterior, normal prior, nothing learned in their place."""
+        """Whether this is the plain belief: normal posterior and prior, neither of them learned, with the KL."""
         plain = not self.learned_prior and not self.posterior_flow and self.regulariser == "kl"
         return plain and set(self.pairs) == {("normal", "normal")}
 
     @property
     def draws(self) -> int:
-        """Latent samples per data point in all: groups x samples."""
+        """Total latent samples per data point: groups x samples."""
         return self.groups * self.samples
 
     @property
@@ -384,15 +304,13 @@ class VAESpec:
     @property
     def pair_text(self) -> str:
         """The pairs in words: ``logistic|normal`` or ``logistic|normal x14 + cauchy|cauchy x6``."""
-        counts = Counter(self.pairs)
-        texts = [f"{q}|{p}" + (f" x{count}" if len(counts) > 1 else "") for (q, p), count in counts.items()]
-        return " + ".join(texts)
+        return pair_text(self.pairs)
 
     @property
     def belief(self) -> str:
         """The belief in words: ``normal|normal, bernoulli, alpha 1``, ``normal|normal + flow prior, ...``.
 
-        The kind of a likelihood's scale is named where it is not the default, one learned number.
+        Names the scale of a likelihood unless it is the default, one learned number.
         """
         learned = [" + posterior flow"] * self.posterior_flow + [f" + {self.learned_prior} prior"] * bool(
             self.learned_prior
@@ -405,7 +323,7 @@ class VAESpec:
         return f"{self.pair_text}{''.join(learned)}, {self.likelihood}{scale}, alpha {self.alpha:g}{other}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` gives the same spec back."""
+        """Plain JSON values; `from_dict` restores the same spec."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "pairs"}
         values["hidden"] = list(self.hidden)
         for name in ("posterior", "prior"):
@@ -427,15 +345,10 @@ class VAESpec:
         return cls(**values)
 
     def replace(self, **changes: Any) -> VAESpec:
-        """This spec with some values changed, checked again."""
+        """A copy with some values changed, validated again."""
         return dataclasses.replace(self, **changes)
 
 
 def field_names() -> tuple[str, ...]:
     """The settings of a spec, in order."""
     return tuple(f.name for f in dataclasses.fields(VAESpec) if f.init)
-
-
-def distinct(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-    """The pairs that occur, each once, in order of first occurrence."""
-    return tuple(dict.fromkeys(pairs))

@@ -1,15 +1,15 @@
-r"""Threads chosen by the work: small operations run on one thread.
+r"""Threads chosen by the size of the work: small operations run on one thread.
 
-Sharing an operation between threads costs a synchronisation, and each waiting thread spins. Measured on two cores, time of
-one thread over that of two, for a forward and a backward pass of fully connected and convolutional networks:
+Splitting an operation over threads costs a synchronisation, and waiting threads spin. Measured on two cores, for a forward
+and a backward pass of fully connected and convolutional networks:
 
 | operations of the forward pass | 5 M | 50 M | 100 M | 500 M | 5 M, cores busy |
 |---|---|---|---|---|---|
 | speedup by a second thread | .9 - 1.1 | 1.0 - 1.4 | 1.1 - 1.4 | 1.3 - 1.6 | .03 - .12 |
 
-A second thread doubles the processor time in every case. So work below `SHARED_FROM` operations a pass keeps to one thread,
-and larger work uses the threads that torch is set to. The rule depends on sizes only, so that a seed gives the same
-numbers on a busy machine as on a quiet one.
+A second thread doubles the processor time in every case. So work below `SHARED_FROM` operations per pass runs on one
+thread; larger work uses torch's setting. The rule depends only on sizes, so a seed gives the same numbers on a busy
+machine and on an idle one.
 
     with threads_for(flops_of(lambda: network(x))):
         train(network)
@@ -30,7 +30,7 @@ SHARED_FROM = 5e7
 
 
 def flops_of(forward: Callable[[], object]) -> int:
-    """Floating-point operations of the products and convolutions in one call, which is run once."""
+    """Floating-point operations of the matrix products and convolutions in one call. Runs it once."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -40,7 +40,7 @@ def flops_of(forward: Callable[[], object]) -> int:
 
 @contextmanager
 def threads_for(flops: float) -> Iterator[int]:
-    """Set torch's threads for work of so many operations a forward pass; yields their number and restores the setting."""
+    """Set torch's threads for this many operations per forward pass; yields their number, then restores the setting."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if flops >= SHARED_FROM else 1)
     try:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1] / "autovae"
 ORDER = [
     "registry", "renames", "threads", "finiteness", "seeds", "files",
-    "spec", "beliefs", "data", "model", "training", "metrics", "export",
+    "domain", "shares", "spec", "beliefs", "data", "model", "training", "metrics", "export",
     "search", "report", "reasoning", "testing", "bench", "reproductions", "progress", "commands", "cli",
 ]  # fmt: skip
 # reasoning sees only what a prior module needs; report and search are siblings.

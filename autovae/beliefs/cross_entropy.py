@@ -1,4 +1,4 @@
-r"""Energies: what a closed form or a rule has to find, and how it becomes a divergence with a gradient.
+r"""Cross-entropies: from the energy E U_p, by closed form or quadrature, to a divergence with a gradient.
 
 With -log p(z) = C_p + U_p(z) and h the entropy of the standard posterior law X,
 
@@ -7,10 +7,10 @@ With -log p(z) = C_p + U_p(z) and h the entropy of the standard posterior law X,
 Some priors share an energy: a student_t one of nu is (nu + 1) / 2 times the cauchy one at (mu, sigma) / sqrt(nu), the
 hypsecant one half the logistic one at 2 (mu, sigma). RESCALED holds these factors.
 
-Differentiating a rule of n nodes by autograd keeps several (n, *shape) tensors and walks them again; but d/dmu and
-d/dsigma act on the integrand alone, so the same pass over the nodes gives them. `from_rule` turns such a triple (value,
-d/dmu, d/dsigma) into a differentiable function. Second derivatives work too: under create_graph the backward pass
-evaluates the triple's derivatives as ordinary expressions.
+Differentiating a rule of n nodes by autograd stores several (n, *shape) tensors and passes over them again; but d/dmu and
+d/dsigma act only on the integrand, so one pass over the nodes gives them too. `from_rule` turns such a triple (value,
+d/dmu, d/dsigma) into a differentiable function. Second derivatives work: under create_graph the backward pass evaluates
+the triple's derivatives as ordinary expressions.
 
 Not here: the energies themselves, see `elementary`, `kl_special` and `quadrature`.
 """
@@ -49,7 +49,7 @@ RESCALED = {  # prior: (inner, outer) with U_p(z) = outer U(inner z)
 
 
 def constant(posterior: str, prior: str) -> float:
-    """C_p - h: KL + log sigma less the energy. C_p = -log p(0) - U_p(0)."""
+    """C_p - h, which is KL + log sigma - energy. C_p = -log p(0) - U_p(0)."""
     at_zero = float(FAMILIES[prior].log_prob(torch.zeros((), dtype=torch.float64)))
     return -at_zero - ENERGY_AT_ZERO.get(prior, 0.0) - FAMILIES[posterior].entropy
 
@@ -68,7 +68,7 @@ def from_value(posterior: str, prior: str, energy: Callable[[Tensor, Tensor], Te
 
 
 def from_rule(posterior: str, prior: str, rule: Rule, fine: bool) -> Divergence:
-    """The divergence from a rule that gives its own gradient."""
+    """The divergence from a rule that returns its own gradient."""
     inner, outer = RESCALED.get(prior, (1.0, 1.0))
 
     def energy(mu: Tensor, sigma: Tensor) -> Three:
@@ -79,9 +79,9 @@ def from_rule(posterior: str, prior: str, rule: Rule, fine: bool) -> Divergence:
 
 
 def from_energy(energy: Callable[[Tensor, Tensor], Three], offset: float | None) -> Divergence:
-    """The divergence from an energy that gives its own gradient; an `offset` of None makes it 0 at q = p."""
+    """The divergence from an energy that returns its own gradient; `offset` None makes it 0 at q = p."""
     if offset is None:
-        # By the same rule, so that near q = p none of its error shows.
+        # By the same rule, so its error cancels near q = p.
         offset = -float(energy(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))[0])
 
     def divergence(mu: Tensor, sigma: Tensor, r: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         mu, sigma, by_mu, by_sigma = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: what was stored are constants, so write the derivatives anew
+        if torch.is_grad_enabled():  # create_graph: the saved values are constants, so evaluate the derivatives again
             _, by_mu, by_sigma = ctx.energy(mu, sigma)
         return grads[0] * by_mu, grads[0] * by_sigma, None
 

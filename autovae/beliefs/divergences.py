@@ -1,9 +1,9 @@
-r"""Kullback-Leibler divergences between location-scale families: the table, and the functions that read it.
+r"""Kullback-Leibler divergences between location-scale families: the table, and the functions that use it.
 
-KL[posterior, prior] says how KL(q || p) is computed, for q the law of loc + scale * eps and p the standard prior. The
-table holds the closed forms and rules that are known. `cell_of` derives every other pair from tails and laws: infinite
-for every loc and scale (`autovae.finiteness`), by moments under a normal prior, by symmetry from the pair of the mirrored
-families, else by integration (`integration`).
+KL[posterior, prior] tells how KL(q || p) is computed, for q the law of loc + scale * eps and p the standard prior. The
+table holds the known closed forms and rules. `cell_of` derives every other pair from tails and laws: infinite for every
+loc and scale (`autovae.finiteness`), by moments under a normal prior, by symmetry from the pair of mirrored families,
+else by integration (`integration`).
 
 | kind       | computed by                                            | error, float64           |
 |------------|--------------------------------------------------------|--------------------------|
@@ -15,7 +15,7 @@ families, else by integration (`integration`).
 (errors relative to max(KL, 1e-3).) A conditional cell, finite only in a region of loc and scale, keeps its kind and
 returns inf outside (`regions`). By affine invariance a prior at (m, s) is the standard one at ((loc - m) / s, scale / s).
 
-`kl` checks its arguments, which reads them back from the device; `kl_unchecked` is the same without, for training.
+`kl` checks its arguments, which reads them back from the device; `kl_unchecked`, for training, does not.
 
 To add a closed form: a function of (mu, sigma, log sigma) and its row in KL.
 Not here: which pairs are finite (`autovae.finiteness`), regions of conditional pairs (`regions`), Rényi divergences
@@ -53,7 +53,7 @@ class Cell:
     kind: str  # "elementary", "special" or "quadrature"
     value: Divergence
     coarse: Divergence | None = None  # for float32 where it differs; computed in float64 all the same
-    in_double: bool = True  # computed in float64 whatever comes; else in the dtype given
+    in_double: bool = True  # computed in float64 for every input; else in the dtype of the input
 
 
 def elementary(value: Divergence) -> Cell:
@@ -116,7 +116,7 @@ KL: dict[tuple[str, str], Cell] = {
     ("uniform", "uniform"): elementary(closed.uniform_uniform),
     ("uniform", "exponential"): elementary(closed.uniform_exponential),
     ("exponential", "exponential"): elementary(closed.exponential_exponential),
-    # Near q = p the general form has constants that meet: these are written without.
+    # Near q = p the constants of the general form cancel; these forms avoid them.
     ("cauchy", "cauchy"): elementary(closed.cauchy_cauchy),
     ("student_t3", "student_t3"): elementary(closed.t3_t3),
     ("student_t5", "student_t5"): elementary(closed.t5_t5),
@@ -137,8 +137,7 @@ def kl(
     """KL(q || p) elementwise, q the law of loc + scale * eps, p the standard prior or that at (prior_loc, prior_scale).
 
     Shapes broadcast. Returns inf where the divergence is infinite, with zero gradients there.
-    Raises ValueError for unknown families, scales that are not positive, values that are not finite, and shapes that do
-    not broadcast.
+    Raises ValueError for unknown families, scales <= 0, non-finite values and shapes that do not broadcast.
     """
     return kl_unchecked(posterior, prior, *standardised(posterior, prior, loc, scale, prior_loc, prior_scale))
 
@@ -163,7 +162,7 @@ def jeffreys(posterior: str, prior: str, loc: Tensor | float, scale: Tensor | fl
 def kl_unchecked(posterior: str, prior: str, loc: Tensor, scale: Tensor, *, log_scale: Tensor | None = None) -> Tensor:
     """`kl` against the standard prior without checks of values: no read-back from the device, no branch on data.
 
-    Pass `log_scale` where it is at hand and its logarithm is saved.
+    Pass `log_scale` if it is available, to save a logarithm.
     """
     cell = cell_of(posterior, prior)
     if cell is None:
@@ -193,7 +192,7 @@ _SAFE: dict[Region, tuple[float, float]] = {}
 
 
 def cell_of(posterior: str, prior: str) -> Cell | None:
-    """How KL(posterior || prior) is computed: its row, or what tails and laws give. None if it is infinite."""
+    """How KL(posterior || prior) is computed: its row, or derived from tails and laws. None if it is infinite."""
     row = KL.get((posterior, prior))
     if row is not None:
         return row
@@ -221,10 +220,10 @@ def _derive(posterior: str, prior: str) -> Cell:
 def _mirrored(cell: Cell) -> Cell:
     """The divergence of -z, from that of z."""
 
-    def turned(value: Divergence) -> Divergence:
+    def mirrored(value: Divergence) -> Divergence:
         return lambda mu, sigma, r: value(-mu, sigma, r)
 
-    return replace(cell, value=turned(cell.value), coarse=turned(cell.coarse) if cell.coarse else None)
+    return replace(cell, value=mirrored(cell.value), coarse=mirrored(cell.coarse) if cell.coarse else None)
 
 
 def _region(posterior: str, prior: str) -> Region:
@@ -265,7 +264,7 @@ def standardised(
 def _tensors(values: dict[str, Tensor | float]) -> dict[str, Tensor]:
     """Tensors of one floating dtype, that of the tensors among them."""
     try:
-        # Numbers in float64 first: as_tensor(0.1) is float32, whose digits a float64 loc would not get back.
+        # Numbers become float64 first: as_tensor(0.1) is float32 and would lose digits beside a float64 loc.
         tensors = {
             n: v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64) for n, v in values.items()
         }
@@ -289,7 +288,7 @@ def _tensors(values: dict[str, Tensor | float]) -> dict[str, Tensor]:
 
 
 def _check(name: str, value: Tensor, positive: bool) -> None:
-    """ValueError for values that are not finite, or not positive. Skipped where values cannot be read back."""
+    """Raise ValueError for non-finite or non-positive values. Skipped if values cannot be read back."""
     if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(value):
         return
     if value.is_meta or (value.is_cuda and torch.cuda.is_current_stream_capturing()):

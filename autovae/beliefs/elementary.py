@@ -5,7 +5,7 @@ h the entropy of X, r = log sigma, d = sigma - 1, a = abs(mu), gamma Euler's con
 
     KL(q || p) = -h - r + C_p + E U_p(mu + sigma X)
 
-and only E U_p is to be found, prior by prior:
+and only E U_p depends on the prior:
 
 - normal, E z^2 / 2: the first two moments of X.
 - laplace, E abs z: partial means of X.
@@ -14,12 +14,12 @@ and only E U_p is to be found, prior by prior:
 - gumbel, E z + E exp(-z): the mean and the moment generating function, M(-sigma), of X.
 - uniform and exponential: constants and means, where the support of q lies inside.
 
-Matched cells are rewritten so that nothing cancels near q = p, where KL is quadratic: through d and log1p, never as
-constants that meet. abs(mu) is taken as -`minus_abs`(mu), whose slope at 0 is 1 and not 0: the first derivative of
-these even functions vanishes by itself, and the curvature at mu = 0 comes out right.
+Matched cells are written in d and log1p so that nothing cancels near q = p, where KL is quadratic. abs(mu) is computed as
+-`minus_abs`(mu), with slope 1 instead of 0 at mu = 0: the first derivative of these even functions still vanishes, and
+the curvature at mu = 0 is right.
 
-Functions of (mu, sigma, r) in the dtype they are given, elementwise, without branches on data. Where a cell is finite
-only in a region, `divergences` moves sigma and mu inside before and puts inf after.
+All are functions of (mu, sigma, r), elementwise, in the dtype of their arguments, without branches on data. For a cell
+that is finite only in a region, `divergences` moves sigma and mu inside first and returns inf outside.
 
 References: Gil, Alajaji and Linder, "Rényi divergence measures for commonly used univariate continuous distributions"
 (2013), for the matched cells; the mismatched ones follow from the formula above.

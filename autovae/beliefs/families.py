@@ -1,4 +1,4 @@
-r"""Location-scale families: the ten laws a latent may be believed to follow.
+r"""Location-scale families: the ten laws of a latent.
 
 A belief about one latent is a law of z = loc + scale * eps; families differ only in the standard law of eps:
 
@@ -20,11 +20,11 @@ tail is (y - sin y) / 2 pi; nu = 5 has its sibling (y - 4/3 sin y + 1/6 sin 2y) 
 steps from a polynomial solve it; both are differentiated, which makes derivatives up to the third exact.
 
 Not here: divergences between families (`divergences`), which pairs are finite (`autovae.finiteness`), mixtures and
-fitted densities (`priors`); what a law has to know (`location_scale`).
+learned densities (`mixtures`, `learned_priors`); what a law must provide (`location_scale`).
 
-To add one: subclass `Symmetric` (or `ByTails`) with its few functions, add it to FAMILIES and its tails to
-`autovae.finiteness.TAILS`. Everything else is derived, and the contract tests pick it up from the table. A closed form
-of a divergence is welcome in `divergences.KL`: it is faster than the derived rule.
+To add one: subclass `Symmetric` (or `ByTails`), implement its few functions, add it to FAMILIES and its tails to
+`autovae.finiteness.TAILS`. Everything else is derived, and the contract tests pick it up from the table. A closed-form
+divergence in `divergences.KL` is optional: it is faster than the derived rule.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Normal(LocationScale):
 
 def exponential_draw(shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
     eps = torch.empty(shape, dtype=kind["dtype"], device=kind["device"])
-    # Strictly positive by contract of exponential_, so that its logarithm is finite.
+    # exponential_ guarantees values > 0, so the logarithm is finite.
     return eps.exponential_(generator=kind["generator"])
 
 
@@ -116,7 +116,7 @@ class Cauchy(Symmetric):
         return torch.atan2(torch.ones_like(t), t) / math.pi
 
     def upper(self, p: Tensor) -> Tensor:
-        # Not 1 / tan, whose second derivative at p = 1/2 is 1e16 - 1e16.
+        # Not 1 / tan: its second derivative at p = 1/2 is 1e16 - 1e16.
         return torch.cos(math.pi * p) / torch.sin(math.pi * p)
 
     def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
@@ -162,7 +162,7 @@ class HyperbolicSecant(Symmetric):
 
 
 class Gumbel(ByTails):
-    """The law of the largest of many, cdf exp(-exp(-x))."""
+    """The law of the maximum of many, cdf exp(-exp(-x))."""
 
     name = "gumbel"
     mean, variance, entropy = EULER, math.pi**2 / 6, 1 + EULER
@@ -249,7 +249,7 @@ class StudentT(Symmetric):
             -((-1) ** k) * sum(c * m ** (2 * k + 1) for m, c in sines.items()) / math.factorial(2 * k + 1)
             for k in range((nu - 1) // 2, (nu - 1) // 2 + terms)
         ]
-        # Its inverse to 1e-6, y = t P(t^2) in t = (kepler / series[0])^(1 / nu): where Newton starts.
+        # Its inverse to 1e-6, y = t P(t^2) in t = (kepler / series[0])^(1 / nu): the start of Newton's method.
         y = 0.5 * math.pi * (1 + np.cos(math.pi * (np.arange(200) + 0.5) / 200))
         t = (np.polynomial.polynomial.polyval(y**2, self.series) / self.series[0]) ** (1 / nu) * y
         self.inverse = np.polynomial.polynomial.polyfit(t**2, y / t, 9).tolist()

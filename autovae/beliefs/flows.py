@@ -5,8 +5,8 @@ One layer maps u to y, feature by feature, with shift and scale from the feature
     y_i = u_i exp(s_i(u_<i, c)) + t_i(u_<i, c)          log |det dy/du| = sum_i s_i
 
 A flow is several layers in alternating order. `forward` is one pass per layer. `inverse` solves feature by feature,
-`passes` passes per layer: with passes = D (the default) the map is fully autoregressive and its inverse D times as
-dear; with passes = 2 the features form two halves (coupling) and both directions are cheap.
+`passes` passes per layer: with passes = D (the default) the map is fully autoregressive and its inverse costs D times as
+much; with passes = 2 the features form two halves (coupling) and both directions are cheap.
 
 | use                | forward                        | name                                                           |
 |--------------------|--------------------------------|----------------------------------------------------------------|
@@ -15,9 +15,10 @@ dear; with passes = 2 the features form two halves (coupling) and both direction
 
 |s| is bounded (zuko: slope within [1e-3, 1e3]) and the hyper networks grow linearly, so |y| <= C (1 + |u|): a flow
 does not change which moments are finite. The last layer of every hyper network starts at zero, hence a new flow is the
-identity. The parameters of the members lie side by side, (P, ...), so that members train as one stack.
+identity. The parameters of all members are stacked, (P, ...), and train together.
 
-zuko is imported when a flow is built (extra `reasoning`). Not here: priors and posteriors made of flows, see `priors`.
+zuko is imported when a flow is built (extra `reasoning`). Not here: flow priors (`learned_priors`), flow posteriors
+(`posteriors`).
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ class Flow(nn.Module):
         super().__init__()
         self.dim, self.context, self.layers, self.hidden = dim, context, layers, tuple(hidden)
         self.passes = dim if passes is None else passes
-        with torch.random.fork_rng(devices=[]):  # zuko draws weights from the global stream, which is left alone
+        with torch.random.fork_rng(devices=[]):  # zuko draws its weights from the global generator: restore it
             template = _Layers(dim, context, self.passes, layers, self.hidden)
         draw_weights(template, generator)
-        self._template = [template.requires_grad_(False)]  # in a list: a recipe, its parameters are held below
+        self._template = [template.requires_grad_(False)]  # in a list, so that it is not registered as a submodule
         self._places = {name: name.replace(".", "_") for name, _ in template.named_parameters()}
         self._masks = {name: name.replace(".", "_") for name, _ in template.named_buffers()}
         for name, value in template.named_parameters():
@@ -117,8 +118,8 @@ class Flow(nn.Module):
             return functional_call(template, {**values, **masks}, (u, c, inverse))
 
         if len(u) == 1:  # half the time of vmap over one
-            alone = {name: value[0] for name, value in values.items()}
-            y, log_det = call(alone, u[0], None if context is None else context[0])
+            only = {name: value[0] for name, value in values.items()}
+            y, log_det = call(only, u[0], None if context is None else context[0])
             return y[None], log_det[None]
         return torch.func.vmap(call, (0, 0, None if context is None else 0))(values, u, context)
 
@@ -132,7 +133,7 @@ def _linears(module: nn.Module) -> Iterator[nn.Linear]:
 
 @torch.no_grad()
 def draw_weights(layers: _Layers, generator: Generator | None) -> None:
-    """Draw the hidden layers from `generator`, torch's default law, and zero what gives shift and scale."""
+    """Draw the hidden layers by torch's default law, and set the output layers (shift and scale) to zero."""
     for transform in layers.transform.transforms:
         linears = list(_linears(transform))
         for linear in linears[:-1]:

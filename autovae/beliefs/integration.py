@@ -1,4 +1,4 @@
-r"""Integrals over a location-scale law from its log density alone: moments, entropy, and the derived energy of a pair.
+r"""Integrals that need only the log density of a location-scale law: moments, entropy, and the energy of a pair.
 
 For a pair without a closed form, KL(q || p) = -h - log sigma + E U(mu + sigma X), U = -log p, and the mean is integrated
 in x, the standard units of q. The line is cut where log densities may have a kink: at x = 0, at z = mu + sigma x = 0,
@@ -8,15 +8,15 @@ from rounding to the far tail, and the trapezoid rule converges geometrically:
     unbounded     d = s exp(w - exp(-w))                        s = min(1, 1 / sigma), the finest scale
     bounded       d = length sigmoid(g), g = v + exp(v - V) - exp(-v - V)      V = log(length / s) + 1
 
-How far a tail reaches follows from `Tails`. Derivatives are means as well, of -score and -x score, and the cuts move with
-mu and sigma, so second derivatives are right also under a prior with a kink.
+How far a tail reaches follows from `Tails`. Derivatives are means too, of -score and -x score, and the cuts move with mu
+and sigma, so second derivatives are right even under a prior with a kink.
 
-| rule   | nodes a piece | error relative to max(KL, 1e-3) |
-|--------|---------------|---------------------------------|
-| fine   | 320           | 1e-12                           |
-| coarse | 112           | 2e-6, for float32               |
+| rule   | nodes per piece | error relative to max(KL, 1e-3) |
+|--------|-----------------|---------------------------------|
+| fine   | 320             | 1e-12                           |
+| coarse | 112             | 2e-6, for float32               |
 
-Cost: some hundred evaluations of each log density an element, so a closed form in `divergences.KL` trains much faster.
+Cost: some hundred evaluations of each log density per element, so a closed form in `divergences.KL` trains much faster.
 References: Takahasi and Mori, Double exponential formulas for numerical integration, 1974.
 Not here: pairs with a rule of their own, see `quadrature`; Renyi divergences, see `renyi`.
 """
@@ -49,8 +49,8 @@ class Grid(Constants):
 
     def __init__(self, points: int, nats: float, log_range: float, start: float) -> None:
         super().__init__(np.linspace(0, 1, points))
-        self.nats = nats  # by which a density has fallen where its tail is cut
-        self.log_range = log_range  # the same for power tails, whose remainder is weighed by distance
+        self.nats = nats  # the drop of the log density at which its tail is cut
+        self.log_range = log_range  # the same for power tails, with the remainder weighted by distance
         self.start = start  # of w and, past V, of v: the least distance is exp(start - exp(-start)) of the finest scale
 
 
@@ -137,7 +137,7 @@ def _energy(mu: Tensor, sigma: Tensor, grid: Grid, q: LocationScale, p: Location
     x, weight, log_density = _nodes(q, -mu / sigma, sigma, p.tails.ends, grid)
     wanted = mu + sigma * x
     z = inside(p, wanted)
-    # Past exp(500) the energy of a double exponential tail is continued by its own growth, which q takes back.
+    # Past exp(500) a double exponential tail is extrapolated by its growth; the density of q outweighs it there.
     left, right = p.tails.ends
     if left.double_exponential:
         log_density = log_density + left.rate * (z - wanted).clamp(min=0)

@@ -1,15 +1,15 @@
-r"""KL(q || p) by special functions: energies E U_p(mu + sigma X), most with their derivatives.
+r"""KL(q || p) by special functions: the energies E U_p(mu + sigma X), most with their derivatives.
 
 Notation as in `elementary`; t = mu / sigma, a = abs(mu). A rule gives a triple: value, d/dmu, d/dsigma.
 
-- E abs(z), for laplace priors, and as the part of a logistic energy that does not decay. Homogeneous in (mu, sigma), so
+- E abs(z), for laplace priors, and as the non-decaying part of a logistic energy. Homogeneous in (mu, sigma), so
   E abs(z) = mu d/dmu + sigma d/dsigma, with d/dmu = 1 - 2 P(z < 0) elementary for every law.
 - E log(1 + z^2), for cauchy and student_t priors: exponential integrals, gamma functions, and for the normal (a 2F2
   function that cancels in every series) the integral of 2 log(1 - iz) along a line moved away from its pole.
 - E 2 log(2 cosh(z / 2)), for logistic and hypsecant priors. It is E abs(z + L) for L standard logistic, hence a
   student_t posterior gives gamma functions and a uniform one dilogarithms. For laplace and exponential (2F1 functions)
   expand 2 log(1 + exp(-abs z)) = sum (-1)^(n+1) 2 exp(-n abs z) / n: every term is elementary, and an alternating
-  series of moments can be summed with error 5.8^-terms at all (mu, sigma).
+  series of moments is summed with error 5.8^-terms at all (mu, sigma).
 
 Not here: energies without such a form, see `quadrature`.
 """
@@ -95,7 +95,7 @@ def exponential_log_square(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
 
 
 def laplace_log_square(mu: Tensor, sigma: Tensor, fine: bool) -> Three:
-    """The mean of the exponential laws that run right and left from mu."""
+    """The mean over the two exponential laws, right and left of mu."""
     right, left = exponential_log_square(mu, sigma, fine), exponential_log_square(-mu, sigma, fine)
     return 0.5 * (right[0] + left[0]), 0.5 * (right[1] - left[1]), 0.5 * (right[2] + left[2])
 

@@ -1,20 +1,20 @@
-r"""What a family is: a fixed standard law of eps, with z = loc + scale * eps.
+r"""The base of all families: a fixed standard law of eps, with z = loc + scale * eps.
 
-A law is its log density, its distribution function, and the monotone map from a standard normal xi to eps and back. From
-these follow support, moments, entropy, score and every divergence; a law may state what it knows in closed form.
+A law is its log density, its distribution function, and the monotone map from a standard normal xi to eps and back.
+Support, moments, entropy, score and every divergence follow; a law may override them with closed forms.
 
 Going through icdf(cdf(xi)) overflows in float32 at abs(xi) = 5.5, because the upper tail 1 - cdf rounds to 0. Here every
 map goes through the *smaller tail* probability p = ndtr(-abs xi), which float64 carries to abs(xi) = 37, and the two
-quantiles `lower(p)` and `upper(p)` for p <= 1/2, computed in float64 and returned in the dtype that came.
+quantiles `lower(p)` and `upper(p)` for p <= 1/2, computed in float64 and returned in the dtype of the input.
 
-| base          | asks for                                                     |
+| base          | to implement                                                 |
 |---------------|--------------------------------------------------------------|
 | LocationScale | log_prob, cdf, icdf, from_normal, to_normal, sample          |
 | ByTails       | log_prob, median, the tails below and above, their quantiles |
 | Symmetric     | log_prob, one tail, one quantile                             |
 | Mirrored      | the law that it mirrors                                      |
 
-Derived quantities assume that log_prob is analytic but at eps = 0 and at the ends of the support.
+Derived quantities assume that log_prob is analytic except at eps = 0 and at the ends of the support.
 Not here: the laws, see `families`; how derived quantities are integrated, see `integration`.
 """
 
@@ -44,7 +44,7 @@ def minus_abs(x: Tensor) -> Tensor:
 
 
 def log1p_square(x: Tensor) -> Tensor:
-    """log(1 + x^2) for every finite x: the square itself overflows float32 at 2e19, where a Cauchy xi = 9 lies."""
+    """log(1 + x^2) for every finite x: x^2 overflows float32 at 2e19, which a Cauchy reaches at xi = 9."""
     large = x.abs() > 1e9
     near = torch.log1p(torch.where(large, 0.0, x).square())
     far = 2 * torch.log(torch.where(large, x.abs(), 1.0))
@@ -76,24 +76,24 @@ class LocationScale(ABC):
 
     @cached_property
     def centre(self) -> float:
-        """The median, clear of both ends of the support."""
+        """The median, away from both ends of the support."""
         return float(self.icdf(torch.tensor(0.5, dtype=torch.float64)))
 
     @cached_property
     def mean(self) -> float:
-        """nan if undefined. Integrated; a law may state it."""
+        """The mean, nan if undefined. Integrated unless overridden."""
         return moment(self, 1) if self.tails.power > 1 else NAN
 
     @cached_property
     def variance(self) -> float:
-        """inf if infinite, nan if undefined. Integrated; a law may state it."""
+        """The variance: inf if infinite, nan if undefined. Integrated unless overridden."""
         if not self.tails.power > 2:
             return INF if self.tails.power > 1 else NAN
         return moment(self, 2) - self.mean**2
 
     @cached_property
     def entropy(self) -> float:
-        """In nats. Integrated; a law may state it."""
+        """The entropy in nats. Integrated unless overridden."""
         return entropy(self)
 
     def score(self, eps: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class LocationScale(ABC):
 
     @abstractmethod
     def log_prob(self, eps: Tensor) -> Tensor:
-        """Log density, in the dtype that comes; -inf outside the support."""
+        """Log density, in the dtype of the input; -inf outside the support."""
 
     @abstractmethod
     def cdf(self, eps: Tensor) -> Tensor: ...
@@ -135,11 +135,11 @@ class LocationScale(ABC):
 class ByTails(LocationScale):
     """A law given by the probabilities and quantiles of its two ends, each accurate where it is small."""
 
-    median: float  # where `below` and `above` take over from each other: P(X <= median) near 1/2
+    median: float  # `below` serves up to here, `above` beyond: P(X <= median) near 1/2
 
     @abstractmethod
     def below(self, eps: Tensor) -> Tensor:
-        """P(X <= eps) for float64 eps, relatively accurate where it is at most 1/2."""
+        """P(X <= eps) for float64 eps, with small relative error wherever it is at most 1/2."""
 
     @abstractmethod
     def above(self, eps: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class ByTails(LocationScale):
         """The eps with `above` = p, for 0 < p <= 1/2."""
 
     def draw(self, shape: tuple[int, ...] | torch.Size, kind: Kind) -> Tensor:
-        """Draws, by quantiles of normals; a law may make them of exponentials and normals, which is cheaper."""
+        """Draws by quantiles of normals; a law may override it with cheaper draws."""
         return self.from_normal(torch.randn(shape, **kind))
 
     def cdf(self, eps: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class ByTails(LocationScale):
     def from_normal(self, xi: Tensor) -> Tensor:
         x = xi.double().clamp(-XI_MAX, XI_MAX)
         p = 0.5 * torch.erfc(minus_abs(x) * -math.sqrt(0.5))
-        # Both quantiles are finite for 0 < p <= 1/2, so the one not chosen sends a clean zero back.
+        # Both quantiles are finite for 0 < p <= 1/2, so the one not chosen has a zero gradient, not NaN.
         eps = torch.where(x < 0, self.lower(p), self.upper(p))
         largest = torch.finfo(xi.dtype).max
         return eps.clamp(-largest, largest).to(xi.dtype)
@@ -192,7 +192,7 @@ class ByTails(LocationScale):
 
 
 class Symmetric(ByTails):
-    """A law even about 0: one tail and one quantile say everything."""
+    """A law that is even about 0: one tail and one quantile suffice."""
 
     median = 0.0
     symmetric = True
@@ -214,7 +214,7 @@ class Symmetric(ByTails):
 
 
 class Mirrored(LocationScale):
-    """The law of -X, X of another law."""
+    """The law of -X, for X of another law."""
 
     def __init__(self, name: str, of: LocationScale) -> None:
         self.name, self.of = name, of

@@ -11,11 +11,11 @@ m^2 . s^-2, summed in float64, where its cancellation costs nothing. Other famil
     log |det dxi/dz| = log p(z) - log N(xi)
 
 so a mixture has a standard-normal source like any product of families, and its inverse is exact: each latent is the root
-of a monotone function, bracketed by the components' own quantiles at xi_i. One implicit Newton step at the root carries
-the gradient. Both tails are summed apart in log space, in float64, so the map is good to |xi| = 37.
+of a monotone function, bracketed by the components' quantiles at xi_i. One implicit Newton step at the root carries the
+gradient. Both tails are summed separately in log space, in float64, so the map is accurate to |xi| = 37.
 Reference: Rosenblatt, Remarks on a multivariate transformation, 1952.
 
-Not here: where components come from, see `priors`.
+Not here: where components come from, see `learned_priors`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from autovae.beliefs.families import FAMILIES
 
 __all__ = ["from_normal", "log_components", "log_mixture", "log_normal_components", "pick", "to_normal"]
 
-STEPS = 160  # a third of them halve the bracket; Newton steps usually end after six
+STEPS = 160  # a third of them halve the bracket; Newton usually converges in six
 CLOSE = 1e-9  # in xi; the last Newton step, which carries the gradient, squares it
 CHUNK = 2_000_000  # numbers of one (N, C, D) tensor at once
 
@@ -57,7 +57,7 @@ def log_mixture(log_density: Tensor, log_weights: Tensor) -> Tensor:
 
 
 def pick(values: Tensor, log_weights: Tensor, uniform: Tensor) -> Tensor:
-    """The rows of values (P, C, D) whose component `uniform` (P, N) in [0, 1) falls into, (P, N, D)."""
+    """The row of values (P, C, D) of the component that each `uniform` (P, N) in [0, 1) selects: (P, N, D)."""
     edges = log_weights.softmax(-1).cumsum(-1)
     index = torch.searchsorted(edges.contiguous(), uniform.contiguous(), right=True).clamp(max=values.shape[1] - 1)
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
@@ -67,7 +67,7 @@ def pick(values: Tensor, log_weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _by_family(method: str, families: Sequence[str], eps: Tensor) -> Tensor:
-    """`method` of each latent's own family, eps (..., D)."""
+    """`method` of each latent's family at eps (..., D)."""
     if len(set(families)) == 1:
         return getattr(FAMILIES[families[0]], method)(eps)
     return torch.stack([getattr(FAMILIES[name], method)(eps[..., i]) for i, name in enumerate(families)], -1)

@@ -1,14 +1,13 @@
 r"""Pairing: the (posterior, prior) family of every latent of every member, grouped so that each pair is computed once.
 
-Notation: P members, D latents, N points (data points times samples). Networks give raw outputs of 2 D numbers a point;
-`parametrise` turns them into loc and scale > 0. A pair whose KL(q || p) is finite only in a region gets the map of its
-`Region`, so that training cannot leave it.
+Notation: P members, D latents, N points (data points times samples). Networks output 2 D raw numbers per point;
+`parametrise` turns them into loc and scale > 0. A conditional pair uses the map of its `Region`, so training cannot leave
+the region where KL(q || p) is finite.
 
-Members may believe different things: all (member, latent) columns of one pair are gathered into one tensor, whichever
-member they belong to, so the cost is one evaluation per distinct pair.
+Members may have different pairs: all (member, latent) columns of one pair are gathered into one tensor, so the cost is
+one evaluation per distinct pair.
 
-Not here: the divergences, see `regularisers`; the regions, see `regions`; what the latents mean to a network, see
-`model.vae`.
+Not here: divergences (`regularisers`), regions (`regions`), the networks (`model.vae`).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["Pairing"]
 
 
 class _Columns:
-    """Columns of a (P, N, D) tensor, sorted by a key: a function per key is applied to its own columns only."""
+    """Columns of a (P, N, D) tensor grouped by key; applies a function once per key, to the columns of that key."""
 
     def __init__(self, keys: Sequence[object]) -> None:
         self.keys = list(dict.fromkeys(keys))
@@ -72,11 +71,11 @@ class Pairing:
 
     @property
     def smooth(self) -> bool:
-        """Whether no posterior has a support that moves with its parameters."""
+        """Whether no posterior's support moves with its parameters."""
         return all(TAILS[q].whole_line for member in self.pairs for q, _ in member)
 
     def all_source(self, side: int) -> bool:
-        """Whether all posteriors (side 0) or all priors (side 1) are the standard normal, whose source is itself."""
+        """Whether all posteriors (side 0) or all priors (side 1) are normal, so that the map to xi is the identity."""
         return all(FAMILIES[pair[side]].is_source for member in self.pairs for pair in member)
 
     def to(self, device: torch.device | str) -> Pairing:
@@ -91,12 +90,12 @@ class Pairing:
         return loc, scale
 
     def noise(self, xi: Tensor) -> Tensor:
-        """Standard noise of each posterior family from standard normal xi (P, N, D), by DESIGN's exact maps."""
+        """Standard noise of each posterior family from standard normal xi (P, N, D)."""
         (eps,) = self._by_posterior.apply(lambda q, xi: FAMILIES[q].from_normal(xi), xi)
         return eps
 
     def divergence(self, loc: Tensor, scale: Tensor, regulariser: str = "kl", order: float = 0.5) -> Tensor:
-        """D(q || p) of each point, summed over latents: (P, N). `order` is that of "renyi"."""
+        """D(q || p) of each point, summed over latents: (P, N). `order` applies to "renyi"."""
         of = REGULARISERS[regulariser]
         (value,) = self._by_pair.apply(lambda pair, loc, scale: of(order, pair[0], pair[1], loc, scale), loc, scale)
         return value.sum(-1)

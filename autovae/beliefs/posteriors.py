@@ -1,15 +1,15 @@
-r"""The flow posterior: a normal posterior bent by a flow that sees which data point it is at.
+r"""The flow posterior: a normal posterior transformed by a flow that is conditioned on the data point.
 
     z0 = loc + scale eps,  eps ~ N(0, I)          z = T(z0; c(x))          c(x) = (loc, log scale)
     log q(z|x) = log N(z0; loc, scale) - log |det dT/dz0|
 
-A location-scale posterior has independent latents; T makes them depend on each other, differently at each x. It is
-amortised through the encoder's own summary of x, so any encoder of 2 D numbers serves. T is a coupling flow (two halves
-in turn, `passes` = 2) rather than a fully autoregressive one: the stopped gradients and the defensive proposal need
-log q at points that were not drawn from it, and a coupling flow answers in two passes instead of D.
+A location-scale posterior has independent latents; T makes them dependent, differently at each x. Its context is the
+encoder's output, so any encoder with 2 D outputs works. T is a coupling flow (alternating halves, `passes` = 2) and not
+fully autoregressive: the stopped gradients and the defensive proposal need log q at points that were not drawn from it,
+which takes a coupling flow two passes instead of D.
 
-Without its context such a flow would be no richer posterior at all: an unconditional T is the same model as the plain
-posterior under the pulled-back prior p(T(z0)) |det dT/dz0|, a flow prior (Chen and others, 2017); see `priors`.
+Without the context the posterior would be no richer: an unconditional T is the same model as the plain posterior under
+the pulled-back prior p(T(z0)) |det dT/dz0|, a flow prior (Chen and others, 2017); see `learned_priors`.
 
 T grows linearly and the base is normal, so every divergence that is finite for a normal posterior stays finite.
 References: Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improved variational inference with inverse

@@ -1,8 +1,8 @@
-r"""KL(q || p) by fixed quadrature, where no closed form is known: normal, logistic, gumbel and hypsecant posteriors under
-logistic and hypsecant priors, and gumbel ones under cauchy and student_t priors.
+r"""KL(q || p) by fixed quadrature, for pairs without a known closed form.
 
-The logistic energy U(z) = 2 log(2 cosh(z / 2)) is smooth on the scale 1 of z, the density of q on the scale sigma. So
-there are two rules, and one is exact to rounding on either side of a split in sigma:
+These are normal, logistic, gumbel and hypsecant posteriors under logistic and hypsecant priors, and gumbel posteriors
+under cauchy and student_t priors. The logistic energy U(z) = 2 log(2 cosh(z / 2)) is smooth on the scale 1 of z, the
+density of q on the scale sigma. So there are two rules, each exact to rounding on its side of a split in sigma:
 
 - narrow: sum_k w_k U(mu + sigma x_k) over nodes x_k of the standard density. Trapezoid rules, which converge
   geometrically for analytic integrands, after a map that makes the tails decay doubly exponentially
@@ -10,11 +10,11 @@ there are two rules, and one is exact to rounding on either side of a split in s
 - wide: E U = E abs(z) + integral of 2 log(1 + exp(-abs z)) q(z): the first in closed form, the second by Gauss-Legendre
   nodes in abs(z), at which only the density of q is evaluated.
 
-Both run at a sigma clamped to their side, and `torch.where` picks: no branch on data. A logistic posterior needs the
-wide rule alone, since E abs(mu + sigma X + L) = sigma E abs(mu / sigma + L / sigma + X) swaps the roles of q and p.
+Both run at a sigma clamped to their side, and `torch.where` picks: no branch on data. A logistic posterior needs only the
+wide rule, since E abs(mu + sigma X + L) = sigma E abs(mu / sigma + L / sigma + X) swaps the roles of q and p.
 For gumbel | cauchy the contour of `kl_special.contour_log_square` bends to the right, where exp(-x) falls.
 
-`fine` rules hold 1e-12, the others 2e-8 or better, for float32; a command compares all cells with 25-digit quadrature.
+`fine` rules are accurate to 1e-12, the others, for float32, to 2e-8 or better; checked against 25-digit quadrature.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _gumbel_nodes(points: int, low: float, high: float, stretch: float) -> Const
 
 
 def _gumbel_contour(points: int, low: float, high: float) -> Constants:
-    """Shifted up by 0.7 on the left, where exp(-exp(-x)) allows pi / 2, and turned up by 0.6 on the right."""
+    """Shifted up by 0.7 on the left, where exp(-exp(-x)) allows pi / 2, and bent up by 0.6 on the right."""
     u = np.linspace(low, high, points)
     bend = np.exp(0.6j + u + 0.5)
     x = u + 0.7j + bend
@@ -93,7 +93,7 @@ def _normal_density(x: Tensor) -> Three:
 
 
 def _logistic_density(x: Tensor) -> Three:
-    # sigmoid (1 - sigmoid): the absolute error of its tail, 1e-16, is what counts in a sum.
+    # sigmoid (1 - sigmoid): in a sum only the absolute error of its tail matters, 1e-16.
     below = torch.sigmoid(x)
     density = torch.addcmul(below, below, below, value=-1)
     fall = torch.addcmul(-density, below, density, value=2)

@@ -9,9 +9,9 @@ Both follow from tails and supports. With [a, b] the support of the standard q, 
 | both bounded at both ends                 | and loc + scale b <= b' | scale <= (b' - a') / (b - a), loc between by tanh(m) |
 | any other                                 | scale > 0               | scale = exp(s), loc = m                       |
 
-So training cannot leave the region: uniform|uniform gets scale = sigmoid(s) and loc = (1 - scale) tanh(m),
+The map keeps training inside the region: uniform|uniform gets scale = sigmoid(s) and loc = (1 - scale) tanh(m),
 uniform|exponential loc = scale + softplus(m), laplace|gumbel scale = sigmoid(s).
-Not here: whether a pair is conditional at all, see `autovae.finiteness`.
+Not here: which pairs are conditional, see `autovae.finiteness`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from autovae.finiteness import finiteness
 __all__ = ["LOG_SCALE_LIMIT", "Region", "region_of"]
 
 INF = math.inf
-# A scale of exp(+-12) is past anything a latent can use; beyond it float32 products overflow in the tails.
+# No latent needs a scale outside exp(+-12); beyond it float32 products overflow in the tails.
 LOG_SCALE_LIMIT = 12.0
 ROUNDING = 1e-6  # keeps abs(loc) + scale <= 1 in float32, where the sum may round up
 
 
 @dataclass(frozen=True)
 class Region:
-    """The (loc, scale) with scale below a limit and the support of q inside that of p."""
+    """The set of (loc, scale) with scale below a limit and the support of q inside that of p."""
 
     scale_limit: float = INF
     low: tuple[float, float] = (-INF, -INF)  # a, a' if both are bounded at the left, else -inf
@@ -71,14 +71,14 @@ class Region:
 
     @staticmethod
     def _off(end: tuple[float, float], scale: Tensor, sign: int) -> Tensor:
-        """The loc at which both ends meet, a rounding error inside if p does not end at 0."""
+        """The loc at which both ends coincide, moved inside by a rounding error if p does not end at 0."""
         own, other = end
         meets = other - own * scale
         return meets if other == 0 else meets + sign * ROUNDING * (abs(other) + abs(own) * scale)
 
     @property
     def safe(self) -> tuple[float, float]:
-        """A (loc, scale) well inside."""
+        """A (loc, scale) well inside the region."""
         loc, scale = self.parametrise(torch.zeros((), dtype=torch.float64), torch.tensor(-math.log(2)).double())
         return float(loc), float(scale)
 

@@ -1,4 +1,4 @@
-r"""Regularisers of generalised variational inference: what may stand in place of KL(q || p) in the ELBO.
+r"""Regularisers of generalised variational inference: divergences that may replace KL(q || p) in the ELBO.
 
     objective = E_q log p(x|z) - beta D(q || p)
 
@@ -8,19 +8,19 @@ r"""Regularisers of generalised variational inference: what may stand in place o
 | renyi       | D_order(q, p), 0 < order < 1              | smaller than the KL: q may leave the prior at less cost     |
 | jeffreys    | KL(q, p) + KL(p, q)                       | larger: q may neither miss the prior nor stray from it      |
 
-With D <= KL (renyi) the objective may lie above log p(x); with D >= KL (jeffreys) it stays a lower bound. Either way it is
-an objective and no estimate of anything: models are compared by scores, which do not depend on it.
+With D <= KL (renyi) the objective may exceed log p(x); with D >= KL (jeffreys) it stays a lower bound. Models are compared
+by scores, which do not depend on it.
 
-Renyi divergences are taken in closed form (the pairs of `autovae.registry.RENYI`): by quadrature they are too slow to
-train on. Orders above 1 end inside the space of parameters (normal: where scale^2 >= order / (order - 1)), which training would
-leave. Jeffreys needs both directions finite everywhere. All of it without checks of values: nothing is read back from the
-device, so that a step can be captured.
+Renyi divergences need a closed form (the pairs of `autovae.registry.RENYI`), since quadrature is too slow for training.
+Orders above 1 are infinite in part of the parameter space (normal: scale^2 >= order / (order - 1)), which training would
+enter. Jeffreys needs both directions finite everywhere. Values are not checked: nothing is read back from the device, so
+a step can be captured in a CUDA graph.
 
 To add one: a function of (order, posterior, prior, loc, scale) -> elementwise D, and its row in
 `autovae.registry.REGULARISERS`.
 Reference: Knoblauch, Jewson and Damoulas, An optimization-centric view on Bayes' rule: reviewing and generalizing
-variational inference, 2022. Not here: the divergences as functions for users (`divergences`, `renyi`), divergences in place
-of the log likelihood.
+variational inference, 2022. Not here: the divergences as functions for users (`divergences`, `renyi`), divergences that
+replace the log likelihood.
 """
 
 from __future__ import annotations

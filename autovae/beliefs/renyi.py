@@ -4,8 +4,8 @@ r"""Rényi divergences between location-scale families.
 
 of q = the law of mu + sigma X against a standard prior p. Notation: delta = alpha - 1, d = sigma - 1, r = log sigma.
 
-Finite or not follows from the ends of the line (`renyi_finite`). For alpha < 1 the integral is at most 1, so D is finite
-unless the supports are disjoint. For alpha > 1 it needs the support of q inside that of p, and at each end
+Finiteness follows from the ends of the line (`renyi_finite`). For alpha < 1 the integral is at most 1, so D is finite
+unless the supports are disjoint. For alpha > 1 the support of q must lie inside that of p, and at each end
 
 | tails of q and p          | condition                                                    |
 |---------------------------|--------------------------------------------------------------|
@@ -18,8 +18,8 @@ unless the supports are disjoint. For alpha > 1 it needs the support of q inside
 The pairs of `autovae.registry.RENYI`, and their mirror images, have closed forms (`renyi_closed`). All others are
 integrated from the log densities: the line is cut at the centres of q and p and at the ends of the supports, and each
 piece is mapped so that the integrand decays exponentially at both ends, on every scale at once (z = edge +- e^t outside, a
-logistic map inside), where the trapezoid rule converges geometrically. Error 1e-8 relative to max(D, 1e-3); the node count
-is for accuracy, not for a training loop.
+logistic map inside), where the trapezoid rule converges geometrically. Error 1e-8 relative to max(D, 1e-3); the number of
+nodes favours accuracy over speed, so this is not for training.
 
 References: Rényi divergence and Kullback-Leibler divergence, van Erven and Harremoës (2014); Rényi divergence measures
 for commonly used univariate continuous distributions, Gil, Alajaji and Linder (2013).
@@ -48,7 +48,7 @@ INF = math.inf
 CLOSED: Mapping[tuple[str, str], Callable[[float, Tensor, Tensor], Tensor]] = Resolved(registry.RENYI)
 OUTER, MIDDLE = 640, 400  # nodes on an unbounded and on a bounded piece
 FINER = 4  # times as many under a double exponential tail, which is narrow on a logarithmic scale
-NEAR = 0.1  # of alpha to 1
+NEAR = 0.1  # the distance of alpha to 1 that counts as near
 BLOCK = 1 << 20  # nodes times elements at once
 
 
@@ -64,8 +64,8 @@ def renyi(
     """D_alpha(q || p) elementwise, q the law of loc + scale * eps, p the standard prior or that at (prior_loc,
     prior_scale). Shapes broadcast. Returns inf where the divergence is infinite.
 
-    Raises ValueError for an alpha outside [0, inf), unknown families, scales that are not positive, values that are not
-    finite, and shapes that do not broadcast.
+    Raises ValueError for an alpha outside [0, inf), unknown families, scales <= 0, non-finite values and shapes that do
+    not broadcast.
     """
     order = _order(alpha)
     mu, sigma = standardised(posterior, prior, loc, scale, prior_loc, prior_scale)
@@ -125,7 +125,7 @@ def _supports(posterior: str, prior: str, mu: Tensor, sigma: Tensor) -> tuple[Te
 
 
 def renyi_finite(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Tensor) -> Tensor:
-    """Where D_alpha is finite, from the ends of the two laws alone; 0 < alpha, alpha != 1."""
+    """Where D_alpha is finite, from the ends of the two laws; 0 < alpha, alpha != 1."""
     q_low, q_high, p_low, p_high = _supports(posterior, prior, mu, sigma)
     if alpha < 1:
         return torch.maximum(q_low, p_low) < torch.minimum(q_high, p_high)
@@ -157,11 +157,12 @@ def _order_zero(posterior: str, mu: Tensor, sigma: Tensor, prior: str) -> Tensor
 
 
 def _reach(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor) -> Tensor:
-    """How far beyond the centres q^alpha p^(1 - alpha), and q near alpha = 1, matter at one end. Generous, since the map
-    is logarithmic.
+    """How far beyond the centres q^alpha p^(1 - alpha), and q near alpha = 1, matter at one end.
+
+    Generous, since the map is logarithmic.
     """
 
-    def alone(tail: Tail, weight: float | Tensor, scale: Tensor) -> Tensor:
+    def own_reach(tail: Tail, weight: float | Tensor, scale: Tensor) -> Tensor:
         weight = torch.as_tensor(weight).clamp(min=1e-9)
         if tail.power < INF:
             return scale * torch.exp((40 / (weight * (tail.power + 1))).clamp(max=300))
@@ -174,9 +175,9 @@ def _reach(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor) -> Tensor:
         excess = alpha * (q.power + 1) - delta * (p.power + 1) - 1
         return torch.maximum(sigma, one) * math.exp(min(30 / min(excess, q.power), 300))
     if alpha < 1:
-        own = alone(q, alpha, sigma)
+        own = own_reach(q, alpha, sigma)
         if abs(delta) > NEAR:
-            return mu.abs() + torch.minimum(own, alone(p, -delta, one))
+            return mu.abs() + torch.minimum(own, own_reach(p, -delta, one))
         return mu.abs() + (own if q.power == INF else sigma * math.exp(36 / q.power))
     if q.double_exponential and p.double_exponential:
         return mu.abs() + _crossing(alpha, q, p, mu, sigma, 2).clamp(min=0) + 5 * torch.maximum(sigma, one)
@@ -186,11 +187,11 @@ def _reach(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor) -> Tensor:
         bulk = mu.abs() if q.growth == 1 else mu.abs() * (1 + own_rate / left)
         return bulk + one * (45 / left) ** (1 / q.growth)
     # q falls faster: its own reach, and the point up to which p^(1 - alpha) wins.
-    return mu.abs() + 2 * alone(q, alpha, sigma) + 3 * delta * (sigma + sigma.square())
+    return mu.abs() + 2 * own_reach(q, alpha, sigma) + 3 * delta * (sigma + sigma.square())
 
 
 def _crossing(alpha: float, q: Tail, p: Tail, mu: Tensor, sigma: Tensor, times: float) -> Tensor:
-    """How far out two double exponentials are equal, q^alpha and p^((alpha - 1) times); `mu` points outwards."""
+    """Where the double exponentials q^alpha and p^((alpha - 1) times) are equal; `mu` points outwards."""
     rate = q.rate / sigma
     return (math.log(times * (alpha - 1) / alpha + 1e-9) + rate * mu) / (rate - p.rate).clamp(min=1e-3)
 
@@ -203,7 +204,7 @@ def _pieces(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Tensor)
     centres = [mu, torch.zeros_like(mu)]
     for sign, end_q, end_p in zip((-1, 1), q.ends, p.ends, strict=True):
         if alpha > 1 and end_q.double_exponential and end_p.double_exponential:
-            # Far out two double exponentials nearly cancel, and leave a narrow peak where their slopes do.
+            # Far out two double exponentials nearly cancel and leave a narrow peak where their slopes are equal.
             slopes = torch.log(end_p.rate * sigma / end_q.rate)
             rate = end_q.rate / sigma
             peak = (math.log((alpha - 1) / alpha) + slopes + rate * sign * mu) / (rate - end_p.rate).clamp(min=1e-3)
@@ -218,7 +219,7 @@ def _pieces(alpha: float, posterior: str, prior: str, mu: Tensor, sigma: Tensor)
     def bounded(left: Tensor, right: Tensor) -> None:
         u = torch.linspace(-45, 45, middle, dtype=mu.dtype, device=mu.device)[:, None]
         length = right - left
-        # From the nearer end, so that distances keep their digits.
+        # Distances from the nearer end, to keep their digits.
         share = torch.sigmoid(-u.abs())
         nodes.append(torch.where(u < 0, left + length * share, right - length * share))
         log = -u.abs() - 2 * torch.log1p(torch.exp(-u.abs())) + math.log(90 / (middle - 1))

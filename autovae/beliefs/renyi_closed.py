@@ -1,7 +1,7 @@
 r"""Closed forms of Renyi divergences, as functions of delta = alpha - 1, mu and sigma.
 
-All are written as log1p(delta k) / delta, so that nothing is lost as alpha -> 1. Each function serves the pair whose row in
-`autovae.registry.RENYI` names it; `renyi` returns inf outside the region where the divergence is finite.
+All are written as log1p(delta k) / delta, which is accurate as alpha -> 1. `autovae.registry.RENYI` maps pairs to these
+functions; `renyi` returns inf outside the region where the divergence is finite.
 To add one: a function of (delta, mu, sigma) in float64, and its row.
 Reference: Gil, Alajaji and Linder, Renyi divergence measures for commonly used univariate continuous distributions, 2013.
 """
@@ -31,7 +31,7 @@ def laplace(delta: float, mu: Tensor, sigma: Tensor) -> Tensor:
     size = s.abs()
     small = size < 1e-5
     ratio = torch.where(small, 1 - size / 2, -torch.expm1(-size) / torch.where(small, 1.0, size))
-    # k = a (1 - exp(-s)) / s; for s < 0 (alpha < 1 only) it grows like exp(abs s), so its logarithm is taken apart.
+    # k = a (1 - exp(-s)) / s; for s < 0 (alpha < 1 only) it grows like exp(abs s), so its logarithm is split.
     plain = torch.log1p(-delta * a * ratio * torch.exp((-s).clamp(0, 30)))
     grown = torch.logaddexp(torch.zeros_like(s), size + torch.log((abs(delta) * a * ratio).clamp(min=1e-300)))
     log = torch.where(s < -30, grown, plain)

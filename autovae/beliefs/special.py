@@ -9,11 +9,11 @@ r"""Special functions that torch lacks: real arithmetic on real and imaginary pa
 | `inverse_tangent_integral`   | 0 <= x <= 1                     | Ti2(x) = Im Li2(ix)                    | 1e-15          |
 | `dilogarithm_of_exp`         | t >= 0                          | -Li2(-e^-t)                            | 1e-15          |
 
-Methods. E1: the integral of exp(-t) / (w + t) on a ray turned away from its pole, by the trapezoid rule in
+Methods. E1: the integral of exp(-t) / (w + t) on a ray rotated away from its pole, by the trapezoid rule in
 u, t = exp(u - exp(-u)): a sum of fixed poles, so neither branches nor NaN. Gamma functions: the recurrence moves the
 argument right, where the asymptotic series in the midpoint holds. Alternating series of moments
-a_k = integral of y^k dm(y), m >= 0 on [0, 1]: `alternating` weights the first n terms so that the error is 5.8^-n
-whatever m is (Convergence acceleration of alternating series, Cohen, Rodriguez Villegas and Zagier, 2000).
+a_k = integral of y^k dm(y), m >= 0 on [0, 1]: `alternating` weights the first n terms so that the error is 5.8^-n for
+every m (Convergence acceleration of alternating series, Cohen, Rodriguez Villegas and Zagier, 2000).
 
 All take float64. Not here: which divergence needs which (`kl_special`).
 """
@@ -53,7 +53,7 @@ TERMS = 8  # of the asymptotic series of gamma functions
 
 
 class Constants:
-    """Arrays of float64 constants that live on a device once asked for: no copy to the device in a captured graph."""
+    """Arrays of float64 constants, copied once per device: no copy inside a captured graph."""
 
     def __init__(self, *arrays: Sequence[float] | np.ndarray) -> None:
         self.arrays = tuple(torch.tensor(np.asarray(array, dtype=np.float64)) for array in arrays)
@@ -67,8 +67,9 @@ class Constants:
 
 
 def in_blocks(function: F) -> F:
-    """function(x, y, rule, ...) that makes (nodes, *shape) arrays, on a CPU over blocks of elements: arrays that fit the
-    cache are twice as fast.
+    """Decorator of function(x, y, rule, ...) with (nodes, *shape) intermediates: on a CPU it runs over blocks of elements.
+
+    Blocks that fit the cache are twice as fast.
     """
 
     @functools.wraps(function)
@@ -130,11 +131,11 @@ def bernoulli_polynomial(n: int, x: Fraction) -> Fraction:
 
 def _poles(points: int, low: float, high: float, angle: float) -> Constants:
     u = np.linspace(low, high, points)
-    t, turn = np.exp(u - np.exp(-u)), np.exp(1j * angle)
-    weights = turn * (u[1] - u[0]) * t * (1 + np.exp(-u)) * np.exp(-t * turn)
+    t, rotation = np.exp(u - np.exp(-u)), np.exp(1j * angle)
+    weights = rotation * (u[1] - u[0]) * t * (1 + np.exp(-u)) * np.exp(-t * rotation)
     # Re and Im of sum c_k / (w + p_k), from Re and -Im of 1 / (w + p_k)
     by_real, by_imag = np.stack([weights.real, weights.imag]), np.stack([weights.imag, -weights.real])
-    return Constants((t * turn).real, (t * turn).imag, by_real, by_imag)
+    return Constants((t * rotation).real, (t * rotation).imag, by_real, by_imag)
 
 
 POLES = {True: _poles(72, -3.45, 3.9, 0.95), False: _poles(36, -2.75, 3.2, 0.95)}

@@ -1,10 +1,11 @@
-"""Data: from names, files and arrays to checked tensors on the device.
+"""Data: names, files and arrays become checked tensors on the device.
 
-datasets    `load` and `Data`: fixed splits, support, levels, digest
-batches     network input, dequantised targets, bins, minibatch order
-catalogue   the table of named sets
-supports    what values mean: binary, unit with L levels, real
-sources     readers of idx, npz, mat, image folders, torch Datasets
-files       where files lie, checksums, downloads
-errors      `DataError`, one line
+datasets      what a data set is: `load` and `Data` with fixed splits, support, levels, digest
+catalogue     which named data sets exist: files, checksums, licences, splits
+downloads     where their files are, and how they are downloaded and verified
+sources       how idx, npz, mat files, image folders and torch Datasets are read
+supports      what values mean: binary, unit with L levels, real
+batches       how stored values become network input, dequantised targets and bins; the order of minibatches
+minibatches   how training and scoring read a split
+errors        `DataError`, a message of one line
 """

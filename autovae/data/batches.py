@@ -1,15 +1,15 @@
-r"""From stored values to what a training step needs: inputs, targets, bins, and the order of minibatches.
+r"""From stored values to the inputs of a training step: network inputs, targets, bins, and the order of minibatches.
 
 With L levels, a stored level v owns the bin [v/L, (v+1)/L] of the unit interval:
 
 - the network sees the middle, (v + 1/2)/L (binary: v; real: x);
 - a density trains on the dequantised value (v + u)/L, u uniform on [0, 1) (Uria, Murray and Larochelle, RNADE, 2013);
-  heads with a mass on levels take the levels themselves, real data stay as they are;
-- a score takes the mass of the bin, the end bins reaching to -inf and +inf so that masses sum to one; real data have
+  heads with a mass on levels take the levels themselves; real data are unchanged;
+- a score takes the mass of the bin; the end bins reach to -inf and +inf so that masses sum to one; real data have
   `levels` equal bins over the training range low..high, in model units.
 
 All functions take and return tensors on the device of their input; randomness comes from a generator. The order of
-minibatches depends on (data seed, epoch) alone, so that all members of a study see the same data.
+minibatches depends only on (data seed, epoch), so all members of a study see the same data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autovae.seeds import stream_seed
 
 __all__ = ["bin_edges", "bin_index", "binarise", "dequantise", "epoch_order", "grey", "minibatches", "network_input"]
 
-NEUTRAL = {"binary": 0.5, "unit": 0.5, "real": 0.0}  # what a network sees in place of an unobserved entry
+NEUTRAL = {"binary": 0.5, "unit": 0.5, "real": 0.0}  # stands in for an unobserved entry
 
 
 def network_input(x: Tensor, data: Data, mask: Tensor | None = None) -> Tensor:
@@ -69,7 +69,7 @@ def bin_edges(x: Tensor, data: Data) -> tuple[Tensor, Tensor]:
 def grey(x: Tensor, data: Data) -> Tensor:
     """Levels as intensities v/(L-1) in [0, 1], black 0 and white 1: probabilities for `binarise`."""
     if data.support == "real":
-        raise DataError("got real-valued data to read as grey levels, expected binary or unit support")
+        raise DataError("grey levels need binary or unit support, got real-valued data")
     return x.to(torch.float32) / (data.levels - 1)
 
 
@@ -79,7 +79,7 @@ def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def epoch_order(num_points: int, data_seed: int, epoch: int) -> Tensor:
-    """A permutation of 0..num_points-1 (int64, drawn on the CPU, so that all devices see one order)."""
+    """A permutation of 0..num_points-1 (int64), drawn on the CPU so that all devices see the same order."""
     generator = torch.Generator().manual_seed(stream_seed("order", int(data_seed), int(epoch)))
     return torch.randperm(num_points, generator=generator)
 
@@ -87,13 +87,13 @@ def epoch_order(num_points: int, data_seed: int, epoch: int) -> Tensor:
 def minibatches(
     num_points: int, batch_size: int, data_seed: int, epoch: int, device: torch.device | str = "cpu"
 ) -> list[Tensor]:
-    """Index tensors of one epoch: full batches, then one smaller batch where batch_size does not divide num_points.
+    """Index tensors of one epoch: full batches, then a smaller one if batch_size does not divide num_points.
 
-    Nothing is dropped. All but the last have one shape, as a captured graph wants; they are views of one tensor.
+    No point is dropped. All but the last share one shape, as CUDA graphs require; they are views of one tensor.
     """
     if num_points < 1 or batch_size < 1:
         raise ValueError(f"got {num_points} points in batches of {batch_size}, expected at least 1 of each")
     order = epoch_order(num_points, data_seed, epoch)
-    if torch.device(device).type == "cuda":  # pinned, so that the host need not wait for the copy
+    if torch.device(device).type == "cuda":  # pinned, so the host does not wait for the copy
         order = order.pin_memory()
     return list(order.to(device, non_blocking=True).split(batch_size))

@@ -1,7 +1,7 @@
-"""The named data sets: their files, checksums, mirrors, licences and splits, and how each is read.
+"""The named data sets: files, checksums, mirrors, licences, splits, and a reader for each.
 
 To add one: write a reader from its paths to a `Raw` and add an entry to DATASETS.
-Not here: where files are looked for (`files`), the meaning of values (`supports`), what models see (`datasets`).
+Not here: where files are searched for (`downloads`), the meaning of values (`supports`), what models see (`datasets`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from autovae.data.downloads import File, fetch, locate
 from autovae.data.errors import DataError
-from autovae.data.files import File, fetch, locate
 from autovae.data.sources import Raw, arrays_of, official_split, read_amat, read_idx_set, read_mat
 
 __all__ = ["DATASETS", "Named", "catalogue", "read_named"]
@@ -34,8 +34,8 @@ class Named:
     split: str
     read: Callable[[list[Path]], Raw]
     files: tuple[tuple[File, ...], ...] = ()
-    folder: str = ""  # where the files lie under --data, when not under the name
-    dynamic: bool = False  # grey images read as binary data whose training bits are drawn with every use
+    folder: str = ""  # the folder under --data, if it is not the name
+    dynamic: bool = False  # dynamic binarisation: training bits are drawn from the grey levels at every use
 
     @property
     def place(self) -> str:
@@ -43,7 +43,7 @@ class Named:
 
 
 def read_named(entry: Named, data_dir: str | Path | None = None) -> Raw:
-    """The raw arrays of a named data set: the first of its equivalent sets of files that is present, or a download."""
+    """The raw arrays of a named data set, from the first equivalent set of files that is present, else by download."""
     options = entry.files or ((),)
     present = [option for option in options if all(locate(file, entry.place, data_dir) for file in option)]
     offered = [option for option in options if all(file.urls for file in option)]
@@ -52,7 +52,7 @@ def read_named(entry: Named, data_dir: str | Path | None = None) -> Raw:
 
 
 def catalogue(data_dir: str | Path | None = None) -> list[dict[str, Any]]:
-    """One row a data set: name, shape, points, support, levels, licence, origin, split, present, where."""
+    """One row per data set: name, shape, points, support, levels, licence, origin, split, present, where."""
     rows = []
     for entry in DATASETS.values():
         where = [[locate(file, entry.place, data_dir) for file in option] for option in entry.files]
@@ -78,8 +78,8 @@ def catalogue(data_dir: str | Path | None = None) -> list[dict[str, Any]]:
 def _digits(_: list[Path]) -> Raw:
     from sklearn.datasets import load_digits
 
-    held = load_digits()
-    return Raw(held.images.astype(np.uint8), held.target, levels=17)
+    digits = load_digits()
+    return Raw(digits.images.astype(np.uint8), digits.target, levels=17)
 
 
 def _member(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
@@ -97,7 +97,7 @@ LONG_TAIL = tuple(int(4500 * 100 ** (-rank / 9)) for rank in range(10))  # 4,500
 
 
 def _idx_long_tailed(paths: list[Path]) -> Raw:
-    """The first images of each class among the 50,000 training images, as many as LONG_TAIL says."""
+    """The first LONG_TAIL[c] of the 50,000 training images of each class c."""
     raw = _idx(paths)
     x, y, split = np.asarray(raw.x), np.asarray(raw.y), np.asarray(raw.split)
     held_out = np.flatnonzero(split > 0)
@@ -204,7 +204,7 @@ _ENTRIES = (
         2,
         "not stated by the authors; commonly CC BY-SA 3.0",
         "LeCun, Cortes, Burges; binarised here",
-        f"{MNIST_SPLIT}; training bits are drawn anew from the grey levels with every use, validation and test once",
+        f"{MNIST_SPLIT}; training bits are redrawn from the grey levels at every use, validation and test bits once",
         _idx,
         MNIST_FILES,
         folder="mnist",

@@ -1,12 +1,12 @@
-"""Data sets as the models see them: `load` brings names, files and arrays to checked tensors with fixed splits.
+"""Data sets as the models see them: `load` turns names, files and arrays into checked tensors with fixed splits.
 
-Every data set has a *support* that a likelihood is checked against: `binary`, `unit` (L grey levels of [0, 1]; level v
-owns the bin [v/L, (v+1)/L]) or `real` (standardised with the stored mean and scale). Named sets keep their published
-splits; the user's own data are split 70/15/15 by a permutation of the seed.
+Likelihoods are checked against the *support* of a data set: `binary`, `unit` (L grey levels of [0, 1]; level v owns the
+bin [v/L, (v+1)/L]) or `real` (standardised with the stored mean and scale). Named sets keep their published splits; the
+user's own data are split 70/15/15 by a seeded permutation.
 
 Shapes: x (N, *shape), mask as x (True = observed), y and length (N,).
-Not here: what values mean (`supports`), reading of files (`sources`), files and checksums of named sets (`catalogue`),
-minibatches (`batches`). Data that do not fit in memory are not handled.
+Not here: what values mean (`supports`), readers of files (`sources`), the named sets (`catalogue`), minibatches
+(`minibatches`). Data must fit in memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from autovae.spec import Domain
 
 __all__ = ["DATASETS", "Data", "DataError", "Split", "catalogue", "load", "names"]
 
-MINIMUM_POINTS = 7  # from here on 70/15/15 leaves no part empty
+MINIMUM_POINTS = 7  # the fewest of which 70/15/15 leaves no part empty
 PARTS = ("train", "validation", "test")
 
 
@@ -40,8 +40,8 @@ PARTS = ("train", "validation", "test")
 class Split:
     """One part of a data set: x as uint8 or int16 levels, or as float32 standardised values.
 
-    Where `grey` is not 0, x holds that many grey levels of binary data, and every use draws its bits anew, level v being
-    1 with probability v / (grey - 1): dynamic binarisation.
+    Dynamic binarisation: if `grey` > 0, x holds that many grey levels, and every use draws new bits from them; level v
+    gives a 1 with probability v / (grey - 1).
     """
 
     x: Tensor
@@ -80,7 +80,7 @@ class Data:
     """A data set in three splits, with the meaning of its values.
 
     `low` and `high` are the range of the scoring bins in model units; `mean` and `scale` (tensors of the event shape
-    for real data, else 0 and 1) lead back to the user's units; `digest` is the SHA-256 of contents and split.
+    for real data, else 0 and 1) convert back to the user's units; `digest` is the SHA-256 of contents and split.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Data:
 
     @property
     def domain(self) -> Domain:
-        """What a model must know of these data."""
+        """What a model needs to know about these data."""
         return Domain(self.shape, self.support, self.levels, self.low, self.high)
 
     @property
@@ -121,7 +121,7 @@ class Data:
         return replace(self, **moved)
 
     def original_units(self, x: Tensor) -> Tensor:
-        """Values in model units brought to the user's: standardisation undone; [0, 1] stays for levelled data."""
+        """Values in model units converted to the user's: undoes standardisation; data with levels stay in [0, 1]."""
         return x * self.scale + self.mean if self.support == "real" else x
 
     def describe(self) -> str:
@@ -156,11 +156,11 @@ def load(
     levels: int | None = None,
     support: str | None = None,
 ) -> Data:
-    """The data set of a name, a path (.npz, .npy, a folder of images), an array, a tensor, a torch Dataset, or a Data.
+    """Load a data set from a name, a path (.npz, .npy, a folder of images), an array, a tensor or a torch Dataset.
 
     `seed` splits the user's own data; named sets have a fixed split. `y`, `mask` (1 = observed), `length`, `levels` and
-    `support` say what an array cannot say itself, and win over what a file holds.
-    Raises `DataError` in one line where the data cannot be used.
+    `support` complete an array, and override the values in a file. A `Data` is returned as it is.
+    Raises `DataError`, with a message of one line, for unusable data.
     """
     told = {"y": y, "mask": mask, "length": length, "levels": levels, "support": support}
     told = {key: value for key, value in told.items() if value is not None}
@@ -183,13 +183,13 @@ def load(
 
 
 def _read_own(source: Any) -> tuple[Raw, str, str]:
-    """What the user handed over, with a name and where it came from."""
+    """The user's own data, with a name and their origin."""
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
         try:
             exists = str(source) != "" and path.exists()
         except OSError as error:
-            raise DataError(f"{source}: cannot be looked up ({error.strerror}); expected a name or a path") from None
+            raise DataError(f"{source}: cannot be read ({error.strerror}); expected a name or a path") from None
         if not exists:
             if isinstance(source, str) and not path.suffix and len(path.parts) <= 1:
                 raise DataError(
@@ -203,7 +203,7 @@ def _read_own(source: Any) -> tuple[Raw, str, str]:
         return read_dataset(source), type(source).__name__, f"torch Dataset {type(source).__name__}"
     if isinstance(source, Tensor):
         return Raw(read_array(source)), "tensor", "tensor in memory"
-    if isinstance(source, np.ma.MaskedArray):  # numpy masks what is missing, we what is observed
+    if isinstance(source, np.ma.MaskedArray):  # numpy's masks mark missing entries, ours observed ones
         return Raw(source.data, mask=~np.ma.getmaskarray(source)), "array", "masked array in memory"
     if hasattr(source, "__array__") and not isinstance(source, type):
         return Raw(read_array(source)), "array", "array in memory"
@@ -230,7 +230,7 @@ def _split_labels(raw: Raw, count: int, seed: int) -> tuple[np.ndarray, str]:
     if count < MINIMUM_POINTS:
         raise DataError(f"got {count} points in x, expected at least {MINIMUM_POINTS} for three splits; add points")
     held_out = int(0.15 * count)
-    # The one generator whose streams numpy promises never to change.
+    # numpy guarantees that the streams of RandomState never change.
     order = np.random.RandomState(seed % 2**32).permutation(count)
     split = np.zeros(count, np.int8)
     split[order[count - 2 * held_out :]] = 1
@@ -239,7 +239,7 @@ def _split_labels(raw: Raw, count: int, seed: int) -> tuple[np.ndarray, str]:
 
 
 def _dynamic(data: Data) -> Data:
-    """Grey images as binary data: training bits are drawn with every use, validation and test bits once and for all.
+    """Grey images as binary data: training bits are drawn at every use, validation and test bits only once.
 
     Reference: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016; Salakhutdinov and Murray, On the
     quantitative analysis of deep belief networks, 2008.

@@ -1,9 +1,9 @@
-"""Minibatches: the points of a split as one tensor on the device, served as each kind of likelihood wants them.
+"""Minibatches of a split, which lies on the device as one tensor, with the targets of each kind of likelihood.
 
-The encoder sees the middle of a level's bin, (v + 1/2) / L, in training and in scoring alike. Likelihoods that train on
-densities see a point drawn within the bin, (v + u) / L, from a stream shared by all members of a study: common random
-numbers, so that members differ by their beliefs and not by their data. The stream starts anew with every epoch, at
-(data seed, epoch), and is read in the order of the minibatches. Bits of dynamically binarised data come from it, too.
+The encoder sees the middle of a level's bin, (v + 1/2) / L, in training and in scoring. Density-trained likelihoods see a
+point drawn within the bin, (v + u) / L. All members of a study share this noise (common random numbers), so they differ
+in their beliefs and not in their data. The stream restarts with every epoch at (data seed, epoch) and is read in the order
+of the minibatches; it also gives the bits of dynamically binarised data.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ RESIDUAL_POINTS = 10_000  # that tell how far data lie from their mean
 
 @dataclass(frozen=True)
 class Minibatch:
-    """B points as a model needs them, all (B, X)."""
+    """B points with X features in model units; all tensors (B, X)."""
 
     inputs: Tensor  # what the encoder sees
-    targets: dict[str, Tensor]  # x by what a likelihood trains on: "levels", "dequantised"
-    lower: Tensor | None = None  # the bin of each value, where masses are asked for
+    targets: dict[str, Tensor]  # x per kind of training target: "levels", "dequantised"
+    lower: Tensor | None = None  # the bin of each value, if edges were requested
     upper: Tensor | None = None
     mask: Tensor | None = None  # True where the value was observed
 
@@ -66,7 +66,7 @@ class Minibatches:
 
     @property
     def nbytes(self) -> int:
-        """What the points take on the device."""
+        """Device memory of the points."""
         return self._x.nbytes + (0 if self._mask is None else self._mask.nbytes)
 
     @functools.cached_property
@@ -76,12 +76,12 @@ class Minibatches:
         return float((inputs - inputs.mean(0)).square().mean().sqrt())
 
     def dequantiser(self) -> torch.Generator:
-        """A generator on the device for dequantisation noise, to be put where an epoch begins by `start`."""
+        """A generator on the device for dequantisation noise; `start` seeds it for an epoch."""
         return torch.Generator(self.device)
 
     @staticmethod
     def start(generator: torch.Generator, data_seed: int, epoch: int) -> None:
-        """Put the stream of dequantisation noise where (data_seed, epoch) begins."""
+        """Seed the stream of dequantisation noise for (data_seed, epoch)."""
         generator.manual_seed(stream_seed(data_seed, "dequantise", epoch))
 
     def batch(
@@ -91,7 +91,7 @@ class Minibatches:
         edges: bool = False,
         generator: torch.Generator | None = None,
     ) -> Minibatch:
-        """The points at `index`, with the targets of these kinds and, if asked for, their bins' edges."""
+        """The points at `index`, with targets of these `kinds` and, with `edges`, the edges of their bins."""
         kinds = tuple(kinds)
         x, mask = self._take(self._x, index), None if self._mask is None else self._take(self._mask, index)
         if self._grey:
@@ -105,7 +105,7 @@ class Minibatches:
         return Minibatch(inputs.to(self.dtype), targets, lower, upper, mask)
 
     def _binarised(self, grey: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Dynamic binarisation: the bits of this use; without a generator always the same ones."""
+        """Dynamically binarised x; without a generator always the same bits."""
         if generator is None:
             generator = self.dequantiser().manual_seed(stream_seed("binarise", "fixed"))
         return batches.binarise(grey.to(torch.float32) / (self._grey - 1), generator)
@@ -121,7 +121,7 @@ class Minibatches:
     def epoch(
         self, batch_size: int, data_seed: int, epoch: int, kinds: Iterable[str] = (), edges: bool = False
     ) -> Iterator[Minibatch]:
-        """The minibatches of an epoch, one after the other."""
+        """The minibatches of an epoch, in order."""
         generator = self.dequantiser()
         self.start(generator, data_seed, epoch)
         for index in self.order(batch_size, data_seed, epoch):

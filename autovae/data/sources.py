@@ -1,8 +1,8 @@
-"""Read raw arrays from where they lie: idx, npz, npy, amat and mat files, folders of images, arrays, torch Datasets.
+"""Readers of raw arrays: idx, npz, npy, amat and mat files, folders of images, arrays, torch Datasets.
 
-Every reader returns a `Raw`: numpy arrays as they were found, with what is known about them (labels, mask, lengths,
-levels, split). Nothing is unpickled: npz and npy files are read with `allow_pickle=False`.
-Not here: which values are allowed and what they mean (`supports`), where named data sets lie (`catalogue`).
+Every reader returns a `Raw`: unchanged numpy arrays with labels, mask, lengths, levels and split where known. Nothing is
+unpickled: npz and npy files are read with `allow_pickle=False`.
+Not here: which values are allowed and what they mean (`supports`), the named data sets (`catalogue`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm")
 NPZ_NAMES = ("x", "y", "mask", "length", "levels", "split", "support")
-# All that numpy, zipfile and zlib raise on files that are cut short, altered, renamed, or hold pickled objects.
+# Everything numpy, zipfile and zlib raise on truncated, altered, renamed or pickled files.
 BROKEN = (
     OSError,
     EOFError,
@@ -57,7 +57,7 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Raw:
-    """Arrays as found: x (N, ...); split (N,) holds 0 for training, 1 for validation, 2 for test rows."""
+    """Unchanged arrays: x (N, ...); split (N,) is 0 for training, 1 for validation, 2 for test rows."""
 
     x: np.ndarray
     y: np.ndarray | None = None
@@ -90,11 +90,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         sizes = struct.unpack_from(f">{dimensions}I", content, 4)
     except BROKEN as error:
         raise _broken(path, error, expected) from None
-    held = len(content) - 4 * (1 + dimensions)
-    if held != math.prod(sizes):
+    size = len(content) - 4 * (1 + dimensions)
+    if size != math.prod(sizes):
         shape = "x".join(map(str, sizes))
         raise DataError(
-            f"{path}: got {held} bytes of values, expected {math.prod(sizes)} for the shape {shape} in its header; "
+            f"{path}: got {size} bytes of values, expected {math.prod(sizes)} for the shape {shape} in its header; "
             "the file is truncated or altered: replace it by an intact copy"
         )
     return np.frombuffer(content, np.uint8, offset=4 * (1 + dimensions)).reshape(sizes).copy()
@@ -110,7 +110,7 @@ def read_idx_set(
 ) -> Raw:
     """The four idx files of an MNIST-like set; the last `validation` training images are the validation set.
 
-    `counts` are the expected training and test images; None takes whatever the files hold.
+    `counts` are the expected numbers of training and test images; None accepts any.
     """
     parts = []
     for images_path, labels_path, count in zip(
@@ -139,13 +139,13 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
     expected = "an .npz file of plain arrays, as numpy.savez writes it"
     remedy = "write it again with numpy.savez(path, x=array), numbers only"
     try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.lib.npyio.NpzFile):
-            with held:
-                return {name: held[name] for name in held.files}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
     except BROKEN as error:
         raise _broken(path, error, expected, remedy) from None
-    raise DataError(f"{path}: got a single array under the name of an archive, expected .npz; rename it to .npy")
+    raise DataError(f"{path}: got a single array, expected an .npz archive; rename the file to .npy")
 
 
 def read_npz(path: Path) -> Raw:
@@ -185,7 +185,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_amat(path: Path, columns: int) -> np.ndarray:
-    """Rows of `columns` digits 0 or 1, each followed by one white space: the text form of the binarised MNIST."""
+    """Rows of `columns` digits 0 or 1, each followed by one white space: the text format of binarised MNIST."""
     try:
         text = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
@@ -218,9 +218,10 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def read_folder(folder: Path) -> Raw:
-    """All images of a folder and its sub-folders (one level), in order of their names; sub-folders alone are labels.
+    """All images of a folder and its sub-folders (one level), sorted by name.
 
-    Grey images give (N, H, W), colour images (N, 3, H, W), a mixture colour; transparency is dropped.
+    If every image is in a sub-folder, the sub-folders are the labels. Grey images give (N, H, W), colour images
+    (N, 3, H, W), a mixture of both (N, 3, H, W); transparency is dropped.
     """
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -230,8 +231,8 @@ def read_folder(folder: Path) -> Raw:
     except OSError as error:
         raise _broken(folder, error, "a readable folder of images", "check its permissions") from None
     if not paths:
-        held = f"{', '.join(others[:3])}, ..." if len(others) > 3 else ", ".join(others) or "nothing"
-        raise DataError(f"{folder}: got a folder with {held}, expected images ({' '.join(IMAGE_SUFFIXES)})")
+        found = f"{', '.join(others[:3])}, ..." if len(others) > 3 else ", ".join(others) or "nothing"
+        raise DataError(f"{folder}: got a folder with {found}, expected images ({' '.join(IMAGE_SUFFIXES)})")
     images = [_read_image(paths[0])]
     first = images[0].shape[-2:]
     for path in paths[1:]:
@@ -269,7 +270,7 @@ def read_file(path: Path) -> Raw:
 
 
 def read_array(source: Any) -> np.ndarray:
-    """The numpy array of a tensor, an array or whatever offers `__array__` (a data frame, a PIL image)."""
+    """The numpy array of a tensor, an array or any object with `__array__` (a data frame, a PIL image)."""
     if isinstance(source, torch.Tensor):
         dense = source.detach().cpu()
         if dense.layout != torch.strided or dense.is_quantized:
@@ -279,7 +280,7 @@ def read_array(source: Any) -> np.ndarray:
 
 
 def read_dataset(dataset: torch.utils.data.Dataset[Any]) -> Raw:
-    """All points of a torch Dataset of x or (x, label) items; what follows the label is not used."""
+    """All points of a torch Dataset of x or (x, label) items; further elements of an item are ignored."""
     if isinstance(dataset, torch.utils.data.TensorDataset):
         tensors = dataset.tensors
         return Raw(read_array(tensors[0]), read_array(tensors[1]) if len(tensors) > 1 else None)

@@ -1,16 +1,16 @@
-r"""What the values of a data set are: their support, their levels, and the stored form that the models see.
+r"""What the values of a data set mean: their support, their levels, and the stored form that the models see.
 
 | found                                   | support | stored                                    | levels             |
 |-----------------------------------------|---------|-------------------------------------------|--------------------|
 | bool, or only 0 and 1                   | binary  | 0, 1                                      | 2                  |
 | 8-bit unsigned integers                 | unit    | level 0..255                              | 256                |
 | whole numbers with L levels given       | unit    | level 0..L-1                              | L                  |
-| floats in [0, 1]                        | unit    | the level whose bin [v/L, (v+1)/L] has it | L, or 256        |
+| floats in [0, 1]                        | unit    | the level v with x in [v/L, (v+1)/L]      | L, or 256        |
 | other floats                            | real    | (x - mean) / scale, float32               | 256 bins         |
 
 Floats without levels are rounded to 256 and flagged `rounded`; the bins of real data span the training range.
-The mean and the scale (standard deviation) of real data are those of each feature over the training rows. A feature
-that is constant there keeps scale 1. Unobserved entries hold 0 in the stored form, and count nowhere.
+Real data are standardised per feature, by mean and standard deviation over the training rows. A feature that is constant
+there keeps scale 1. Unobserved entries are stored as 0 and never used.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def checked_mask(mask: Any, length: Any, shape: tuple[int, ...]) -> np.ndarray |
         if mask.shape != shape:
             raise DataError(f"got a mask of shape {mask.shape}, expected {shape} as x; 1 marks an observed entry")
         if mask.dtype.kind not in "buif" or not np.isin(mask, (0, 1)).all():
-            raise DataError(f"got a mask of {mask.dtype} with other values than 0 and 1; 1 marks an observed entry")
+            raise DataError(f"got a mask of {mask.dtype} with values other than 0 and 1; 1 marks an observed entry")
         observed = mask.astype(bool)
     if length is not None:
         length = np.asarray(length)
@@ -111,7 +111,7 @@ def _checked_finite(values: np.ndarray) -> None:
 
 
 def _detected(values: np.ndarray, levels: int | None) -> str:
-    """The support of observed values, where the user declares none."""
+    """The support of observed values, detected if the user declares none."""
     if values.dtype.kind == "b" or levels == 2:
         return "binary"
     low, high = values.min(), values.max()
@@ -168,9 +168,9 @@ def _standardised(x: np.ndarray, mask: np.ndarray | None, train: np.ndarray, lev
 def stored(
     x: np.ndarray, mask: np.ndarray | None, train: np.ndarray, levels: Any = None, support: str | None = None
 ) -> Stored:
-    """Check values against their (declared or detected) support and bring them to the stored form.
+    """Check values against their (declared or detected) support and convert them to the stored form.
 
-    `train` holds the indices of the training rows, which alone decide mean, scale and bin range.
+    `train` holds the indices of the training rows; only these decide mean, scale and bin range.
     """
     levels = _checked_levels(levels)
     if support is not None and support not in SUPPORTS:

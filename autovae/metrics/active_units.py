@@ -1,11 +1,11 @@
-r"""Active units: latents whose posterior moves with the data point.
+r"""Active units: latents whose posterior depends on the data point.
 
     a_i = Var_x[centre of q(z_i|x)]         active where a_i > 0.01
 
-for the posterior's location (its mean, where it has one) over the points of a split. A unit that is not active carries
-nothing: its posterior is the same for every point, in general the prior.
+for the posterior's location (its mean, if it has one) over the points of a split. An inactive unit carries no
+information: its posterior is the same for every point, usually the prior.
 Reference: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.2 (there for the mean of a
-normal). Not here: how much a unit carries in nats, see the latents' part of the report.
+normal). Not here: the information of a unit in nats, see the latents' part of the report.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def posterior_spread(
     feed = Minibatches(data, split, device, next(vae.parameters()).dtype)
     count = min(points or feed.points, feed.points)
     if count < 2:
-        raise ValueError(f"got {count} points, expected at least 2: a spread needs several")
+        raise ValueError(f"got {count} points, expected at least 2 to measure a spread")
     stack = vae.stacked.to_device(feed.device).eval()
     step = max(1, CHUNK // max(data.domain.features, *vae.spec.hidden))
     centres = []
@@ -44,5 +44,5 @@ def posterior_spread(
 def active_units(
     vae: VAE, data: Data, split: Split, points: int | None = None, device: torch.device | str = "cpu"
 ) -> int:
-    """How many latents move with the data point."""
+    """The number of latents that depend on the data point."""
     return int((posterior_spread(vae, data, split, points, device) > ACTIVE).sum())

@@ -1,18 +1,18 @@
-r"""Annealed importance sampling: log p(x) enclosed from both sides.
+r"""Annealed importance sampling: lower and upper bounds of log p(x).
 
-From a prior p(z) that can be drawn from, take the path of densities
+From a prior p(z) with a sampler, take the path of densities
 
     f_t(z) = p(z) p(x|z)^(b_t),        0 = b_0 < ... < b_T = 1.
 
 Forward: z ~ p, then for each t weigh by p(x|z)^(b_t - b_(t-1)) and move by HMC that leaves f_t invariant. The mean weight
-estimates p(x) without bias, so the log of it is a lower bound of log p(x) in expectation. Backward: x is simulated
-together with its z, which is then an exact draw of the posterior f_T; the same moves in reverse order give weights whose
-mean estimates 1 / p(x), and minus its log is an upper bound. On simulated x the two enclose log p(x) (bidirectional Monte
-Carlo); on data only the forward one can be had. All of K chains may start at the one exact draw that there is: each weight
-has the right mean, only their errors are then not independent.
+is an unbiased estimate of p(x), so its log is a lower bound of log p(x) in expectation. Backward: x is simulated together
+with its z, which is an exact draw of the posterior f_T; the same moves in reverse order give weights with mean 1 / p(x),
+and minus its log is an upper bound. On simulated x the two enclose log p(x) (bidirectional Monte Carlo); data have only
+the forward bound. All K chains may start at the same exact draw: each weight has the right mean, but their errors are not
+independent.
 
-Both hold for moves that are fixed beforehand. Step sizes that follow the chains they move would break them, so `step_sizes`
-finds them with chains of its own, for every point and temperature, and the same table serves both directions.
+Both bounds require moves that are fixed beforehand; step sizes adapted to the chains themselves would break them. So
+`step_sizes` finds them with separate chains, for every point and temperature, and both directions use the same table.
 
 References: Neal, Annealed importance sampling, 2001; Grosse, Ghahramani and Adams, Sandwiching the marginal likelihood, 2015;
 Wu et al., On the quantitative analysis of decoder-based generative models, 2017.
@@ -32,7 +32,7 @@ from torch import Generator, Tensor
 __all__ = ["LogDensity", "ais", "schedule", "standard_normal", "step_sizes"]
 
 LogDensity = Callable[[Tensor], Tensor]  # (K, B) of z (K, B, D)
-ACCEPTANCE, PACE = 0.65, 0.1  # which acceptance step sizes move towards, and how fast
+ACCEPTANCE, PACE = 0.65, 0.1  # target acceptance of the step sizes, and how fast they adapt
 
 
 def schedule(temperatures: int) -> list[float]:
@@ -58,11 +58,11 @@ def ais(
     steps: Tensor | float = 0.3,
     log_prior: LogDensity = standard_normal,
 ) -> Tensor:
-    """log p(x) of each point from K chains, (B,): a lower bound in expectation, or an upper one where `backward`.
+    """log p(x) of each point from K chains, (B,): a lower bound in expectation; with `backward`, an upper bound.
 
-    `log_likelihood` gives log p(x|z), (K, B), of z (K, B, D), differentiably, and so does `log_prior` log p(z). `start`
-    (K, B, D) holds draws of the prior, or, for `backward`, exact draws of the posterior: the z that the points were
-    simulated with. `steps` is HMC's step size, a number or the table of `step_sizes`, (temperatures - 1, B).
+    `log_likelihood` and `log_prior` map z (K, B, D) to log p(x|z) and log p(z), (K, B), differentiably. `start` (K, B, D)
+    holds draws of the prior or, with `backward`, exact draws of the posterior: the z of the simulated points. `steps` is
+    HMC's step size, a number or the table of `step_sizes`, (temperatures - 1, B).
     """
     if start.dim() != 3 or start.shape[0] < 1:
         raise ValueError(f"got chains of shape {tuple(start.shape)}, expected (k, points, latents) with k >= 1")
@@ -92,10 +92,10 @@ def step_sizes(
     step: float = 0.3,
     log_prior: LogDensity = standard_normal,
 ) -> Tensor:
-    """HMC's step size of every temperature and point, (temperatures - 1, B), from a forward run of chains of its own.
+    """HMC's step size of every temperature and point, (temperatures - 1, B), from a separate forward run.
 
-    It follows the acceptance of the chains of its point from one temperature to the next. `start` (K, B, D): draws of the
-    prior, not those of `ais`.
+    It adapts to the acceptance of the chains of its point from one temperature to the next. `start` (K, B, D): draws of
+    the prior, independent of those for `ais`.
     """
     target = _Target(log_likelihood, log_prior)
     generator = Generator(start.device).manual_seed(seed)
@@ -111,7 +111,7 @@ def step_sizes(
 
 @dataclass(frozen=True)
 class _State:
-    """Where the chains are, with the values and slopes of both log densities there."""
+    """Positions of the chains, with values and gradients of both log densities."""
 
     z: Tensor
     log_x: Tensor  # log p(x|z), (K, B)

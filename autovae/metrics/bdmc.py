@@ -1,17 +1,17 @@
 r"""log p(x) of a trained VAE between two bounds, by annealed importance sampling in both directions.
 
-On data only the lower bound can be had. On points simulated from the model the upper one, too, since the latents that made
-them are exact draws of their posterior. So the gap between the two, on simulated points, says how tight the annealing is
-for this decoder, and the lower bound on data is believed as far as data and simulated points resemble each other:
+Data have only a lower bound. Points simulated from the model also have an upper bound, since their latents are exact draws
+of the posterior. The gap between the two, on simulated points, shows how tight the annealing is for this decoder; the
+lower bound on data is as tight if data and simulated points are alike:
 
     E lower(data) <= log p(data)              E lower(simulated) <= log p(simulated) <= E upper(simulated)
 
-A product prior is annealed in its source xi ~ N(0, I), z = z(xi), where every family looks alike; a learned prior in z
-itself, with its own density. No encoder is used: where importance sampling lies far below these bounds, the encoder is a
-poor proposal; where it lies above the lower one, annealing is the looser of the two.
+A product prior is annealed in its source xi ~ N(0, I), z = z(xi), where all families look alike; a learned prior in z, with
+its own density. The encoder is not used: if importance sampling lies far below these bounds, the encoder is a poor
+proposal; if it lies above the lower bound, annealing is the looser of the two.
 
-Simulated values are drawn from the very p(x|z) that is judged: for masses the level of the bin that a draw falls into.
-For models of up to some 50 latents; the time grows with points x chains x temperatures x leapfrogs.
+Simulated values are drawn from the same p(x|z) that is evaluated: for masses, the level of the bin that contains a draw.
+Suits models of up to some 50 latents; the time grows with points x chains x temperatures x leapfrogs.
 Not here: the annealing itself, see `ais`.
 """
 
@@ -120,9 +120,7 @@ def enclose(
             raise ValueError(f"got {name} = {value}, expected at least 1")
     head = LIKELIHOODS[vae.spec.likelihood]
     if density == "density" and head.name == "bernoulli" and data.levels > 2:
-        raise ValueError(
-            "a bernoulli head has no density of grey levels, so none can be simulated from; use density = 'mass'"
-        )
+        raise ValueError("a bernoulli head has no density of grey levels to simulate from; use density = 'mass'")
     dtype = next(vae.parameters()).dtype
     stack = vae.stacked.to_device(torch.device(device)).eval().requires_grad_(False)
     feed = Minibatches(data, data.test if split is None else split, device, dtype)
@@ -143,11 +141,11 @@ def enclose(
 
 @torch.no_grad()
 def _simulate(stack: VAEStack, data: Data, z: Tensor, mass: bool, seed: int) -> tuple[Minibatch, Tensor]:
-    """Points drawn from p(x|z) of z (1, N, D), as a batch to be judged, and as numbers (N, X)."""
+    """Points drawn from p(x|z) of z (1, N, D), as a minibatch to evaluate, and as numbers (N, X)."""
     generator = torch.Generator(z.device).manual_seed(stream_seed(seed, "enclosure", "x"))
     outputs = stack.decode(z)
     if mass and data.levels > 2 and stack.specs[0].likelihood == "bernoulli":
-        x = LIKELIHOODS["continuous_bernoulli"].sample(outputs, None, generator)  # as which its masses are computed
+        x = LIKELIHOODS["continuous_bernoulli"].sample(outputs, None, generator)  # the head that gives its masses
     else:
         x = stack.sample(outputs, generator)
     x = x[0, 0]
@@ -161,7 +159,7 @@ def _simulate(stack: VAEStack, data: Data, z: Tensor, mass: bool, seed: int) -> 
 
 @dataclass(frozen=True)
 class _Annealing:
-    """How chains of one VAE are run; all in the coordinates in which its prior is annealed."""
+    """Runs the chains of one VAE, in the coordinates in which its prior is annealed."""
 
     stack: VAEStack
     points: int

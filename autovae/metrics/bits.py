@@ -1,14 +1,14 @@
-r"""Bits per dimension at L levels: the score on which VAEs of different beliefs are comparable.
+r"""Bits per dimension at L levels: a score that is comparable between VAEs of different beliefs.
 
-Densities of different likelihoods, and bounds of different alpha or K, are not. So every likelihood is asked for the same
-thing: the probability mass of the level's bin, P(v|z) = prod_i mass_i, and the masses go into the importance-weighted
-bound (alpha = 0) of fixed K with noise that all members share:
+Densities of different likelihoods, and bounds of different alpha or K, are not comparable. So every likelihood gives the
+probability mass of the level's bin, P(v|z) = prod_i mass_i, and the masses go into the importance-weighted bound
+(alpha = 0) with fixed K and noise that all members share:
 
     log P(v) >= L_K(v) = log (1/K) sum_k P(v|z_k) p(z_k) / q(z_k|x)        z_k ~ q(z|x)
     bits per dimension = - mean_v L_K(v) / (X ln 2)                          X observed features a point
 
-It is a lower bound for decoder and encoder together, so the score is an upper bound of the true bits. Its error over
-points is the standard error of the mean; the bias of K is shown by the change from K to 10 K.
+L_K is a lower bound for decoder and encoder together, so the score is an upper bound of the true bits. Its error over
+points is the standard error of the mean; the change from K to 10 K shows its bias.
 Reference: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, 2016.
 Not here: tight estimates of log p(x) (`log_likelihood`), the score of all means under one head (`common_head`).
 """
@@ -32,7 +32,7 @@ from autovae.training.precision import fast_products
 
 __all__ = ["Score", "log_mass_bounds", "score"]
 
-# Numbers of one intermediate tensor. On a CPU nothing is gained past the last cache, and memory is; a GPU wants more to do.
+# Numbers per intermediate tensor. On a CPU larger ones leave the cache and only cost memory; a GPU needs more work at once.
 CHUNK = {"cpu": 4_000_000, "cuda": 100_000_000}
 
 
@@ -65,7 +65,7 @@ def log_mass_bounds(
 ) -> Tensor:
     """L_K of the first `points` points, in nats, (members, points); members of one shape are computed as one stack.
 
-    With `common_scale` (members,) the masses are those of a logistic of that scale at the mean of the member's own head.
+    With `common_scale` (members,), masses come from a logistic of that scale at the mean of the member's head.
     """
     feed = Minibatches(data, split, device)
     count = min(points or feed.points, feed.points)
@@ -93,7 +93,7 @@ def log_mass_bounds(
 
 
 def _noise(samples: int, points: int, dim: int, seed: int, first: int, device: torch.device) -> Tensor:
-    """xi (K, points, D) of points first, first + 1, ...: a stream a point, whatever the chunks are."""
+    """xi (K, points, D) of points first, first + 1, ...: one stream per point, independent of the chunks."""
     xi = torch.empty(points, samples, dim)
     generator = torch.Generator()
     for offset in range(points):
@@ -104,7 +104,7 @@ def _noise(samples: int, points: int, dim: int, seed: int, first: int, device: t
 
 def _bounds(stack: VAEStack, feed: Minibatches, index: slice, noise: Tensor, scales: Tensor | None) -> Tensor:
     batch = feed.batch(index, edges=True)
-    assert batch.lower is not None  # edges were asked for
+    assert batch.lower is not None  # requested by edges=True
     assert batch.upper is not None
     loc, scale = stack.encode(batch.inputs)
     xi = noise.unsqueeze(0).expand(stack.size, *noise.shape)

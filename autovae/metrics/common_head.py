@@ -1,16 +1,16 @@
-r"""Bits per dimension under one common head: what is left of a difference when every likelihood has the same shape.
+r"""Bits per dimension under one common head: how models compare when every likelihood has the same shape.
 
-A score by each model's own head judges the head's shape along with the model: a Bernoulli trained on grey levels has no
-scale to learn and loses partly by construction. So every model is asked for its mean alone, and all are given one law:
+A score under each model's own head depends on the shape of the head: a Bernoulli trained on grey levels has no scale to
+learn and loses partly by construction. Here only the means of the models differ, and all have the same law:
 
     x_i | z ~ Logistic(m_i(z), s)        m(z) = E[x|z] under the model's own head
 
 with one scale s for all features and points, fitted on validation. The masses of the level's bins go into the same bound
 as in `bits`, with the same prior, posterior and noise. s minimises the bits of the first validation points at a few
-samples, by golden section in log s; for every model its own s, since a fixed one would favour some of them.
+samples, by golden section in log s; every model has its own s, since a fixed one would favour some of them.
 
-The common head is a question about means. A model whose head says more than its mean does (a scale for every pixel, heavy
-tails) loses that here, so this score stands beside the one by own heads and never in its place.
+This score compares means only and ignores whatever else a head models (a scale for every pixel, heavy tails). It
+complements the score under the model's own head and does not replace it.
 Not here: the score that trials are ranked by (`bits`).
 """
 
@@ -28,8 +28,8 @@ from autovae.model.vae import VAE
 
 __all__ = ["common_head_scores", "fit_common_scales"]
 
-POINTS, SAMPLES = 200, 16  # of validation, for the fit of the scale: one number, so few points tell it well
-TOLERANCE = 0.01  # of log scale: at its optimum an error of 1 % costs some 1e-4 nats a feature
+POINTS, SAMPLES = 200, 16  # validation points and samples for fitting the scale: a single number needs few
+TOLERANCE = 0.01  # of log scale: at its optimum an error of 1 % costs some 1e-4 nats per feature
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -73,7 +73,7 @@ def common_head_scores(
     device: torch.device | str = "cpu",
     scales: Tensor | None = None,
 ) -> list[Score]:
-    """The score of each member on the first points of a split; `scales` are fitted on validation where not given."""
+    """The score of each member on the first points of a split; without `scales`, they are fitted on validation."""
     if scales is None:
         scales = fit_common_scales(members, data, device=device)
     bounds = log_mass_bounds(members, data, split, samples, points, seed, device, common_scale=scales)

@@ -1,15 +1,14 @@
-r"""How a trained model's bound moves with K and with alpha.
+r"""How the bound of a trained model changes with K and alpha.
 
     L_alpha(K) = E log-power-mean of K weights,   w = p(x, z) / q(z|x),   z ~ q(z|x)
 
-from one set of samples a point: they are cut into blocks of K, the bound of each block is taken, and the blocks are
-averaged. So the curves of all K and alpha share their samples, and differences between them are known well. K = 1 is the
-ELBO at every alpha; at alpha = 1 K changes nothing in expectation; for alpha < 0 it is no lower bound. Errors are over
-points, of the difference to log p(x) as all samples together estimate it (alpha = 0), since points differ far more than
-bounds do. Blocks are few where K is large: of N samples, N / K.
+from one set of samples per point: N samples are cut into N / K blocks, and the bounds of the blocks are averaged. All K and
+alpha share their samples, so differences between curves are precise. K = 1 is the ELBO at every alpha; at alpha = 1 K
+changes nothing in expectation; for alpha < 0 it is not a lower bound. Errors are standard errors over points of the
+difference to log p(x), estimated from all samples (alpha = 0), since points differ far more than bounds do.
 
 References: Burda, Grosse and Salakhutdinov, 2016 (K); Li and Turner, Renyi divergence variational inference, 2016 (alpha).
-Not here: estimates of log p(x) with their doubt (`log_likelihood`), the bounds as functions (`model.bounds`).
+Not here: estimates of log p(x) with errors (`log_likelihood`), the bounds as functions (`model.bounds`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ CHUNK = 10_000_000  # numbers of one intermediate tensor
 
 @dataclass(frozen=True)
 class BoundAt:
-    """The bound of order alpha with K samples, in nats a point, and how far it is from log p(x)."""
+    """The bound of order alpha with K samples, in nats per point, and its distance from log p(x)."""
 
     alpha: float
     samples: int
@@ -76,7 +75,7 @@ def encoder_weights(
 
 
 def bound_in_blocks(log_weights: Tensor, alpha: float, samples: int) -> Tensor:
-    """L_alpha(K) at each point, (points,), from log weights (N, points): the mean over the blocks of K that N holds."""
+    """L_alpha(K) at each point, (points,), from log weights (N, points): the mean over N // K blocks."""
     blocks = log_weights.shape[0] // samples
     if samples < 1 or blocks < 1:
         raise ValueError(f"got K = {samples} of {log_weights.shape[0]} samples, expected 1 <= K <= the samples")
@@ -86,7 +85,7 @@ def bound_in_blocks(log_weights: Tensor, alpha: float, samples: int) -> Tensor:
 def bound_curves(
     log_weights: Tensor, alphas: Sequence[float] = ALPHAS, counts: Sequence[int] = COUNTS
 ) -> list[BoundAt]:
-    """Every alpha with every K of `counts` that the samples hold, from log weights (N, points) of `encoder_weights`."""
+    """The bound at every alpha and every K <= N of `counts`, from log weights (N, points) of `encoder_weights`."""
     marginal = iwae(log_weights)
     found = []
     for samples in (count for count in counts if count <= log_weights.shape[0]):

@@ -1,24 +1,24 @@
-r"""Fidelity: how near generated points are to real ones, by torch-fidelity on the features of a network.
+r"""Fidelity: how close generated points are to real ones, by torch-fidelity on the features of a network.
 
 With f(x) the k features of a point, m and C their mean and covariance, p(y|x) the network's class probabilities:
 
 | score | formula | better | note |
 |---|---|---|---|
-| FID | (m - m')^2 + tr(C + C' - 2 (C C')^(1/2)) | lower | biased: falls as N grows; compare at equal N alone |
-| KID | MMD^2 with the kernel (f . f' / k + 1)^3 | lower | unbiased, may fall below 0; the error is that over subsets |
-| IS | exp E KL(p(y given x), E p(y given x)) | higher | looks at generated points alone |
+| FID | (m - m')^2 + tr(C + C' - 2 (C C')^(1/2)) | lower | biased: falls as N grows; compare only at equal N |
+| KID | MMD^2 with the kernel (f . f' / k + 1)^3 | lower | unbiased, may be below 0; its error is over subsets |
+| IS | exp E KL(p(y given x), E p(y given x)) | higher | depends only on generated points |
 | precision, recall | share of generated (real) points in the balls of real (generated) ones | higher | to the third neighbour |
 
-Scores of one network compare methods under that network and nothing else, so every score is labelled with it:
+Scores are comparable only under the same network, so every score is labelled with it:
 
 | extractor | network | k |
 |---|---|---|
-| domain | a classifier of the data set itself, trained once, cached by hash; its accuracy is part of the answer | 96 to 128 |
+| domain | a classifier of the data set itself, trained once, cached by hash; its accuracy is reported | 96 to 128 |
 | inception | Inception-v3 of 2015, from a file or its download; images only | 2048 |
 
-Features of a set are taken once and compared with as many others as wanted. torch-fidelity (extra `fidelity`) is imported
-when it is first needed. To add an extractor, write a function that returns an `Extractor` and add it to EXTRACTORS.
-Not here: what is generated (`export.fidelity`).
+Features of a set are computed once and reused for all comparisons. torch-fidelity (extra `fidelity`) is imported on first
+use. To add an extractor, write a function that returns an `Extractor` and add it to EXTRACTORS.
+Not here: the points to compare (`export.fidelity`).
 References: Heusel et al. 2017 (FID); Binkowski et al. 2018 (KID); Salimans et al. 2016 (IS); Kynkaanniemi et al. 2019
 (precision and recall); Obukhov et al., torch-fidelity, 2020.
 """
@@ -47,7 +47,7 @@ __all__ = ["EXTRACTORS", "Extractor", "Features", "Fidelity", "compare", "domain
 NEIGHBOUR = 3
 SUBSETS, SUBSET_SIZE = 100, 1000
 SPLITS = 10
-ENOUGH = 2  # times as many points as features before a covariance is worth its name
+ENOUGH = 2  # points per feature for a usable covariance
 INSTALL = "fidelity scores need torch-fidelity and torchvision: pip install 'autovae[fidelity]'"
 
 
@@ -57,9 +57,9 @@ _declared: list[torch.library.Library] = []  # operators vanish with the object 
 
 
 def _torchvision_beside_another_torch() -> None:
-    """Let a torchvision that was built for CUDA be imported beside a CPU torch.
+    """Allow importing a torchvision built for CUDA with a CPU build of torch.
 
-    Its own library does not load there, so the operators it would declare are missing when its Python part asks for them.
+    Its library does not load there, so the operators that its Python part expects must be declared here.
     """
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None or "torchvision" in sys.modules or _declared:
@@ -102,7 +102,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network that gives features: `label` names it beside every score, `facts` are plain values about it."""
+    """A feature network: `label` names it in every score, `facts` are plain values about it."""
 
     label: str
     network: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -113,13 +113,13 @@ class Extractor:
     def __call__(self, x: Tensor) -> Features:
         """Features of points x (N, *shape) in data units."""
         if not bool(x.isfinite().all()):
-            raise ValueError("the points are not finite everywhere; fidelity compares numbers: look at the model")
+            raise ValueError("the points have NaN or infinite values; fidelity needs finite ones: check the model")
         parts = [self.network(part) for part in x.split(self.batch)]
         return Features(*(torch.cat(side).double() for side in zip(*parts, strict=True)))
 
 
 Say = Callable[[str], None]
-"""Told of every epoch of a classifier that is being trained."""
+"""Called with a message after every epoch of classifier training."""
 
 
 def domain(
@@ -149,9 +149,9 @@ def _both(net: Classifier) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
 def inception(
     data: Data, cache: Path | None = None, weights: str | Path | None = None, say: Say | None = None
 ) -> Extractor:
-    """Inception-v3 as torch-fidelity has it; `weights` is a local file of its state, else it is downloaded once.
+    """torch-fidelity's Inception-v3; `weights` is a local file of its state, else it is downloaded once.
 
-    Raises `ValueError` for points that are no images in [0, 1], and where the weights are neither here nor downloadable.
+    Raises `ValueError` for points that are not images in [0, 1], and if the weights are missing and cannot be downloaded.
     """
     if (
         data.support == "real"
@@ -164,7 +164,7 @@ def inception(
         )
     part = _torch_fidelity("feature_extractor_inceptionv3")
     state = _state(part.URL_INCEPTION_V3, weights)
-    # torch-fidelity unpickles whatever its file holds; handed the checked tensors, it opens no file.
+    # torch-fidelity would unpickle any file; given the validated tensors, it opens none.
     loader = part.load_state_dict_from_url
     part.load_state_dict_from_url = lambda *arguments, **settings: state
     try:
@@ -190,13 +190,13 @@ def _state(url: str, weights: str | Path | None) -> Any:
         if weights is not None:
             return torch.load(weights, map_location="cpu", weights_only=True)
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
-    except Exception as error:  # files, zip archives, unpickling and the network fail in ways of their own
+    except Exception as error:  # files, zip archives, unpickling and downloads raise many types
         reason = " ".join(str(error).split())[:160]
         if weights is not None:
             raise ValueError(f"{weights} does not hold the weights of Inception-v3: {reason}") from None
         raise ValueError(
-            f"the weights of Inception-v3 are not here and could not be downloaded ({reason}); fetch {url} where there is "
-            "a network and name the file with --weights, or use --features domain"
+            f"the weights of Inception-v3 are missing and could not be downloaded ({reason}); download {url} elsewhere and "
+            "pass the file with --weights, or use --features domain"
         ) from None
 
 
@@ -208,7 +208,7 @@ EXTRACTORS: dict[str, Callable[..., Extractor]] = {"domain": domain, "inception"
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Scores of a set of points against a reference, with their errors where there are any."""
+    """Scores of a set of points against a reference; KID with its error."""
 
     fid: float
     kid: float
@@ -276,15 +276,15 @@ def _warnings(generated: int, reference: int, k: int) -> tuple[str, ...]:
     found = []
     if least <= k:
         found.append(
-            f"FID of {least} points in {k} features: their covariance has no full rank, so FID measures the lack of points; "
-            f"take more than {ENOUGH * k}, or read KID"
+            f"FID of {least} points in {k} features: the covariance does not have full rank, so FID measures the lack of "
+            f"points; use more than {ENOUGH * k}, or read KID"
         )
     elif least < ENOUGH * k:
         found.append(
-            f"FID of {least} points in {k} features is biased upwards; take more than {ENOUGH * k}, or read KID"
+            f"FID of {least} points in {k} features is biased upwards; use more than {ENOUGH * k}, or read KID"
         )
     if generated != reference:
-        found.append(f"{generated} points against {reference}: compare FID with that of sets of the same sizes alone")
+        found.append(f"{generated} points against {reference}: compare FID only with sets of the same sizes")
     return tuple(found)
 
 

@@ -1,11 +1,11 @@
-r"""Frechet distance between two sets of features, each taken as a normal law.
+r"""Frechet distance between two sets of features, each modelled as a normal law.
 
     d^2 = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-With the features of Inception-v3 it is the FID; with those of any other network it is a Frechet distance *of that network's
-features* and is to be named so: its numbers compare methods under one network and nothing else. The estimate falls with
-the number of samples, so sets are compared at equal numbers only. tr (C_a C_b)^(1/2) = sum of the square roots of the
-eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric.
+With the features of Inception-v3 it is the FID; with another network, call it the Frechet distance of that network's
+features, since values are comparable only under the same network. The estimate falls with the number of samples, so
+compare sets of equal size. tr (C_a C_b)^(1/2) is the sum of the square roots of the eigenvalues of
+C_a^(1/2) C_b C_a^(1/2), which is symmetric.
 References: GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017). Not here: which features.
 """
 
@@ -18,9 +18,9 @@ __all__ = ["frechet_distance"]
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
-    """d^2 of features (N, k) and (M, k). Raises `ValueError` where a set has not more than k points.
+    """d^2 of features (N, k) and (M, k). Raises `ValueError` for a set of k points or fewer.
 
-    With k points or fewer the covariance has no full rank, and the distance measures the lack of samples.
+    Its covariance would not have full rank, and the distance would measure the lack of samples.
     """
     for features in (features_a, features_b):
         if features.ndim != 2 or features.shape[1] != features_a.shape[1]:
@@ -30,10 +30,10 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
         if len(features) <= features.shape[1]:
             raise ValueError(
                 f"got {len(features)} samples for a Frechet distance of {features.shape[1]} features; expected more "
-                "samples than features: draw more, or take features of fewer numbers"
+                "samples than features: draw more, or use fewer features"
             )
         if not bool(features.isfinite().all()):
-            raise ValueError("the features are not finite everywhere; expected numbers")
+            raise ValueError("the features have NaN or infinite values; expected finite ones")
     (mean_a, cov_a), (mean_b, cov_b) = (_moments(features.double()) for features in (features_a, features_b))
     values, vectors = torch.linalg.eigh(cov_a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T

@@ -2,15 +2,14 @@ r"""Tight estimates of log p(x) by importance sampling, for a trained VAE or any
 
     log p(x) ~ log (1/K) sum_k p(x|z_k) p(z_k) / m(z_k),     z_k ~ m = (1 - delta) q(z|x) + delta p(z), stratified
 
-The defensive part p(z) matters: an encoder's q may be too narrow, and under uniform or exponential posteriors it covers
-only part of the prior's support, so that without it no number of samples reaches log p(x). With it no weight exceeds
-p(x|z) / delta.
+The defensive part p(z) matters: the encoder's q may be too narrow, and uniform or exponential posteriors cover only part
+of the prior's support, so that q by itself never reaches log p(x), whatever K. With p(z) no weight exceeds p(x|z) / delta.
 
 p(x|z) is the mass of the level's bin (`density="mass"`: comparable between likelihoods; for binary data the exact
-Bernoulli probability) or the head's density where it trains (`density="density"`: comparable with papers that use the
-same head, on the same scale of x). References: Burda et al. 2016 (K = 5000); Hesterberg, Weighted average importance
+Bernoulli probability) or the head's density on its training targets (`density="density"`: comparable with papers that use
+the same head and scale of x). References: Burda et al. 2016 (K = 5000); Hesterberg, Weighted average importance
 sampling and defensive mixture distributions, 1995.
-Not here: the statistics of weights (`psis`), scores of a search (`bits`), annealed estimates (`ais`).
+Not here: statistics of the weights (`psis`), scores of a search (`bits`), annealed estimates (`ais`).
 """
 
 from __future__ import annotations
@@ -31,15 +30,16 @@ from autovae.training.precision import fast_products
 
 __all__ = ["Model", "VAEModel", "log_likelihood", "log_weights"]
 
-# Numbers of one intermediate tensor: it and a few like it stay in cache, and memory is not mapped anew each time.
+# Numbers per intermediate tensor: a few of them fit the cache, and their memory is reused.
 CHUNK = 1_000_000
-COMMON = 20  # samples common to all points that meet a chunk of points at once
-BLOCK = 100  # points whose weights are kept together
+COMMON = 20  # prior samples evaluated at once on a chunk of points
+BLOCK = 100  # points per block of weights in memory
 
 
 class Model(Protocol):
-    """A latent model with a proposal for each of its points. z is (K, B, D): K samples for each of the B points of
-    `index`, or (K, 1, D) where they are common to all points."""
+    """A latent model with a proposal for each point.
+
+    z is (K, B, D): K samples for each of the B points of `index`; or (K, 1, D): samples common to all points."""
 
     latent_dim: int
     points: int
@@ -60,14 +60,14 @@ class Model(Protocol):
         """log q(z|x) of any z, (K, B)."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """What `log_likelihood` needs of z: the parameters of p(x|z)."""
+        """The parameters of p(x|z), for `log_likelihood`."""
 
     def log_likelihood(self, index: slice, outputs: Tensor) -> Tensor:
         """log p(x|z) of decoded z, (K, B)."""
 
 
 class VAEModel:
-    """A trained VAE with its encoder as the proposal, on the points of a split (of the test split by default)."""
+    """A trained VAE with its encoder as the proposal, on the points of a split (by default the test split)."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class VAEModel:
         self._chain = Chain.of(vae.decoder) if self.device.type == "cpu" else None
         generator = feed.dequantiser()
         generator.manual_seed(stream_seed(seed, "dequantise", "score"))
-        coin = vae.spec.likelihood == "bernoulli" and data.levels == 2  # its mass is its probability, found with less
-        masses = density == "mass" and not coin
+        binary = vae.spec.likelihood == "bernoulli" and data.levels == 2  # its probability is its mass, and cheaper
+        masses = density == "mass" and not binary
         kinds = () if masses else self.stack.density_kinds
         self._batch = feed.batch(slice(None), kinds, edges=masses, generator=generator)
         with torch.no_grad():
@@ -132,7 +132,7 @@ class VAEModel:
 
 
 class _Defence:
-    """The samples from the prior, common to all points: decoded once."""
+    """Samples from the prior, common to all points and decoded once."""
 
     def __init__(self, model: Model, samples: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(stream_seed(seed, "importance", "prior"))
@@ -156,7 +156,7 @@ class _Defence:
 
 
 def _strata(samples: int, defensive: float) -> list[int]:
-    """How many samples q(z|x) gives, and how many p(z)."""
+    """The numbers of samples from q(z|x) and from p(z)."""
     if samples < 1:
         raise ValueError(f"got {samples} samples, expected k >= 1")
     if not 0 <= defensive < 1:
@@ -220,7 +220,7 @@ def log_likelihood(
                 weights = torch.cat([weights, defence.log_weights(slice(first, last), _log_shares(strata))])
             result = from_log_weights(weights, strata)
             results.append(result)
-            if strata[1] > 1:  # what one set of prior samples does to all points does not average out
+            if strata[1] > 1:  # the error of shared prior samples does not average out over points
                 relative = (weights[strata[0] :].double() - result.per_point).exp().nan_to_num(0.0).cpu()
                 common += relative.sum(1)
                 own += float(relative.var(0).sum())

@@ -1,11 +1,11 @@
-r"""Importance-sampled log likelihoods: the estimate of each point, and how far to trust it.
+r"""Importance-sampled log likelihoods: the estimate of each point and its errors (PSIS diagnostics).
 
-Notation: log w_k = log p(x, z_k) - log m(z_k), k = 1..K, where the proposal m is a mixture whose parts each give a fixed
-number of the samples (stratified, the balance heuristic). Then
+Notation: log w_k = log p(x, z_k) - log m(z_k), k = 1..K, where the proposal m is a mixture and each component gives a
+fixed number of the samples (stratified, the balance heuristic). Then
 
     log p(x) ~ L = log (1/K) sum_k w_k              E exp L = p(x) exactly, E L <= log p(x)
 
-Three errors, which are not to be mixed up:
+Three different errors:
 
 | error          | of a point                                         | of the mean over N points          |
 |----------------|----------------------------------------------------|------------------------------------|
@@ -13,9 +13,9 @@ Three errors, which are not to be mixed up:
 | Monte Carlo    | se = sqrt(sum over strata of K_s var_s) / (K p)    | sqrt(sum se^2 + shared) / N        |
 | bias           | -se^2 / 2 (the logarithm is concave: always low)   | mean of -se^2 / 2                  |
 
-The last two are themselves estimated from the weights and mean little where a few weights carry all of the sum. Two
-diagnostics say so: ESS = (sum w)^2 / sum w^2, and the Pareto shape k of the largest weights (above 0.7 the variance is
-useless, above 1 infinite). References: Owen and Zhou, Safe and effective importance sampling, 2000; Vehtari et al.,
+The last two are estimated from the weights and are unreliable if a few weights dominate the sum. Two diagnostics show
+it: ESS = (sum w)^2 / sum w^2, and the Pareto shape k of the largest weights (above 0.7 the variance is useless, above 1
+the fitted law has no mean). References: Owen and Zhou, Safe and effective importance sampling, 2000; Vehtari et al.,
 Pareto smoothed importance sampling, 2024; Zhang and Stephens, A new and efficient estimation method for the generalized
 Pareto distribution, 2009.
 Not here: where weights come from, see `log_likelihood`.
@@ -38,14 +38,14 @@ PER_POINT = ("per_point", "monte_carlo", "effective_samples", "pareto")  # the t
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """log p(x) of N points in nats, each with its doubt; all tensors (N,), float64."""
+    """log p(x) of N points in nats with errors and diagnostics; all tensors (N,), float64."""
 
     per_point: Tensor
     monte_carlo: Tensor  # standard error of each point over repetitions of the sampling
     effective_samples: Tensor
     pareto: Tensor
     samples: int
-    shared_variance: float = 0.0  # of the mean: the covariance of points whose samples are partly the same
+    shared_variance: float = 0.0  # of the mean: the covariance of points that share prior samples
 
     @property
     def points(self) -> int:
@@ -57,7 +57,7 @@ class LogLikelihood:
 
     @property
     def error(self) -> float:
-        """Standard error of the mean over points: what another draw of the test set would change."""
+        """Standard error of the mean over points: the variation between test sets."""
         return float(self.per_point.std()) / math.sqrt(self.points) if self.points > 1 else math.nan
 
     @property
@@ -68,12 +68,12 @@ class LogLikelihood:
 
     @property
     def bias(self) -> float:
-        """How far the mean is expected to lie below log p(x), to first order: <= 0."""
+        """The expected bias of the mean, to first order: <= 0."""
         return -0.5 * float(self.monte_carlo.square().mean())
 
     @property
     def untrusted(self) -> float:
-        """The share of points whose Pareto shape is above 0.7: their errors are not to be believed."""
+        """The share of points with a Pareto shape above 0.7, where errors are unreliable."""
         return float((self.pareto > TRUSTED_SHAPE).double().mean())
 
     def bits(self, features: float) -> float:
@@ -112,7 +112,7 @@ def from_log_weights(log_weights: Tensor, strata: Sequence[int] | None = None) -
         raise ValueError(f"got strata {list(strata or [])} for {count} samples, expected sizes that sum to it")
     log_w = log_weights.double()
     log_mean = torch.logsumexp(log_w, 0) - math.log(count)
-    # relative to the mean, so that a weight is 1 on average; a point that nothing reached has weights 0
+    # relative to the mean, so that weights average 1; a point with no mass under any sample has weights 0
     relative = (log_w - torch.where(log_mean.isfinite(), log_mean, 0.0)).exp()
     variance = torch.stack([len(part) * part.var(0, unbiased=len(part) > 1) for part in relative.split(sizes)]).sum(0)
     effective = relative.sum(0).square() / relative.square().sum(0)
@@ -122,7 +122,7 @@ def from_log_weights(log_weights: Tensor, strata: Sequence[int] | None = None) -
 def pareto_shape(log_weights: Tensor) -> Tensor:
     """Shape of the generalised Pareto law of the largest weights of (K, N), by Zhang and Stephens' estimator, (N,).
 
-    The tail has min(K / 5, 3 sqrt K) weights; nan with fewer than 5, 0 where they are all equal.
+    The tail has min(K / 5, 3 sqrt K) weights; nan with fewer than 5, 0 if they are all equal.
     """
     count = log_weights.shape[0]
     size = math.ceil(min(0.2 * count, 3 * math.sqrt(count)))

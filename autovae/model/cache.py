@@ -1,12 +1,12 @@
-r"""Networks trained once: weights kept in the user cache under a hash of everything that made them.
+r"""A cache of trained networks: weights in the user cache under a hash of everything they depend on.
 
     <cache>/networks/<kind>-<hash>/model.safetensors     weights of the finished network
                                    card.json             what it is, its accuracy, the SHA-256 of the weights
-                                   progress.safetensors  an unfinished training: weights, optimiser, where it stands
+                                   progress.safetensors  a checkpoint of unfinished training: weights, optimiser, step
 
-The hash covers data digest, settings and the version of the training code, so nothing is ever out of date: other
-settings are another folder. Files are renamed into place and nothing is unpickled; weights that do not match their card
-are trained again. Not here: what is trained (`classifiers`, `gan`).
+The hash covers data digest, settings and the version of the training code, so entries never become stale: other settings
+use another folder. Files are written atomically and nothing is unpickled; weights that do not match their card are
+trained again. Not here: what is trained (`classifiers`, `gan`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of one network, known by its identity (plain values)."""
+    """The folder of one network, addressed by its identity (plain values)."""
 
     kind: str
     identity: Mapping[str, Any]
     cache: Path | None = None
-    """Where networks are kept instead of the user cache."""
+    """The folder to use instead of the user cache."""
 
     @property
     def folder(self) -> Path:
@@ -53,7 +53,7 @@ class Store:
         return (self.cache or cache_folder()) / f"{self.kind}-{digest}"
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Weights and card of the finished network, None where there is none or its files were changed."""
+        """Weights and card of the finished network; None if it does not exist or its files were changed."""
         try:
             card = json.loads((self.folder / CARD).read_text(encoding="utf-8"))
             content = (self.folder / WEIGHTS).read_bytes()
@@ -64,7 +64,7 @@ class Store:
             return None
 
     def write(self, module: nn.Module, card: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep the finished network and drop its progress; the card as written."""
+        """Save the finished network and delete its checkpoint; returns the card as written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = save({name: t.detach().contiguous().cpu() for name, t in module.state_dict().items()})
         full = {**card, **self.identity, "sha256": hashlib.sha256(content).hexdigest()}
@@ -74,7 +74,7 @@ class Store:
         return full
 
     def read_progress(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and place of an unfinished training, None where there is none that can be read."""
+        """Tensors and position of unfinished training; None without a readable checkpoint."""
         path = self.folder / PROGRESS
         try:
             with safe_open(path, framework="pt") as file:
@@ -96,7 +96,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, T
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimiser back what `pack_optimizer` took."""
+    """Restore the optimiser from `pack_optimizer`'s tensors."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(prefix + "."):

@@ -1,12 +1,12 @@
-r"""Classifiers and regressors: small networks trained once per data set, the constraints and the judges of generators.
+r"""Classifiers and regressors, trained once per data set: they constrain generators, and evaluate them.
 
     x in [0, 1], (N, pixels) or (N, *shape)   ->   logits (N, classes), or numbers (N,) for a regression
     .features(x)                              ->   the last hidden layer (N, k), for distances between samples
-    .card                                     ->   plain values: task, data, settings, accuracy on points never trained on
+    .card                                     ->   plain values: task, data, settings, accuracy on held-out points
 
-A *task* says what is asked of a point: its label, or something that follows from it (`odd`). A *judge* answers the same
-question with another architecture, another seed and other training points, so that it has its own mistakes: samples that
-please a classifier because they exploit it do not please its judge. `part` keeps the points apart.
+A *task* is what to predict: the label, or a function of it (`odd`). A *judge* solves the same task with another
+architecture, seed and training points, so its mistakes are independent: samples that exploit a classifier do not fool its
+judge. `part` keeps the training points separate.
 
 | network | layers | for |
 |---|---|---|
@@ -14,10 +14,10 @@ please a classifier because they exploit it do not please its judge. `part` keep
 | strided | three convolutions of stride 2, one hidden layer | images of at least 8 x 8 |
 | mlp | two hidden layers | anything |
 
-Training is Adam with a one-cycle rate, shifts by up to `shift` pixels, and label smoothing, which keeps gradients of the
-log probability alive where a generator has strayed far from the data. It is seeded, kept by `cache`, and goes on after
-a kill. To add a network, write a function of shape and outputs and add it to NETWORKS; to add a task, add it to TASKS.
-Not here: data sets by name (`trained_classifiers`), what classifiers are used for (`reasoning`).
+Training uses Adam with a one-cycle rate, shifts by up to `shift` pixels, and label smoothing, which prevents gradients of
+the log probability from vanishing far from the data. It is seeded, cached (`cache`) and resumes after a kill. To add a
+network, write a function of shape and outputs and add it to NETWORKS; to add a task, add it to TASKS.
+Not here: data sets by name (`trained_classifiers`), uses of classifiers (`reasoning`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from autovae.threads import flops_of, threads_for
 
 __all__ = ["JUDGES", "NETWORKS", "PARTS", "TASKS", "Classifier", "ClassifierSettings", "Task", "train_classifier"]
 
-VERSION = 1  # of the training below: raise it where the same settings no longer give the same network
+VERSION = 1  # of the training below: raise it when the same settings no longer give the same network
 SMOOTHING = 0.02
 SAVE_EVERY = 10.0  # seconds
 
@@ -98,7 +98,7 @@ NETWORKS: dict[str, Callable[[Shape], Body]] = {"conv": _conv, "strided": _strid
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a labelled point; `targets` makes the answers from the labels."""
+    """What to predict for a point; `targets` computes it from the labels."""
 
     targets: Callable[[Tensor], Tensor]
     kind: Literal["classes", "numbers"]
@@ -124,7 +124,7 @@ def _digits(y: Tensor) -> Tensor:
 CLOSED = (0, 6, 8, 9)  # digits drawn with a closed circle
 
 TASKS: dict[str, Task] = {
-    "label": Task(_classes, "classes", "the label, as it is"),
+    "label": Task(_classes, "classes", "the label"),
     "digit": Task(_digits, "classes", "the label, a digit 0 to 9"),
     "odd": Task(lambda y: _digits(y) % 2, "classes", "1 for an odd digit"),
     "closed_circle": Task(
@@ -138,11 +138,11 @@ PARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "first_half": lambda order: order[: len(order) // 2].sort().values,
     "second_half": lambda order: order[len(order) // 2 :].sort().values,
 }
-"""Which training points: halves of one shuffle. (Not every other point: MNIST alternates between two groups of writers.)"""
+"""Training points: all, or halves of one shuffle (not every other point: MNIST alternates between two groups of writers)."""
 
 
 def part_of(count: int, part: str) -> Tensor:
-    """The places of the training points of a part, the same for every network."""
+    """Indices of the training points of a part, the same for every network."""
     shuffle = torch.randperm(
         count, generator=torch.Generator().manual_seed(stream_seed("parts of the training points"))
     )
@@ -154,12 +154,11 @@ def part_of(count: int, part: str) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """How a classifier is made. `network` is a name of NETWORKS, or auto: conv for images, mlp for anything else.
+    """How a classifier is trained. `network` is a name of NETWORKS, or auto: conv for images, mlp for anything else.
 
-    `part` says which training points are used: all, or one of two halves. `epochs` of 0 chooses so many that
-    about 2,000 steps are taken, at least 6 and at most 60 epochs. `noise` is the largest standard deviation of normal noise
-    on the training points, drawn anew for every point from 0 to that: a network that has seen noise is fooled less by
-    the pictures of a generator that was driven to please it.
+    `part` selects the training points: all, or one of two halves. `epochs` 0 means about 2,000 steps, within 6 to 60
+    epochs. `noise` is the largest standard deviation of normal noise on the training points; each point draws its own
+    between 0 and that. Noise makes a network harder to fool by a generator that is optimised against it.
     """
 
     network: str = "auto"
@@ -187,7 +186,7 @@ class ClassifierSettings:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What the hash of the network covers: a setting that came later counts only where it is used."""
+        """The settings that the hash covers; later additions count only if they are used."""
         values = asdict(self)
         if not self.noise:
             del values["noise"]
@@ -198,7 +197,7 @@ JUDGES: tuple[ClassifierSettings, ...] = (
     ClassifierSettings(network="strided", part="second_half", seed=1),
     ClassifierSettings(network="mlp", part="second_half", epochs=20, learning_rate=1e-3, seed=2),
 )
-"""Judges of a classifier that was trained on the first half of the points; the first one is the more accurate."""
+"""Judges for classifiers trained on the first half of the points; the first one is more accurate."""
 
 
 class Classifier(nn.Module):
@@ -229,7 +228,7 @@ class Classifier(nn.Module):
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers on the test points; nan where there were none."""
+        """Share of correct predictions on the test points; nan without test points."""
         return float(self.card.get("accuracy", math.nan))
 
 
@@ -246,14 +245,14 @@ def train_classifier(
     say: Callable[[str], None] | None = None,
     device: torch.device | str = "cpu",
 ) -> Classifier:
-    """The network for this task on these points: read from the cache, or trained on `device` and kept there.
+    """The network for this task on these points: read from the cache, or trained on `device` and cached.
 
-    x (N, *shape) or (N, pixels) in [0, 1], y (N,) labels; `digest` says which data they are. Accuracy (R^2 for a
-    regression) is that on `test`. Raises `ValueError` for points without labels, fewer than two classes, or a shape that
-    the network cannot take. What comes back lies on the processor.
+    x (N, *shape) or (N, pixels) in [0, 1], y (N,) labels; `digest` identifies the data. Accuracy (R^2 for a regression)
+    is measured on `test`. The network is returned on the CPU. Raises `ValueError` for points without labels, fewer than
+    two classes, or a shape that the network does not support.
     """
     settings = settings or ClassifierSettings()
-    asked = lookup(TASKS, task, "task")
+    wanted = lookup(TASKS, task, "task")
     if y is None:
         raise ValueError(f"the data have no labels; the task {task!r} needs one per point")
     if len(y) != len(x) or y.ndim != 1:
@@ -261,8 +260,8 @@ def train_classifier(
     network = settings.network
     if network == "auto":
         network = "conv" if len(shape) in (2, 3) and min(shape[-2:]) >= 8 else "mlp"
-    targets = asked.targets(y)
-    outputs = int(targets.max()) + 1 if asked.kind == "classes" else 0
+    targets = wanted.targets(y)
+    outputs = int(targets.max()) + 1 if wanted.kind == "classes" else 0
     if outputs == 1:
         raise ValueError(f"all {len(y)} points have the label 0 for the task {task!r}; expected two classes or more")
     identity = {"version": VERSION, "task": task, "data": digest, "network": network, **settings.identity()}
@@ -286,7 +285,7 @@ def train_classifier(
     card: dict[str, Any] = {"training_points": len(x[part]), "seconds": round(time.perf_counter() - began, 1)}
     card["trained_on"] = torch.device(device).type
     if test is not None:
-        card |= {"test_points": len(test[0]), **_judged(_frozen(model), test[0], asked.targets(test[1]))}
+        card |= {"test_points": len(test[0]), **_judged(_frozen(model), test[0], wanted.targets(test[1]))}
     model.card = store.write(model, card)
     return _frozen(model)
 
@@ -318,7 +317,7 @@ def _fit(
     store: Store,
     say: Callable[[str], None],
 ) -> None:
-    """Train from the last kept epoch, or from the start."""
+    """Train from the last saved epoch, or from the start."""
     if not model.outputs:
         model.centre.copy_(targets.mean())
         model.unit.copy_(targets.std().clamp(min=1e-6))
@@ -336,7 +335,7 @@ def _fit(
         model.train()
         torch.manual_seed(stream_seed("classifier epoch", settings.seed, epoch))
         total = torch.zeros((), dtype=torch.float64, device=x.device)
-        # Drawn on the processor, so that the order is the same everywhere; the host asks the device once an epoch.
+        # Drawn on the CPU, so the order is the same on every device; one synchronisation per epoch.
         order = torch.randperm(len(x)).to(x.device)
         for step, batch in enumerate(order.split(settings.batch_size)):
             rate = _one_cycle((epoch * steps + step) / (epochs * steps))
@@ -362,7 +361,7 @@ def _loss(model: Classifier, x: Tensor, targets: Tensor) -> Tensor:
 
 
 def _one_cycle(share: float) -> float:
-    """The rate as a share of its peak: a quick rise over the first tenth, then down along a cosine."""
+    """The rate as a share of its peak: a rise over the first tenth, then a cosine decay."""
     return 0.1 + 9 * share if share < 0.1 else 0.5 * (1 + math.cos(math.pi * (share - 0.1) / 0.9))
 
 
@@ -374,7 +373,7 @@ def _noisy(x: Tensor, most: float) -> Tensor:
 
 
 def _shifted(x: Tensor, shape: Shape, most: int) -> Tensor:
-    """The points moved by up to `most` pixels, an eighth of the batch alike, the edge repeated; only images move."""
+    """Images shifted by up to `most` pixels, one shift per eighth of the batch, edges replicated; other points unchanged."""
     if not most or len(shape) not in (2, 3) or min(shape[-2:]) < 16:
         return x
     rows, columns = shape[-2:]

@@ -1,6 +1,6 @@
 r"""Wasserstein GANs with gradient penalty: generators of images, plain and conditional on a class.
 
-    critic:     min_f  E f(G(xi)) - E f(x) + lambda E (|grad f(m)| - 1)^2,   m on the line between a real and a made image
+    critic:     min_f  E f(G(xi)) - E f(x) + lambda E (|grad f(m)| - 1)^2,   m between a real and a generated image
     generator:  min_G  -E f(G(xi)),    xi ~ N(0, I),  x and G(xi) in [0, 1]
 
 | | layers |
@@ -8,11 +8,11 @@ r"""Wasserstein GANs with gradient penalty: generators of images, plain and cond
 | generator | latents (and the one-hot label) -> hidden layer -> 4w x H/4 x W/4 -> transposed convolution 2w -> image |
 | critic | image, or the outer product of label and image -> convolutions w, 2w of stride 2 -> hidden layer -> a number |
 
-What is kept is the exponential average of the generator's weights, which is steadier than the last ones. Both rates fall
-linearly over the second half. Training is seeded block by block, kept by `cache`, and goes on after a kill with the same
-result. All randomness is drawn on the processor, so that a GPU trains on the same batches and noise: its network is the
-same but for rounding, kept under the same hash, and the card says where it was trained. On CUDA a step of the generator
-with its steps of the critic is one captured graph, and the host asks for a number once a block.
+The result is the exponential average of the generator's weights, which is more stable than the last ones. Both learning
+rates fall linearly over the second half. Training is seeded per block, cached (`cache`) and resumes after a kill with the
+same result. All random numbers are drawn on the CPU, so a GPU trains on the same batches and noise: up to rounding its
+network is the same, under the same hash, and the card names the device. On CUDA one generator step with its critic steps
+is one captured graph, and the host synchronises once per block.
 References: Improved Training of Wasserstein GANs (Gulrajani et al., 2017); Conditional Generative Adversarial Nets
 (Mirza, Osindero, 2014). Not here: how a generator becomes a prior (`export.prior.PriorModule.from_decoder`).
 """
@@ -37,16 +37,16 @@ from autovae.seeds import stream_seed
 
 __all__ = ["Critic", "GANSettings", "Generator", "train_gan"]
 
-VERSION = 1  # of the training below: raise it where the same settings no longer give the same network
-BLOCK = 50  # generator steps between two places where training may go on
+VERSION = 1  # of the training below: raise it when the same settings no longer give the same network
+BLOCK = 50  # generator steps between checkpoints
 SAVE_EVERY = 20.0  # seconds
-WARM_UP = 3  # steps on CUDA before one is captured: libraries choose their kernels and set aside their memory
+WARM_UP = 3  # steps on CUDA before capture: libraries choose kernels and allocate memory
 
 Shape = tuple[int, ...]
 
 
 def _sizes(shape: Shape) -> tuple[int, int, int]:
-    """Channels, and rows and columns of the coarsest grid."""
+    """Channels, and the rows and columns of the coarsest grid."""
     channels, rows, columns = (1, *shape) if len(shape) == 2 else shape if len(shape) == 3 else (0, 0, 0)
     if min(rows, columns) < 8 or rows % 4 or columns % 4:
         raise ValueError(f"got points of shape {shape}; expected images whose sides are multiples of 4, at least 8")
@@ -54,7 +54,7 @@ def _sizes(shape: Shape) -> tuple[int, int, int]:
 
 
 class Generator(nn.Module):
-    """Images (N, *shape) in [0, 1] of latents (N, latent_dim), and of labels (N,) where there are classes."""
+    """Images (N, *shape) in [0, 1] from latents (N, latent_dim) and, with classes, labels (N,)."""
 
     def __init__(self, latent_dim: int, shape: Shape, width: int = 16, hidden: int = 256, classes: int = 0) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Generator(nn.Module):
         return self.body(z).reshape(len(z), *self.shape)
 
     def _one_hot(self, y: Tensor) -> Tensor:
-        capturing = y.is_cuda and torch.cuda.is_current_stream_capturing()  # a graph cannot ask
+        capturing = y.is_cuda and torch.cuda.is_current_stream_capturing()  # no synchronisation during capture
         if not capturing and y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.classes:
             raise ValueError(f"got labels {int(y.min())} to {int(y.max())}; expected 0 to {self.classes - 1}")
         return functional.one_hot(y, self.classes)
@@ -112,7 +112,7 @@ class Critic(nn.Module):
         images = x.reshape(len(x), *self.image)
         if y is None:
             return self.body(images.contiguous(memory_format=torch.channels_last))[:, 0]
-        # All but one block of the outer product are zero: every image meets the first kernels of its own class alone.
+        # All but one block of the outer product are zero: an image only meets the first kernels of its class.
         first, *rest = self.body
         assert isinstance(first, nn.Conv2d)
         assert first.bias is not None
@@ -127,7 +127,7 @@ class Critic(nn.Module):
 
 @dataclass(frozen=True)
 class GANSettings:
-    """How a GAN is trained: `steps` of the critic in all, `critic` of them for one of the generator."""
+    """How a GAN is trained: `steps` critic steps in total, `critic` of them per generator step."""
 
     latent_dim: int = 128
     width: int = 16
@@ -156,11 +156,10 @@ def train_gan(
     say: Callable[[str], None] | None = None,
     device: torch.device | str = "cpu",
 ) -> Generator:
-    """The generator of these points, read from the cache or trained and kept there; with labels y it is conditional.
+    """The generator of these points, from the cache or trained on `device` and cached; conditional if labels y are given.
 
-    x (N, *shape) or (N, pixels) in [0, 1]; `digest` says which data they are. The generator is frozen, in evaluation
-    mode, on the processor; `device` is where it is trained if it has to be. Raises `ValueError` for points outside [0, 1]
-    or of a shape that cannot be made.
+    x (N, *shape) or (N, pixels) in [0, 1]; `digest` identifies the data. The generator is returned frozen, in evaluation
+    mode, on the CPU. Raises `ValueError` for points outside [0, 1] or of an unsupported shape.
     """
     settings = settings or GANSettings()
     if not len(x) or not 0 <= float(x.min()) <= float(x.max()) <= 1:
@@ -186,18 +185,18 @@ def train_gan(
 
 @dataclass(frozen=True)
 class Draws:
-    """All that is random in one step of the generator and the steps of the critic before it."""
+    """The random numbers of one generator step and of the critic steps before it."""
 
     points: Tensor
-    """(critic steps, batch) places of real images."""
+    """(critic steps, batch) indices of real images."""
     xi: Tensor
-    """(critic steps, batch, latent_dim) of the images that the critic compares with them."""
+    """(critic steps, batch, latent_dim) latents of the generated images."""
     shares: Tensor
-    """(critic steps, batch, 1) where on the line between the two the penalty is taken."""
+    """(critic steps, batch, 1) position of the penalty on the line between the two."""
     labels_of: Tensor
-    """(batch,) places of the labels that the generator is asked for; without classes of no meaning."""
+    """(batch,) indices of the labels for the generator's step; unused without classes."""
     latents: Tensor
-    """(batch, latent_dim) of the generator's step."""
+    """(batch, latent_dim) latents of the generator's step."""
 
     def tensors(self) -> tuple[Tensor, ...]:
         return self.points, self.xi, self.shares, self.labels_of, self.latents
@@ -214,7 +213,7 @@ def _drawn(settings: GANSettings, count: int, conditional: bool) -> Draws:
 
 
 def _moved(draws: list[Draws], device: torch.device) -> list[Draws]:
-    """Those of a whole block on the device, five copies in all."""
+    """The draws of a whole block on the device, in five copies."""
     if device.type == "cpu":
         return draws
     columns = [torch.stack(parts).to(device) for parts in zip(*(one.tensors() for one in draws), strict=True)]
@@ -222,7 +221,7 @@ def _moved(draws: list[Draws], device: torch.device) -> list[Draws]:
 
 
 class _Training:
-    """Generator, its average, critic and their optimisers, on the way."""
+    """The state of training: generator, its average, critic and their optimisers."""
 
     def __init__(self, settings: GANSettings, shape: Shape, classes: int, device: torch.device) -> None:
         self.settings, self.classes, self.device = settings, classes, device
@@ -233,7 +232,7 @@ class _Training:
         for module in self._modules().values():
             module.to(device)
         on_cuda = device.type == "cuda"
-        # In a graph the rates are tensors, read anew by every replay.
+        # In a graph the rates are tensors, which every replay reads.
         rate: Any = torch.tensor(settings.learning_rate, device=device) if on_cuda else settings.learning_rate
         how: dict[str, Any] = {"capturable": True, "fused": True} if on_cuda else {}
         self.optimizers = {
@@ -241,14 +240,14 @@ class _Training:
             for name, module in (("generator", self.generator), ("critic", self.critic))
         }
         self.blend = torch.zeros((), device=device)
-        """How much of the new weights the average takes in a step."""
+        """The weight of the new values in the average."""
         self.gap = torch.zeros((), device=device, dtype=torch.float64)
-        """The critic's estimates of the distance, summed over a block."""
+        """Estimates of the Wasserstein distance, summed over a block."""
         self.seconds, self.first = 0.0, 0
         self.distance: list[float] = []
 
     def run(self, x: Tensor, y: Tensor | None, store: Store, say: Callable[[str], None]) -> list[float]:
-        """Train to the end; the estimate of the Wasserstein distance of every block."""
+        """Train to the end; returns the estimated Wasserstein distance of every block."""
         settings = self.settings
         total = math.ceil(settings.steps / settings.critic)
         self._load(store)
@@ -289,7 +288,7 @@ class _Training:
         self.blend.fill_(1 - min(self.settings.average, (1 + step) / (10 + step)))
 
     def step(self, x: Tensor, y: Tensor | None, draws: Draws) -> None:
-        """The critic's steps, then the generator's. Nothing here waits for the device."""
+        """The critic's steps, then the generator's. Never synchronises with the device."""
         for points, xi, share in zip(draws.points, draws.xi, draws.shares, strict=True):
             self._critic_step(x.index_select(0, points), None if y is None else y.index_select(0, points), xi, share)
         self._generator_step(None if y is None else y.index_select(0, draws.labels_of), draws.latents)
@@ -343,7 +342,7 @@ class _Training:
 
 
 class _Captured:
-    """The step on CUDA, captured once it is warm and replayed; a step that cannot be recorded is run plainly."""
+    """The step on CUDA, captured after warm-up and replayed; runs eagerly if capture fails."""
 
     def __init__(self, training: _Training, x: Tensor, y: Tensor | None) -> None:
         self.training, self.x, self.y = training, x, y

@@ -1,14 +1,14 @@
-r"""Convolutions of 4 x 4, stride 2 and padding 1, which halve or double an image's sides, the fastest way to the same sums.
+r"""Fast 4 x 4 convolutions of stride 2 and padding 1, which halve or double the sides of an image.
 
-A processor's convolutions are slow where an image has one channel: most of a vector is left empty. The four pixels of a
-2 x 2 block are therefore taken as four channels of half an image, and the kernel as one of 3 x 3 with zeros around:
+CPU convolutions are slow on images of one channel, which leave most of a vector register empty. So the four pixels of a
+2 x 2 block become four channels of an image half the size, and the kernel becomes a zero-padded one of 3 x 3:
 
     halving     conv(x, w; stride 2) = conv(unshuffle(x), v)        v[o, 4 c + 2 r + s, i, j] = w[o, c, 2 i + r - 1, 2 j + s - 1]
     doubling    conv'(x, w; stride 2) = shuffle(conv'(x, v))        conv' the transposed convolution
 
-Images of more channels are kept with their channels side by side (`channels_last`), in the order that vectors read them.
-Values are those of `nn.Conv2d` and `nn.ConvTranspose2d` to rounding, weights theirs by name and shape, and all derivatives
-are autograd's own. On CUDA, and where sides are odd, torch's own convolutions serve.
+Images of several channels are stored `channels_last`. Values equal those of `nn.Conv2d` and `nn.ConvTranspose2d` up to
+rounding, weights have the same names and shapes, and derivatives come from autograd. On CUDA, and for odd sides, torch's
+own convolutions are used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["DoublingConv", "HalvingConv", "Image"]
 
 
 class Image(nn.Unflatten):
-    """Flat features (N, F) -> images (N, channels, rows, columns), channels side by side."""
+    """Flat features (N, F) -> images (N, channels, rows, columns), channels last in memory."""
 
     def __init__(self, channels: int, rows: int, columns: int) -> None:
         super().__init__(1, (channels, rows, columns))

@@ -1,4 +1,19 @@
-"""Latent reasoning: questions asked of a prior module, and the methods that answer them."""
+"""Latent reasoning: condition a prior module on evidence, and draw from the posterior of its source.
+
+question       how to ask in one call: `ask`
+constraints    which evidence there is: classes, measurements, masks, criteria
+logic          relations between classes of objects, And, Or, Not
+tables         the tables CONSTRAINTS and METHODS
+posterior      the density of xi given evidence: `LatentPosterior`
+method         the contract of all methods
+hmc            Hamiltonian Monte Carlo, with `trajectory` (its steps) and `adaptation` (its warm-up)
+mean_field     independent normals
+mgvi           MGVI and geoVI
+map            the posterior mode
+resampling     rejection and importance resampling of the prior
+draws          what a method returns: draws with diagnostics
+gradient       fast gradients of the evidence, with `pullbacks` (networks layer by layer)
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-r"""What HMC learns during warm-up: the step size, the mass, the length of a trajectory.
+r"""Warm-up adaptation of HMC: step size, mass, and trajectory length.
 
-| learnt | from | by |
+| adapted | from | by |
 |---|---|---|
 | step size | mean acceptance of all chains (at first harmonic) | dual averaging: t0 = 10, gamma = .05, kappa = .75 |
 | diagonal mass | variance of all chains pooled, in windows | Welford, shrunk: n/(n+5) var + 1e-3 * 5/(n+5) |
-| trajectory length | ChEES: how far the square distance from the mean moves | Adam on its logarithm, Halton jitter |
+| trajectory length | ChEES: the change in squared distance from the mean | Adam on its logarithm, Halton jitter |
 
 Windows (Stan): 75 iterations to find the typical set, then 25, 50, 100, ... for the mass, and a last 50 for the step;
-warm-up too short for these is shared out 15 : 75 : 10. A new mass restarts the step size.
+shorter warm-ups are divided 15 : 75 : 10. A new mass restarts the step size.
 References: The No-U-Turn Sampler (Hoffman, Gelman, 2014); Stan reference manual, HMC algorithm parameters; An Adaptive-MCMC
 Scheme for Setting Trajectory Lengths in Hamiltonian Monte Carlo (Hoffman, Radul, Sountsov, 2021).
 """
@@ -23,7 +23,7 @@ __all__ = ["ChEES", "DualAveraging", "PooledVariance", "halton", "windows"]
 
 
 class DualAveraging:
-    """The step size that reaches a target acceptance: noisy steps during warm-up, their weighted mean after it."""
+    """The step size for a target acceptance: noisy during warm-up, then the weighted mean."""
 
     def __init__(self, step: float, target: float, t0: float = 10.0, gamma: float = 0.05, kappa: float = 0.75) -> None:
         self.target, self.t0, self.gamma, self.kappa = target, t0, gamma, kappa
@@ -34,7 +34,7 @@ class DualAveraging:
         self.log_step, self.log_mean, self.error, self.count = math.log(step), math.log(step), 0.0, 0
 
     def update(self, acceptance: float) -> None:
-        """Learn from the mean acceptance probability of one iteration."""
+        """Update from the mean acceptance probability of one iteration."""
         self.count += 1
         weight = 1 / (self.count + self.t0)
         self.error += weight * (self.target - acceptance - self.error)
@@ -64,7 +64,7 @@ class PooledVariance:
         self.count, self.mean, self.scatter = 0, self.zero.clone(), self.zero.clone()
 
     def update(self, xi: Tensor) -> None:
-        """Take in one iteration of all chains, (chains, dim)."""
+        """Add one iteration of all chains, (chains, dim)."""
         chains = xi.shape[0]
         mean = xi.mean(0, dtype=torch.float64)
         total = self.count + chains
@@ -74,14 +74,14 @@ class PooledVariance:
         self.count = total
 
     def shrunk(self) -> Tensor:
-        """The variance, drawn a little towards 1e-3 where draws are few."""
+        """The variance, shrunk towards 1e-3 if draws are few."""
         n = self.count
         variance = self.scatter / max(n - 1, 1)
         return variance * (n / (n + 5)) + 1e-3 * (5 / (n + 5))
 
 
 def windows(warmup: int) -> tuple[int, list[int], int]:
-    """(first, ends, last): the mass is learnt from iteration `first` to `last`, renewed at each of `ends`."""
+    """(first, ends, last): the mass is adapted from iteration `first` to `last` and updated at each of `ends`."""
     if warmup < 20:
         return warmup, [], warmup
     first, last, size = 75, 50, 25
@@ -91,7 +91,7 @@ def windows(warmup: int) -> tuple[int, list[int], int]:
     stop = warmup - last
     ends, start = [], first
     while start < stop:
-        # A window that would leave less than a whole next one takes the rest.
+        # If the rest is too short for another window, this one takes it.
         end = start + size if start + 3 * size <= stop else stop
         ends.append(end)
         start, size = end, 2 * size
@@ -122,15 +122,15 @@ class ChEES:
         self.first, self.second = 0.0, 0.0
 
     def update(self, start: Tensor, end: Tensor, momentum: Tensor, acceptance: Tensor, share: float) -> None:
-        """Learn from one iteration: start and end (chains, dim) of trajectories, the momentum at their ends.
+        """Update from one iteration: start and end (chains, dim) of trajectories, and the momentum at their ends.
 
-        Positions and momenta come in units of unit mass; acceptance (chains,) weights them; share is h.
+        Positions and momenta are in units of unit mass; acceptance (chains,) weights them; share is h.
         """
         weight = acceptance.double()
         total = weight.sum()
         if not float(total) > 0:
             return
-        # A divergent chain has weight 0 and may end at infinity, and 0 * inf would poison the sums.
+        # A divergent chain has weight 0 and may end at infinity: 0 * inf would turn the sums into NaN.
         end = torch.where(weight[:, None] > 0, end, start).double()
         momentum = torch.where(weight[:, None] > 0, momentum, 0.0).double()
         start = start.double()
@@ -147,7 +147,7 @@ class ChEES:
         self.log_mean += self.count**-0.5 * (self.log_length - self.log_mean)
 
     def limit(self, low: float, high: float) -> None:
-        """Keep the length within what one step and the largest number of steps reach."""
+        """Clamp the length between one step and the largest number of steps."""
         self.log_length = min(max(self.log_length, math.log(low)), math.log(high))
         self.log_mean = min(max(self.log_mean, math.log(low)), math.log(high))
 

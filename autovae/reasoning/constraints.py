@@ -6,19 +6,19 @@ r"""Constraints: one piece of evidence each, a likelihood of some feature of the
 |---|---|---|---|
 | `Categorical(net, y)` | the class of x is y | log p_y | 2 sqrt(p) |
 | `Gaussian(f, y, std)` | f(x) was measured as y | log N(y; f(x), N) | N^(-1/2) f(x) |
-| `Masked(y, mask, std)` | pixels of x were measured where mask is 1 | log N on those | their x / std |
+| `Masked(y, mask, std)` | pixels of x were measured where mask is 1 | log N of these pixels | x / std of these pixels |
 | `Criterion(f, beta)` | none: the prior is tilted towards large f | beta f(x) | none |
 | `Relation`, `And`, `Or`, `Not` | see `logic` | | |
 
-*Fisher coordinates* are functions with J^T J = the Fisher information of the outcome, J = d theta / d xi: the metric
-that MGVI and geoVI use is I + sum_c power_c J_c^T J_c. A constraint without an outcome leaves the metric alone.
+*Fisher coordinates* theta(x) have J^T J = the Fisher information of the outcome, with J = d theta / d xi: the metric of
+MGVI and geoVI is I + sum_c power_c J_c^T J_c. A constraint without an outcome does not change the metric.
 
 `power` raises the likelihood (alpha of the paper): alpha equal outcomes of a class, or a variance divided by alpha.
-`object=i` makes a constraint look at the i-th object of a replicated prior; without it, it sees all of x.
-Networks are put in evaluation mode; a network asked by several constraints about one object runs once.
+`object=i` applies a constraint to the i-th object of a replicated prior; without it, to all of x.
+Networks are put in evaluation mode; a network shared by several constraints on one object runs once.
 
-To add one: subclass `Constraint` and write `log_likelihood`; `coordinates` and `log_bound` where they are known; add a
-row with an example to CONSTRAINTS (`tables`), which is then tested.
+To add one: subclass `Constraint` and write `log_likelihood`, plus `coordinates` and `log_bound` if known; add a row with an
+example to CONSTRAINTS (`tables`). The tests run over the table.
 Not here: logic over class probabilities (`logic`), the density of xi (`posterior`).
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), eqs. 1-3.
 """
@@ -43,7 +43,7 @@ Evaluate = Callable[[Feature, Any, int | None], Tensor]
 class Scene:
     """A batch of generated x and its features; a network shared by several constraints runs once.
 
-    `evaluate(f, view, object)` replaces f(view), for another way to the same values.
+    `evaluate(f, view, object)` replaces f(view) by another way to compute the same values.
     """
 
     def __init__(self, x: Any, objects: int = 1, evaluate: Evaluate | None = None) -> None:
@@ -57,13 +57,13 @@ class Scene:
             return self.x
         if not -self.objects <= index < self.objects or (self.objects == 1 and index != 0):
             raise ValueError(
-                f"the constraint looks at object {index} and the prior generates {self.objects}; "
-                "expected an index below that: replicate the prior first, prior.replicate(n)"
+                f"the constraint is on object {index}, but the prior generates {self.objects}; "
+                "replicate the prior first: prior.replicate(n)"
             )
         return self.x if self.objects == 1 else self.x[:, index]
 
     def feature(self, f: Feature | None, index: int | None = None) -> Tensor:
-        """f of the object, computed once; x itself where f is None."""
+        """f of the object, computed once; x itself if f is None."""
         if f is None:
             return self.view(index)
         key = (id(f), index)
@@ -111,16 +111,16 @@ class Constraint(ABC):
         """log p(evidence | x) without the power, (batch,)."""
 
     def coordinates(self, scene: Scene) -> Tensor | None:
-        """Fisher coordinates without the power, (batch, k), or None where the constraint has no outcome."""
+        """Fisher coordinates without the power, (batch, k); None if the constraint has no outcome."""
         return None
 
     @property
     def log_bound(self) -> float:
-        """An upper bound of `log_likelihood` over all x, inf where none is known."""
+        """An upper bound of `log_likelihood` over all x, inf if none is known."""
         return math.inf
 
-    def check(self, scene: Scene) -> None:  # noqa: B027  most evidence fits whatever is generated
-        """Raise `ValueError` where the evidence does not fit what the generator gives."""
+    def check(self, scene: Scene) -> None:  # noqa: B027  most evidence fits every generator
+        """Raise `ValueError` if the evidence does not fit the generated x."""
 
     def with_power(self, power: float) -> Constraint:
         """The same evidence with its power multiplied."""
@@ -144,7 +144,7 @@ class Constraint(ABC):
         return Not(self)
 
     def _settle(self, power: float, index: int | None, *features: Any) -> None:
-        """What every constraint does with its common settings."""
+        """Validate and store the settings that all constraints share."""
         if not power >= 0 or math.isinf(power):
             raise ValueError(f"got power={power}; expected a finite number >= 0")
         self.power, self.object = float(power), index
@@ -182,7 +182,7 @@ class Categorical(Constraint):
 
 
 def refuse_probabilities(raw: Tensor) -> None:
-    """A softmax at the end of a network, taken for logits, would flatten every answer."""
+    """Refuse the output of a softmax: as logits it would flatten every answer."""
     if raw.ndim == 2 and raw.shape[1] > 1 and bool((raw >= 0).all()):
         total = raw.sum(-1)
         if bool(((total - 1).abs() < 1e-4).all()):
@@ -216,7 +216,7 @@ class Gaussian(Constraint):
         if not self.y.is_floating_point():
             self.y = self.y.to(torch.get_default_dtype())
         if not bool(self.y.isfinite().all()):
-            raise ValueError("y is not finite everywhere; for missing values use Masked(y, mask, std)")
+            raise ValueError("y has NaN or infinite values; for missing values use Masked(y, mask, std)")
         count = self.y.numel()
         self.std: Tensor | None = None
         self.factor: Tensor | None = None
@@ -238,7 +238,7 @@ class Gaussian(Constraint):
         self._moved: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def _evidence(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """y and what it is standardised by, where and as `like` is; moved once."""
+        """y and its standardiser on the device and in the dtype of `like`; moved once."""
         key = (like.device, like.dtype)
         if key not in self._moved:
             noise = self.factor
@@ -272,9 +272,9 @@ class Gaussian(Constraint):
         return self.log_norm
 
     def precision(self) -> tuple[Tensor, Tensor, float] | None:
-        """(y, 1/variance, normaliser) over all of x where the evidence is a plain measurement of x, else None.
+        """(y, 1/variance, normaliser) over all of x if the evidence is a plain measurement of x, else None.
 
-        For such evidence the gradient is known without differentiating: power * precision * (y - x).
+        The gradient of such evidence has a closed form: power * precision * (y - x).
         """
         if self.f is not None or self.factor is not None or self.object is not None or self.std is None:
             return None
@@ -287,7 +287,7 @@ class Gaussian(Constraint):
 
 
 class Masked(Gaussian):
-    """x was measured as `y` with noise `std` where `mask` is 1; what y holds elsewhere (NaN too) is not looked at."""
+    """x was measured as `y` with noise `std` where `mask` is 1; y is ignored elsewhere, NaN included."""
 
     def __init__(
         self,
@@ -335,7 +335,7 @@ class Masked(Gaussian):
 
 
 class Criterion(Constraint):
-    """No measurement, a wish: the prior tilted by exp(beta f(x)), f returning one number per x."""
+    """A preference, not a measurement: tilts the prior by exp(beta f(x)); f returns one number per x."""
 
     def __init__(self, f: Feature, beta: float = 1.0, power: float = 1.0, object: int | None = None) -> None:
         self._settle(power, object, f)

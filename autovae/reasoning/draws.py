@@ -1,16 +1,16 @@
-r"""Draws: the answer of every method, with what there is to doubt about it.
+r"""Draws: the result of every method, with its diagnostics.
 
-xi (chains, draws, dim) are points of the source; methods without chains give (1, draws, dim). For chains three
-quantities are diagnosed, each by rank-normalised split R-hat and by bulk and tail effective sample size:
+xi (chains, draws, dim) are points of the source; methods without chains give (1, draws, dim). Chains have diagnostics of
+three quantities, each by rank-normalised split R-hat and by bulk and tail effective sample size:
 
 | quantity | why |
 |---|---|
 | xi | the positions |
-| xi^2 | a trajectory of half a turn mirrors xi -> -xi: ESS(xi) then looks superb, ESS(xi^2) is 25 times lower |
-| energy = -log posterior | slow where the chain creeps between levels of density |
+| xi^2 | a trajectory of half a period mirrors xi -> -xi: ESS(xi) then looks superb, ESS(xi^2) is 25 times lower |
+| energy = -log posterior | mixes slowly if the chain creeps between levels of density |
 
-They are computed when first asked for, by arviz-stats. Draws of a variational method are independent draws of an
-approximation: R-hat and ESS would say nothing about its error, and are not reported.
+arviz-stats computes them on first use. Draws of a variational method are independent draws of an approximation: R-hat and
+ESS say nothing about its error and are not reported.
 References: Rank-normalization, folding, and localization: an improved R-hat (Vehtari et al., 2021).
 """
 
@@ -67,11 +67,11 @@ class Draws:
     hamiltonian: Tensor | None = None
     """Total energy of each trajectory."""
     warmup: Tensor | None = None
-    """Positions before the draws, (chains, warmup, dim), where they were kept."""
+    """Positions during warm-up, (chains, warmup, dim), if kept."""
     log_weights: Tensor | None = None
-    """log of posterior over proposal at each draw, (1, draws), up to a constant: how far the proposal is off."""
+    """log of posterior over proposal at each draw, (1, draws), up to a constant."""
     transport: Transport | None = None
-    """Of a variational answer: what makes it a prior again."""
+    """The map of the source that turns a variational answer into a prior."""
     info: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     """What went wrong during the run."""
@@ -119,13 +119,13 @@ class Draws:
 
     @property
     def ess(self) -> np.ndarray:
-        """Bulk ESS of xi, one per latent; not to be reported without that of xi^2."""
+        """Bulk ESS of xi, one per latent; always report it together with that of xi^2."""
         return self.of_xi.ess_bulk
 
     def e_bfmi(self) -> Tensor:
-        """Energy Bayesian fraction of missing information of each chain: below .3, momenta are renewed too timidly."""
+        """Energy Bayesian fraction of missing information of each chain; below .3, energies mix too slowly."""
         if self.hamiltonian is None:
-            raise ValueError(f"{self.method} has no momenta, hence no E-BFMI; expected draws of HMC")
+            raise ValueError(f"E-BFMI needs the momenta of HMC, got draws of {self.method}")
         centred = self.hamiltonian - self.hamiltonian.mean(1, keepdim=True)
         return self.hamiltonian.diff(dim=1).square().sum(1) / centred.square().sum(1)
 
@@ -139,12 +139,12 @@ class Draws:
             return math.nan
         log_weights = self.log_weights.detach().double().cpu().numpy().ravel()
         with np.errstate(all="ignore"):
-            # psislw is made for leave-one-out: it takes log likelihoods, whose weights are their reciprocals.
+            # psislw takes leave-one-out log likelihoods; its weights are their reciprocals.
             return float(_array_stats().psislw(-log_weights)[1])
 
     @cached_property
     def problems(self) -> tuple[str, ...]:
-        """Everything that speaks against these draws, in words; empty where nothing does."""
+        """Reasons to distrust these draws, in words; empty without any."""
         found = list(self.flags)
         if self.log_weights is not None and self.khat > K_HAT_LIMIT:
             found.append(
@@ -211,21 +211,21 @@ class Draws:
     # -- other forms --------------------------------------------------------------------------------------------
 
     def as_prior(self) -> PriorModule:
-        """The answer as a prior module, so that the next question starts from it.
+        """The answer as a prior module, to start the next question from.
 
-        Variational methods only: chains are samples, without a source to draw new ones from.
+        Variational methods only: chains have no source for new draws.
         """
         if self.transport is None:
             raise ValueError(
-                f"the draws of {self.method} are samples without a source, so they are no prior; "
-                "answer with MeanField or MGVI for that"
+                f"the draws of {self.method} are samples without a source, so they cannot become a prior; "
+                "use MeanField or MGVI instead"
             )
         return self.posterior.prior.transported(self.transport, answer={"method": self.method, "seed": self.seed})
 
     def to_arviz(self) -> Any:
         """A DataTree with groups posterior and sample_stats."""
         try:
-            from arviz_base import from_dict  # which arviz brings, from 1.0 on
+            from arviz_base import from_dict  # part of arviz since 1.0
         except ImportError:
             raise ImportError("to_arviz needs arviz-base: pip install arviz-base") from None
         stats = {"lp": self.log_prob.cpu().numpy(), "energy": self.energy.cpu().numpy()}

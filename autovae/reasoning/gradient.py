@@ -1,13 +1,13 @@
 r"""Gradients of the evidence, xi -> grad log p(evidence | x(xi)): the inner loop of inference.
 
     xi --families--> z --decoder--> params --mean, units--> x          steps with pullbacks, see `pullbacks`
-    x  --> log p(evidence | x) and its gradient                        closed for measurements of x and labels, else by autograd
+    x  --> log p(evidence | x) and its gradient                        closed form for measurements and labels, else autograd
 
-Families contribute the slope of their elementwise map, likelihoods the slope of their mean (`MEAN_SLOPES`). Networks used
-by constraints go through the same steps.
+Families contribute the slope of their elementwise map, likelihoods the slope of their mean (`MEAN_SLOPES`). Networks in
+constraints are split into the same steps.
 
-`likelihood_gradient(posterior)` is called as gradient(xi, need_value) -> (value or None, gradient) with xi (batch, dim),
-and holds for the weights at that moment. The tests compare it with autograd of the whole posterior, to rounding.
+`likelihood_gradient(posterior)` returns gradient(xi, need_value) -> (value or None, gradient) for xi (batch, dim), with the
+present weights. The tests compare it with autograd through the whole posterior, to rounding.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _reshape(*shape: int) -> Step:
 
 
 def _tilt_variance(eta: Tensor, mean: Tensor) -> Tensor:
-    """Variance of the exponential law cut to [0, 1], the slope of its mean m: m (1 - m) + (1 - 2 m) / eta."""
+    """Variance of the exponential law truncated to [0, 1], the slope of its mean m: m (1 - m) + (1 - 2 m) / eta."""
     square = eta.square()
     series = 1 / 12 - square * (1 / 240 - square / 6048)  # exact to 1e-11 below .1, where the formula loses digits
     return torch.where(square < 0.01, series, torch.addcmul(mean, mean, mean, value=-1).addcdiv_(1 - 2 * mean, eta))
@@ -88,7 +88,7 @@ MEAN_SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bernoulli": lambda eta, mean: torch.addcmul(mean, mean, mean, value=-1),
     "continuous_bernoulli": _tilt_variance,
 }
-"""Derivative of the mean from (parameter, mean) for likelihoods of one parameter; others are left to autograd."""
+"""Derivative of the mean from (parameter, mean) for likelihoods of one parameter; others use autograd."""
 
 
 def _data_steps(prior: PriorModule) -> list[Step]:
@@ -128,7 +128,7 @@ def _shaped(prior: PriorModule, objects: tuple[int, ...]) -> Step:
 
 
 def _mean_is_identity(prior: PriorModule) -> bool:
-    """Whether x is the decoder's output up to units and folded ends: asked of the likelihood itself, on a grid."""
+    """Whether x is the decoder's output up to units and folded ends; tests the likelihood on a grid."""
     if prior.likelihood is None:
         return True
     if prior.scale_per_pixel:
@@ -142,7 +142,7 @@ def _mean_is_identity(prior: PriorModule) -> bool:
 
 
 def _by_autograd(posterior: LatentPosterior) -> Evidence:
-    """Any evidence: networks through their steps, what constraints make of their outputs by autograd."""
+    """Any evidence: networks by their steps, the constraints on their outputs by autograd."""
     networks: dict[int, Step] = {}
     objects = posterior.prior.objects
 
@@ -186,7 +186,7 @@ def _measured(posterior: LatentPosterior) -> Evidence | None:
     like = posterior.prior.offset
     weights = torch.stack([power * precision.to(like) for power, (_, precision, _) in pieces])
     targets = torch.stack([y.to(like) for _, (y, _, _) in pieces])
-    # Several measurements of one pixel are one of the summed precision, and a constant.
+    # Several measurements of one pixel equal one with the summed precision, and a constant.
     weight = weights.sum(0)
     target = torch.where(weight > 0, (weights * targets).sum(0) / weight.clamp(min=torch.finfo(like.dtype).tiny), 0.0)
     spread = 0.5 * (weights * (targets - target).square()).sum()

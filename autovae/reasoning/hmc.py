@@ -1,18 +1,18 @@
 r"""Hamiltonian Monte Carlo with all chains in one tensor.
 
-    H(xi, p) = -log p(xi | evidence) + p^T V p / 2,     V = diagonal inverse mass, the posterior variance learnt in warm-up
+    H(xi, p) = -log p(xi | evidence) + p^T V p / 2,     V = diagonal inverse mass, the posterior variance from warm-up
 
 One iteration: fresh momenta p ~ N(0, 1/V), a trajectory of L steps of size eps, acceptance with min(1, exp(H - H')).
 
-The integrators are those of `trajectory`: leapfrog, and rotation, which solves the prior exactly.
+The integrators are in `trajectory`: leapfrog, and rotation, which solves the prior exactly.
 
 | trajectory | length |
 |---|---|
-| chees | h T with T learnt in warm-up and h from a Halton sequence; at most `max_steps` steps |
+| chees | h T with T adapted in warm-up and h from a Halton sequence; at most `max_steps` steps |
 | fixed | `steps` steps, each chain's step size jittered by `jitter` |
 
-The jitter matters: with a fixed length of about half a turn chains mirror xi -> -xi, and ESS(xi) looks superb while xi^2
-does not mix (see `draws`). Step size, mass and T are learnt from all chains together (`adaptation`) and frozen after warm-up.
+The jitter matters: with a fixed length of about half a period chains mirror xi -> -xi, and ESS(xi) looks superb while xi^2
+does not mix (see `draws`). Step size, mass and T adapt to all chains together (`adaptation`) and are frozen after warm-up.
 References: MCMC using Hamiltonian dynamics (Neal, 2011); Split Hamiltonian Monte Carlo (Shahbaba et al., 2014).
 """
 
@@ -43,7 +43,7 @@ LONG_WARMUP = 100
 
 @dataclass(frozen=True)
 class HMC(Method):
-    """Hamiltonian Monte Carlo, all chains in one tensor; the settings are those of the table above.
+    """Hamiltonian Monte Carlo, all chains in one tensor; see the module for the kinds of trajectory.
 
     `warmup=0` adapts nothing: `step_size` as given, unit mass. `steps` is the length of a fixed trajectory. `keep_warmup`
     keeps the positions of the warm-up in `Draws.warmup`. On CUDA a step is captured as one graph if the evidence allows;
@@ -92,7 +92,7 @@ class HMC(Method):
         start: Tensor | None = None,
         progress: bool = False,
     ) -> Draws:
-        """`draws` (1,000 unless said otherwise) of every chain after `warmup` iterations."""
+        """`draws` (by default 1,000) of every chain after `warmup` iterations."""
         draws = 1000 if draws is None else draws
         at_least(draws, 1, "draws")
         at_least(warmup, 0, "warmup")
@@ -150,12 +150,12 @@ class _Run:
         self.index = 0
         self.step = settings.step_size or self._reasonable_step()
         self.dual = DualAveraging(self.step, settings.target)
-        # From the short side: the criterion has further, lower maxima after every turn.
+        # Start short: the criterion has further, lower maxima after every period.
         self.chees = ChEES(self.step) if settings.trajectory == "chees" else None
         self.variance = PooledVariance(xi.shape[1], xi)
 
     def _record(self) -> str:
-        """Replay steps as CUDA graphs from now on if possible; returns `CAPTURED` or the reason why not."""
+        """Replay steps as CUDA graphs if possible; returns `CAPTURED` or the reason why not."""
         if not self.state.xi.is_cuda:
             return f"the chains are on {self.state.xi.device}"
         try:
@@ -175,7 +175,7 @@ class _Run:
         before = self.state
         share = halton(self.index)
         end, momentum, acceptance, _ = self.iterate(share)
-        # A chain that starts where the evidence is steep moves only with tiny steps; the harmonic mean waits for it.
+        # Where the evidence is steep a chain moves only with tiny steps; the harmonic mean favours the slowest chain.
         early = iteration < first and warmup >= LONG_WARMUP
         self.dual.update(float(1 / (1 / acceptance.clamp(min=1e-6)).mean() if early else acceptance.mean()))
         if self.chees is not None:
@@ -274,7 +274,7 @@ def _flags(posterior: LatentPosterior, kept: dict[str, Tensor]) -> tuple[str, ..
     if bool((share > 0.9).all()):
         flags.append(
             f"all chains diverge ({float(share.mean()):.0%} of trajectories); {_steepest(posterior, kept['xi'][:, -1])}: "
-            "these draws are no answer; widen its noise, lower its power, or give more warm-up"
+            "these draws are not valid; widen its noise, lower its power, or increase the warm-up"
         )
     elif bool((share > 0.01).any()):
         flags.append(f"{int(kept['divergent'].sum())} divergent trajectories; raise target, or widen sharp evidence")

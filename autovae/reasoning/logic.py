@@ -5,15 +5,15 @@ p_v(class), so a statement about them, a truth table T over their joint classes,
 
     P = sum_{i,j,..} T[i, j, ..] p_1(i) p_2(j) ..,   log P = logsumexp over the true cells of sum_v log p_v(class)
 
-which is exact, also where a variable appears twice: And, Or and Not of statements combine their *tables*, not their
+which is exact even if a variable appears twice: And, Or and Not of statements combine their *tables*, not their
 probabilities, so Or(digit is 3, digit is 4) is p_3 + p_4 and And(A, Not(A)) is impossible. All 2^(2^n) questions about
-n binary features can be written so. Cells of T may be shares in [0, 1] (a statement that holds sometimes).
+n binary features have this form. Cells of T may be shares in [0, 1] (a statement that holds sometimes).
 
 Fisher coordinate of the outcome "holds": theta = 2 arctan sqrt(P / (1 - P)), from the log odds.
 
 Evidence that is not a statement (a measurement, a criterion) can be joined too: And is the product of the likelihoods,
-Or their sum ("one of the two holds"); Not of a density does not exist and is refused. So are powers inside a statement:
-parts with a power are joined as likelihoods.
+Or their sum ("one of the two holds"); Not of a density does not exist and is refused. Parts with a power are joined as
+likelihoods too; statements with a power inside Not are refused.
 References: Bayesian Reasoning with Trained Neural Networks (Knollmueller, Ensslin, 2021), section 5.2; Probability
 Theory: The Logic of Science (Jaynes, 2003), chapter 1.
 """
@@ -59,7 +59,7 @@ class Statement(Constraint):
         truth = self.table(self._sizes(scene))
         like = scene.log_probs(*self.variables[0])
         log_odds = self._log_sum(scene, *_cells_of(truth, like)) - self._log_sum(scene, *_cells_of(1 - truth, like))
-        # Past 60 the slope of the coordinate is below 1e-13, and exp would overflow further out.
+        # Past 60 the slope of the coordinate is below 1e-13; further out exp would overflow.
         return 2 * torch.atan(torch.exp(0.5 * log_odds.clamp(-60, 60)))[:, None]
 
     @property
@@ -107,14 +107,14 @@ def _cells_of(table: Tensor, like: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def _statement(part: Constraint) -> Statement | None:
-    """The constraint as a statement, or None where it is a density."""
+    """The constraint as a statement, or None if it is a density."""
     if isinstance(part, Statement):
         return None if isinstance(part, _Join) and not part.statements else part
     return _IsClass(part) if isinstance(part, Categorical) else None
 
 
 def _statements(parts: Sequence[Constraint]) -> list[Statement] | None:
-    """All parts as statements of power 1, or None where one is not."""
+    """All parts as statements of power 1, or None if one is not."""
     known = [_statement(part) for part in parts if part.power == 1.0]
     return [part for part in known if part is not None] if len(known) == len(parts) and None not in known else None
 
@@ -136,8 +136,8 @@ class Relation(Statement):
     """A relation between the classes of objects, `Relation("i,j,k->", tensor, nets)`.
 
     One index per network, in the order of the networks; `tensor` has one axis per different letter, in order of first
-    appearance, with entries in [0, 1]. A letter used twice asks for equal classes. The v-th network looks at object
-    `objects[v]`; without `objects`, at object v where there are several networks and the prior is replicated.
+    appearance, with entries in [0, 1]. A repeated letter requires equal classes. The v-th network sees object `objects[v]`;
+    without `objects`, object v if there are several networks and the prior is replicated.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Relation(Statement):
         if not bool(((self.tensor >= 0) & (self.tensor <= 1)).all()):
             raise ValueError("the tensor has entries outside [0, 1]; expected shares of truth")
         pairs = list(zip(networks, objects, strict=True))
-        # One network on one object is one variable, however often it is named.
+        # One network on one object is one variable, however often it occurs.
         self.variables = tuple(dict.fromkeys(pairs))
         self._axis = [self.variables.index(pair) for pair in pairs]
 
@@ -197,7 +197,7 @@ class Relation(Statement):
 
 
 class Not(Statement):
-    """The statement does not hold. The logarithm of a small 1 - P is exact, since it sums the false cells."""
+    """The statement does not hold. Sums the false cells, so the logarithm of a small 1 - P is exact."""
 
     def __init__(self, part: Constraint, power: float = 1.0) -> None:
         statement = _statement(part)
@@ -218,7 +218,7 @@ class Not(Statement):
 
 
 class _Join(Statement):
-    """Two or more parts joined: by their tables where all are statements, by their likelihoods where one is not."""
+    """Two or more parts joined: by their tables if all are statements, else by their likelihoods."""
 
     def __init__(self, *parts: Constraint, power: float = 1.0) -> None:
         if not parts:

@@ -2,8 +2,8 @@ r"""MAP: the most probable source, from many restarts.
 
     xi* = argmax log p(xi | evidence)
 
-All restarts descend together in one tensor (Adam), the best are polished by L-BFGS. A mode says nothing of the mass
-around it; in many dimensions it lies far from every typical draw. It is a picture of the answer, and a start for others.
+All restarts descend together in one tensor (Adam); L-BFGS polishes the best. A mode says nothing about the mass around it,
+and in many dimensions it lies far from every typical draw. Use it as a picture of the answer or as a starting point.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["MAP"]
 
 @dataclass(frozen=True)
 class MAP(Method):
-    """The best of `restarts` local maxima; `draws` of `run` says how many to return, best first."""
+    """The best of `restarts` local maxima; `run` returns `draws` of them, best first."""
 
     name: ClassVar[str] = "map"
 
@@ -62,7 +62,7 @@ class MAP(Method):
         optimizer = torch.optim.Adam([xi], lr=self.rate)
         for _ in track(range(self.iterations), self.iterations, "descent", progress):
             value, slope = gradient(xi, False)
-            # A restart that fell where the evidence is impossible stays there, and loses.
+            # A restart that reaches impossible evidence stays there and loses.
             xi.grad = (xi - slope).nan_to_num(0, 0, 0)
             optimizer.step()
         order = _log_prob(gradient, xi)[0].nan_to_num(-torch.inf).argsort(descending=True)
@@ -114,5 +114,5 @@ def _polish(gradient: Gradient, xi: Tensor, iterations: int) -> Tensor:
         return -value[0]
 
     optimizer.step(closure)  # type: ignore[arg-type]
-    # A line search may end at infinity; what came in is then the better answer.
+    # A line search may end at infinity; then keep the starting point.
     return point if bool(point.isfinite().all()) else xi.detach().clone()

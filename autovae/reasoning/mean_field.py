@@ -1,4 +1,4 @@
-r"""Mean field: the independent normals nearest to the posterior.
+r"""Mean field: the independent normals closest to the posterior.
 
     q(xi) = prod_i N(m_i, sigma_i^2),     ELBO = E_q log p(evidence | xi) - KL(q || N(0, I)),  the KL in closed form
 
@@ -9,12 +9,12 @@ The expectation is taken over antithetic pairs xi = m +- sigma eps. Two optimise
 | lbfgs | frozen: the ELBO is then a deterministic function of (m, log sigma) | L-BFGS with a strong Wolfe line search |
 | advi | fresh in every iteration | s = .1 g^2 + .9 s; rho = eta k^(-1/2 + 1e-16) / (1 + sqrt s), `ADVIStep` |
 
-Frozen noise is whitened as far as its number allows: each latent has second moment one, and with as many pairs as latents
-they are orthogonal, so that a Gaussian posterior is then answered exactly (m exact, sigma_i^-2 the diagonal of its
-precision). `anneal` lets the power of the evidence rise in stages, (.05, .1, .3, 1): riddles have many modes.
+Frozen noise is whitened as far as the number of pairs allows: each latent has second moment one, and with as many pairs as
+latents they are orthogonal. A Gaussian posterior is then solved exactly (m exact, sigma_i^-2 the diagonal of its
+precision). `anneal` raises the power of the evidence in stages, (.05, .1, .3, 1), since riddles have many modes.
 
-q has one mode and no correlations, so it underestimates spreads; the k-hat of its draws says how much it misses.
-References: Automatic Differentiation Variational Inference (Kucukelbir et al., 2017); PAPERS rows 0.4 and 0.5.
+q has one mode and no correlations, so it underestimates spreads; the k-hat of its draws measures the error.
+References: Automatic Differentiation Variational Inference (Kucukelbir et al., 2017).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Watch = Callable[[int, float, Tensor, Tensor], None]
 
 
 class ADVIStep(torch.optim.Optimizer):
-    """The adaptive step of ADVI: an average of square gradients under a step that falls as 1 / sqrt k."""
+    """The adaptive step of ADVI: scaled by an average of square gradients, and falling as 1 / sqrt k."""
 
     def __init__(self, params: Iterable[Any], eta: float = 1.0, forget: float = 0.1, tau: float = 1.0) -> None:
         at_least(eta, 0, "eta")
@@ -70,7 +70,7 @@ class ADVIStep(torch.optim.Optimizer):
 class MeanField(Method):
     """Independent normals by maximising the ELBO, the best of `restarts` fits.
 
-    `watch(evaluation, power, mean, std)` is told of every evaluation.
+    `watch(evaluation, power, mean, std)` is called after every evaluation.
     """
 
     name: ClassVar[str] = "mean_field"
@@ -179,7 +179,7 @@ class _Fit:
         loss = divergence - value.mean()
         self.value = float(loss)
         if not math.isfinite(self.value) or not bool((self.mean.grad + self.log_std.grad).isfinite().all()):
-            # A line search that reached where the evidence is impossible comes back from an infinite loss, not from NaN.
+            # At impossible evidence the line search needs an infinite loss, not NaN, to retreat.
             loss, self.value = torch.full_like(loss, math.inf), math.inf
             self.mean.grad, self.log_std.grad = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         if self.settings.watch is not None:
@@ -189,7 +189,7 @@ class _Fit:
 
 
 def whitened(pairs: int, dim: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Noise (pairs, dim) with second moment exactly one per latent, orthogonal where pairs >= dim."""
+    """Noise (pairs, dim) with second moment exactly one per latent, orthogonal if pairs >= dim."""
     eps = torch.randn(pairs, dim, generator=generator, dtype=torch.float64, device=like.device)
     if pairs >= dim:
         eps = torch.linalg.qr(eps).Q * math.sqrt(pairs)
@@ -199,7 +199,7 @@ def whitened(pairs: int, dim: int, generator: torch.Generator, like: Tensor) -> 
 
 
 def _narrow_until_possible(fit: _Fit, eps: Tensor) -> None:
-    """q starts as wide as the prior; where that reaches impossible evidence, it starts narrower."""
+    """q starts as wide as the prior, or narrower if that reaches impossible evidence."""
     for _ in range(10):
         fit.evaluate(eps)
         if math.isfinite(fit.value):

@@ -1,15 +1,15 @@
-"""The one contract of inference: a method has settings, `run` takes a question and a seed and gives Draws.
+"""The contract of all inference methods: a method has settings; `run` takes a posterior and a seed and returns Draws.
 
     Method(settings).run(posterior, draws=..., seed=0, start=None, progress=False) -> Draws
 
-- settings are frozen and checked when the method is made; a method has no state, so it may be run again;
-- `draws` per chain; `start` (chains, dim) or (dim,) replaces the prior's draws as starting points;
-- the same seed gives the same draws, and the global random state is neither read nor changed;
+- settings are frozen and validated on construction; a method has no state and can run again;
+- `draws` is per chain; `start` (chains, dim) or (dim,) replaces the prior's draws as starting points;
+- the same seed gives the same draws; the global random state is neither read nor changed;
 - `progress=True` shows a bar on standard error;
 - small questions run on one thread (`autovae.threads`), and torch's setting is restored.
 
 To add one: a frozen dataclass derived from `Method` with `name`, `batch_size` and a `run` decorated by `threads_by_work`,
-and one row in METHODS (`question`). The tests in test_methods.py run every row through the contract.
+and one row in METHODS (`tables`). The tests in test_methods.py check the contract for every row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Run = TypeVar("Run", bound=Callable[..., Draws])
 
 
 def threads_by_work(run: Run) -> Run:
-    """Decorator of `run`: as many threads as evaluating `batch_size` points together pays for."""
+    """Decorator of `run`: chooses the threads by the cost of evaluating `batch_size` points."""
 
     @functools.wraps(run)
     def threaded(method: Method, posterior: LatentPosterior, *args: Any, **settings: Any) -> Draws:
@@ -44,7 +44,7 @@ def threads_by_work(run: Run) -> Run:
 
 
 class Method(ABC):
-    """A way to answer: settings made once, `run` for every question."""
+    """An inference method: settings made once, `run` for every posterior."""
 
     name: ClassVar[str]
 
@@ -66,14 +66,14 @@ class Method(ABC):
 
 
 def generator_for(posterior: LatentPosterior, seed: int) -> torch.Generator:
-    """The run's own stream of random numbers, on the posterior's device."""
+    """The random generator of a run, on the posterior's device."""
     return torch.Generator(posterior.prior.device).manual_seed(int(seed))
 
 
 def starting_points(
     posterior: LatentPosterior, count: int, generator: torch.Generator, start: Tensor | None = None
 ) -> Tensor:
-    """`count` points (count, dim) to start from: those given, or draws of the prior where the evidence is possible."""
+    """`count` starting points (count, dim): as given, or draws of the prior at which the evidence is possible."""
     if start is None:
         return posterior.start(count, generator)
     points = torch.as_tensor(start, dtype=posterior.prior.dtype, device=posterior.prior.device).detach()
@@ -85,7 +85,7 @@ def starting_points(
             f"({count}, {posterior.latent_dim})"
         )
     if not bool(posterior.likelihood_and_gradient(points)[0].isfinite().any()):
-        raise ValueError("the evidence is impossible at every starting point given; choose others, or leave start out")
+        raise ValueError("the evidence is impossible at every point of start; choose others, or leave start out")
     return points.clone()
 
 
@@ -96,7 +96,7 @@ def at_least(value: float, least: float, name: str) -> None:
 
 
 def track(steps: Iterable[T], total: int, what: str, progress: bool) -> Iterator[T]:
-    """The steps, with a progress bar on standard error where asked for."""
+    """The steps, with an optional progress bar on standard error."""
     if not progress:
         yield from steps
         return

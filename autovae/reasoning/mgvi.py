@@ -1,4 +1,4 @@
-r"""MGVI and geoVI: normals with the covariance that the Fisher metric says, moved to where they fit.
+r"""MGVI and geoVI: normal approximations with the covariance of the Fisher metric and an optimised mean.
 
     q(xi) = N(m, M(m)^-1),     M(m) = I + J^T J,  J = d theta / d xi at m  (Fisher coordinates, see `constraints`)
 
@@ -7,13 +7,13 @@ r"""MGVI and geoVI: normals with the covariance that the Fisher metric says, mov
 | draw | s = M^(-1/2) e, e ~ N(0, I), and -s | the xi with (xi - m) + J^T (theta(xi) - theta(m)) = +-M^(1/2) e |
 | move | m minimises the mean of -log p(m + s_i, evidence), s_i frozen: Newton steps with the mean metric at all m + s_i | |
 
-rounds of both, then draws at the last mean. The covariance is never parametrised, so many latents and their correlations
-cost nothing. With k outputs (classes, measurements) all solves are of size min(k, dim): Woodbury's identity makes draws
-exact, M^(-1/2) = I - V^T c V from the k x k matrix J J^T, without conjugate gradients. For a linear Gaussian model both
-methods are exact; geoVI follows the curvature of theta to second order.
+in alternating rounds, then draws at the last mean. The covariance is implicit, so correlations of many latents cost
+nothing. With k outputs (classes, measurements) all solves have size min(k, dim): Woodbury's identity gives exact draws,
+M^(-1/2) = I - V^T c V from the k x k matrix J J^T, without conjugate gradients. For a linear Gaussian model both methods
+are exact; geoVI follows the curvature of theta to second order.
 
-Constraints without an outcome (a criterion) enter -log p but not the metric: the answer is then as wide as the prior along
-them, which is flagged, and exact only where they are linear.
+Constraints without an outcome (a criterion) enter -log p but not the metric: along them the answer is as wide as the
+prior, which is flagged, and it is exact only if they are linear.
 References: Metric Gaussian Variational Inference (Knollmueller, Ensslin, 2019); Geometric Variational Inference (Frank,
 Leike, Ensslin, 2021).
 """
@@ -39,7 +39,7 @@ __all__ = ["GeoVI", "MGVI", "Metric"]
 
 
 class Metric:
-    """M = I + mean_i J_i^T J_i, with solves and roots of the size of its smaller side; float64 inside.
+    """M = I + mean_i J_i^T J_i, with solves and roots in the smaller dimension; float64 inside.
 
     `jacobian` is (points, k, dim). With R the stacked J / sqrt(points), M = I + R^T R and for any function f
     f(M) = f(1) I + R^T U g(lambda) U^T R, where R R^T = U lambda U^T and g = (f(1 + lambda) - f(1)) / lambda.
@@ -75,10 +75,10 @@ class Metric:
 class MGVI(Method):
     """Metric Gaussian variational inference with `pairs` antithetic pairs, in `rounds` of up to `newton` steps.
 
-    A round ends where a Newton step promises less than `tolerance` nats.
+    A round ends when a Newton step promises less than `tolerance` nats.
 
-    `run` gives 2 * pairs draws, m +- s_i; with draws=n instead n independent draws of q. `watch(evaluation, power,
-    mean, std)` is told of every Newton step, with std the spread of the present draws.
+    `run` returns 2 * pairs draws, m +- s_i; with draws=n, n independent draws of q. `watch(evaluation, power, mean, std)`
+    is called after every Newton step, with std the spread of the present draws.
     """
 
     name: ClassVar[str] = "mgvi"
@@ -157,7 +157,7 @@ class MGVI(Method):
 
 @dataclass(frozen=True)
 class GeoVI(MGVI):
-    """Geometric variational inference: MGVI's draws bent along the Fisher coordinates, by `solve` Newton steps each."""
+    """Geometric variational inference: MGVI with draws curved along the Fisher coordinates, by `solve` Newton steps each."""
 
     name: ClassVar[str] = "geovi"
 
@@ -207,7 +207,7 @@ def _size(metric: Metric, error: Tensor) -> Tensor:
 
 
 class _Fit:
-    """The mean of q and what is known there."""
+    """The mean of q, with the evidence and the metric there."""
 
     def __init__(self, settings: MGVI, posterior: LatentPosterior, mean: Tensor) -> None:
         self.settings, self.posterior, self.mean = settings, posterior, mean
@@ -283,5 +283,5 @@ class _Fit:
         if self.missing:
             found.append(f"no Fisher metric for {', '.join(self.missing)}: the spread along it is that of the prior")
         if self.stalled or not math.isfinite(self.energy):
-            found.append("the mean did not settle; anneal the power (posterior.with_power), or start elsewhere")
+            found.append("the mean did not converge; anneal the power (posterior.with_power), or start elsewhere")
         return tuple(found)

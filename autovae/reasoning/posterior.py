@@ -2,8 +2,8 @@ r"""LatentPosterior: the density of the source xi given evidence.
 
     log p(xi | evidence) = sum_c power_c log p_c(evidence_c | x(xi)) - |xi|^2 / 2 - dim/2 log 2 pi  (+ constant)
 
-with x(xi) = prior.decode(prior.from_normal(xi)). The prior of xi is always N(0, I), whatever the families are: every
-method of inference starts from that. Its metric (Fisher information of the evidence plus the prior's) is
+with x(xi) = prior.decode(prior.from_normal(xi)). The prior of xi is N(0, I) for all families; every inference method
+relies on that. Its metric (Fisher information of the evidence plus the prior's) is
 
     M(xi) = I + J^T J,       J = d theta / d xi,  theta = sqrt(power_c) * Fisher coordinates of constraint c, stacked.
 
@@ -28,9 +28,9 @@ __all__ = ["LatentPosterior"]
 
 
 class LatentPosterior:
-    """Density of xi given evidence: a prior module and constraints, all of which count.
+    """Density of xi given evidence: a prior module and constraints, which all apply.
 
-    Evidence that does not fit what the prior generates is refused here, with the name of the constraint.
+    Evidence that does not fit the generated x is refused on construction, with the name of the constraint.
     """
 
     def __init__(self, prior: PriorModule, constraints: Constraint | Sequence[Constraint], power: float = 1.0) -> None:
@@ -52,22 +52,22 @@ class LatentPosterior:
         return self.prior.latent_dim
 
     def with_power(self, power: float) -> LatentPosterior:
-        """The same question with all evidence raised to `power`: 0 is the prior, 1 the question itself."""
+        """The same posterior with all evidence raised to `power`: 0 gives the prior, 1 this posterior."""
         return LatentPosterior(self.prior, self.constraints, self.power * power)
 
     # -- densities ----------------------------------------------------------------------------------------------
 
     def scene(self, xi: Tensor) -> Scene:
-        """What is generated from xi (batch, dim), features computed on demand."""
+        """The generated x of xi (batch, dim), with features computed on demand."""
         return Scene(self.prior(xi), self.prior.objects)
 
     def log_likelihood(self, xi: Tensor) -> Tensor:
-        """Evidence given xi, powers included, (..., dim) -> (...)."""
+        """log p(evidence | xi), powers included, (..., dim) -> (...)."""
         flat = self._flat(xi)
         return self.log_likelihood_of(self.scene(flat), len(flat)).reshape(xi.shape[:-1])
 
     def log_likelihood_of(self, scene: Scene, batch: int) -> Tensor:
-        """Evidence given generated x, powers included, (batch,)."""
+        """log p(evidence | x) of generated x, powers included, (batch,)."""
         values = [constraint.power * constraint.log_likelihood(scene) for constraint in self.constraints]
         if not values:
             return torch.zeros(batch, dtype=self.prior.dtype, device=self.prior.device)
@@ -97,13 +97,13 @@ class LatentPosterior:
         return value.detach(), gradient
 
     def flops(self, batch: int) -> int:
-        """Floating-point operations of `log_likelihood` for so many points at once, see `autovae.threads`."""
+        """Floating-point operations of `log_likelihood` for `batch` points, see `autovae.threads`."""
         return flops_of(lambda: self.log_likelihood(self._probe(1))) * batch
 
     # -- the metric ---------------------------------------------------------------------------------------------
 
     def coordinates(self, xi: Tensor) -> Tensor:
-        """Fisher coordinates theta (batch, k) of xi (batch, dim), powers included; k = 0 where no evidence has any."""
+        """Fisher coordinates theta (batch, k) of xi (batch, dim), powers included; k = 0 if no evidence has any."""
         scene = self.scene(xi)
         parts = []
         for constraint in self.constraints:
@@ -115,8 +115,8 @@ class LatentPosterior:
     def jacobian(self, xi: Tensor, chunk: int = 2048) -> tuple[Tensor, Tensor]:
         """theta (batch, k) and its derivative J (batch, k, dim).
 
-        Latents or outputs, whichever are fewer, are pushed forward or pulled back in one batch per chunk; networks whose
-        layers have no forward derivative are always pulled back.
+        Pushes latents forward or pulls outputs back, whichever are fewer, in one batch per chunk; networks with layers
+        that lack a forward derivative always pull back.
         """
         with torch.no_grad():
             theta = self.coordinates(xi)
@@ -150,7 +150,7 @@ class LatentPosterior:
 
     @property
     def without_metric(self) -> list[str]:
-        """Names of the constraints that leave the metric alone, since they have no outcome."""
+        """Names of the constraints without an outcome, which do not contribute to the metric."""
         probe = self._probe()
         with torch.no_grad():
             scene = self.scene(probe)
@@ -158,14 +158,14 @@ class LatentPosterior:
 
     @property
     def log_bound(self) -> float:
-        """An upper bound of `log_likelihood`, inf where a constraint knows none."""
+        """An upper bound of `log_likelihood`, inf if a constraint has none."""
         bounds = [c.power * c.log_bound if c.power else 0.0 for c in self.constraints]
         return self.power * sum(bounds) if self.power else 0.0
 
     # -- answers ------------------------------------------------------------------------------------------------
 
     def decode(self, xi: Tensor, batch: int = 1000) -> Any:
-        """x of xi (..., dim), without gradients and in batches."""
+        """x of xi (..., dim), in batches without gradients."""
         flat = self._flat(xi)
         with torch.no_grad():
             pieces = [self.prior(part) for part in flat.split(batch)]
@@ -177,7 +177,7 @@ class LatentPosterior:
     def start(self, count: int, generator: torch.Generator, tries: int = 20) -> Tensor:
         """Draws of the prior (count, dim) at which the evidence is possible and its gradient finite.
 
-        Raises `ValueError` naming the constraints that are impossible at every draw tried.
+        Raises `ValueError` that names the constraints which are impossible at every draw.
         """
         found: list[Tensor] = []
         seen: list[Tensor] = []
@@ -198,10 +198,10 @@ class LatentPosterior:
         with torch.no_grad():
             scene = self.scene(xi)
             worst = [c.name for c in self.constraints if not bool(c.log_likelihood(scene).isfinite().any())]
-        blame = f"{', '.join(worst)} alone" if worst else "the constraints together"
+        blame = ", ".join(worst) if worst else "the constraints together"
         return (
-            f"the evidence is impossible: {blame}: log probability or gradient not finite at all {len(xi)} draws of "
-            "the prior that were tried; widen the noise, lower the power, or ask what the prior can generate"
+            f"the evidence is impossible for {blame}: log probability or gradient not finite at all {len(xi)} draws of "
+            "the prior; widen the noise, lower the power, or use evidence that the prior can generate"
         )
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -231,9 +231,7 @@ class LatentPosterior:
                     constraint.check(scene)
                     value = constraint.log_likelihood(scene)
                 except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                    raise ValueError(
-                        f"{constraint.name} does not fit what the prior generates, {made}: {error}"
-                    ) from error
+                    raise ValueError(f"{constraint.name} does not fit the generated x, {made}: {error}") from error
                 if not isinstance(value, Tensor) or tuple(value.shape) != (len(probe),):
                     raise ValueError(
                         f"{constraint.name} gave log likelihoods {_shape(value)}; expected one per x, ({len(probe)},)"

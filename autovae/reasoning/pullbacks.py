@@ -1,8 +1,8 @@
-r"""Networks as steps: a value together with its pullback, which maps a gradient of the output to one of the input.
+r"""Networks as steps: a value with its pullback, which maps a gradient of the output to one of the input.
 
     step(x) = (y, pullback),     pullback(g) = (dy/dx)^T g
 
-Autograd's bookkeeping takes longer than the small products of a few chains, so a step is written out where that is short:
+For a few chains autograd's overhead exceeds the small products themselves, so simple layers have explicit steps:
 
 | layers | step |
 |---|---|
@@ -11,11 +11,11 @@ Autograd's bookkeeping takes longer than the small products of a few chains, so 
 | consecutive affine layers (convolutions, reshapes) | one matrix of up to `LARGEST_MATRIX` entries, found by probing |
 | everything else | autograd of that layer |
 
-Steps hold the weights of the moment they are made. They change neither their argument nor earlier results; a pullback is
-called once. Only public operations of torch are used.
+Steps use the weights at construction. They modify neither their argument nor earlier results; call a pullback only once.
+Only public operations of torch are used.
 
 To add a layer: write its step and add it to STEPS, or add its type to AFFINE.
-Not here: what follows the network in a posterior (`gradient`).
+Not here: the steps of a posterior around its networks (`gradient`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LARGEST_MATRIX = 2**18  # entries; larger ones cost more memory traffic than the
 
 
 def compose(steps: Sequence[Step]) -> Step:
-    """The steps one after the other, as one."""
+    """The composition of several steps, in order."""
 
     def step(x: Tensor) -> tuple[Tensor, Pullback]:
         pullbacks = []
@@ -89,7 +89,7 @@ def elementwise(f: Layer, slope: Callable[[Tensor, Tensor], Tensor]) -> Step:
 
 def _linear(layer: nn.Linear) -> Step:
     weight = layer.weight.detach()
-    # A product reads its right factor row by row, an eighth faster than across rows.
+    # Row-wise access to the right factor makes the product an eighth faster.
     transposed = weight.T.contiguous()
     if layer.bias is None:
         return lambda x: (x @ transposed, lambda g: g @ weight)
@@ -161,7 +161,7 @@ def _layers(module: nn.Module) -> list[Layer]:
     """The layers of nested Sequentials and of classifiers, in order; a module with hooks is one layer of its own."""
     if _hooked(module):
         return [by_itself(module)]
-    if type(module) in (nn.Identity, nn.Dropout):  # dropout is idle in evaluation mode, where priors stay
+    if type(module) in (nn.Identity, nn.Dropout):  # dropout does nothing in evaluation mode
         return []
     if type(module) is nn.Sequential:
         return [layer for child in module for layer in _layers(child)]
@@ -172,7 +172,7 @@ def _layers(module: nn.Module) -> list[Layer]:
 
 
 def by_itself(module: nn.Module) -> Layer:
-    """A module as a plain function, which no table recognises."""
+    """A module as a plain function, which hides it from the tables of steps."""
     return lambda x: module(x)
 
 
@@ -184,7 +184,7 @@ def _hooked(layer: object) -> bool:
 
 
 def _matrix(layers: Sequence[Layer]) -> Step:
-    """Affine layers as one matrix, found by probing at the first call for each shape; autograd where it is large."""
+    """Affine layers as one matrix, found by probing at the first call for each shape; autograd if it would be too large."""
     made: dict[tuple[torch.Size, torch.dtype, torch.device], Step] = {}
 
     def through(x: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-r"""Questions in one call: a label, a damaged image, or both, asked of a prior module.
+r"""Common questions to a prior module in one call: a label, a damaged image, or both.
 
-    ask(prior, label=3, classifier=net)                        draws that the classifier calls a three
+    ask(prior, label=3, classifier=net)                        draws that the classifier labels 3
     ask(prior, image=y, noise=.3)                              denoising: y was measured with that noise
     ask(prior, image=y, mask=m, noise=.1)                      in-painting: y was measured where m is 1
     ask(prior, label=3, classifier=net, image=y, mask=m)       both at once
 
-Anything richer (relations, several objects, measurements of features) is written with constraints and `LatentPosterior`.
+For relations, several objects or measurements of features use constraints and `LatentPosterior`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def evidence(
     mask: Tensor | None = None,
     noise: float = 0.1,
 ) -> list[Constraint]:
-    """The constraints of a plain question; `power` is that of the label, `noise` the standard deviation of the image."""
+    """The constraints of a question; `power` applies to the label, `noise` is the standard deviation of the image."""
     found: list[Constraint] = []
     if label is not None:
         if classifier is None:
@@ -73,9 +73,9 @@ def ask(
     seed: int = 0,
     progress: bool = False,
 ) -> Draws:
-    """Draws that answer a plain question. `settings` are those of the named method, `{"chains": 4}`.
+    """Draws that answer a question. `settings` go to the named method, for example `{"chains": 4}`.
 
-    Raises `ValueError` where evidence is missing, does not fit what the prior generates, or is impossible.
+    Raises `ValueError` if evidence is missing, does not fit the generated x, or is impossible.
     """
     constraints = evidence(prior, label=label, classifier=classifier, power=power, image=image, mask=mask, noise=noise)
     posterior = LatentPosterior(prior, constraints)
@@ -86,5 +86,5 @@ def ask(
         except TypeError as error:
             raise ValueError(f"{kind.__name__} does not take these settings {dict(settings or {})}: {error}") from None
     elif settings:
-        raise ValueError("got settings for a method that is already made; expected the name of a method with them")
+        raise ValueError("got settings together with a method object; pass the name of a method with them")
     return method.run(posterior, draws, seed=seed, progress=progress)

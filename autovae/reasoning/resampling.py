@@ -1,12 +1,12 @@
-r"""Resampling the prior: the baselines that need no gradient.
+r"""Resampling the prior: baselines without gradients.
 
 | method | a draw of the prior is kept | exact | cost of one draw |
 |---|---|---|---|
 | rejection | with probability L(xi) / bound | where the bound holds | bound / evidence |
 | sampling-importance-resampling (SIR) | in proportion to L(xi), among `candidates` | as candidates grow | candidates / ESS |
 
-with L the likelihood of the evidence. Both are hopeless where evidence is sharp, and the yardstick where it is weak: they
-have no modes to miss. SIR reports the effective number of candidates; rejection the acceptance rate.
+with L the likelihood of the evidence. Both fail for sharp evidence; for weak evidence they are the reference, since they
+miss no modes. SIR reports the effective number of candidates, rejection the acceptance rate.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SIR(Method):
         start: Tensor | None = None,
         progress: bool = False,
     ) -> Draws:
-        """`draws` (1,000) of `candidates`, (1, draws, dim); `start` has no meaning here and is only checked."""
+        """`draws` (1,000) of `candidates`, (1, draws, dim); `start` is validated but not used."""
         count = 1000 if draws is None else draws
         at_least(count, 1, "draws")
         began = time.perf_counter()
@@ -108,8 +108,8 @@ def _systematic(weights: Tensor, count: int, generator: torch.Generator) -> Tens
 class Rejection(Method):
     """Exact draws by accepting draws of the prior with probability L / bound.
 
-    `log_bound` defaults to what the constraints know (0 for classes and statements, the peak of a Gaussian); evidence
-    without a bound, such as a criterion, needs one. A likelihood above it is flagged.
+    `log_bound` defaults to the bound of the constraints (0 for classes and statements, the peak of a Gaussian); evidence
+    without one, such as a criterion, needs it. A likelihood above it is flagged.
     """
 
     name: ClassVar[str] = "rejection"
@@ -135,14 +135,14 @@ class Rejection(Method):
         start: Tensor | None = None,
         progress: bool = False,
     ) -> Draws:
-        """`draws` (100) accepted draws, fewer and flagged where `max_tries` do not suffice; none is an error."""
+        """`draws` (100) accepted draws; fewer, with a flag, after `max_tries`; none is an error."""
         count = 100 if draws is None else draws
         at_least(count, 1, "draws")
         bound = posterior.log_bound if self.log_bound is None else self.log_bound
         if not math.isfinite(bound):
             raise ValueError(
                 "no upper bound of the likelihood is known for this evidence (a criterion has none); "
-                "pass Rejection(log_bound=...) with the largest log likelihood possible, or use SIR or HMC"
+                "pass Rejection(log_bound=...) with the largest possible log likelihood, or use SIR or HMC"
             )
         began = time.perf_counter()
         generator = generator_for(posterior, seed)

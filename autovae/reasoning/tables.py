@@ -1,13 +1,13 @@
-r"""The tables of reasoning: CONSTRAINTS, the kinds of evidence, and METHODS, the ways to draw from a posterior.
+r"""The tables of reasoning: CONSTRAINTS, the kinds of evidence, and METHODS, the inference methods.
 
-A row of CONSTRAINTS is a class with an example that the tests check (tests/reasoning/test_contract.py):
+A row of CONSTRAINTS is a class with an example for the tests (tests/reasoning/test_contract.py):
 
 | column | is |
 |---|---|
 | kind | the class |
 | example | an instance of power 1 for x (batch, 3) of float64 |
-| law | the log likelihood of the example, written another way |
-| outcomes | every outcome that could have been seen, with weights such that sum w p(outcome given x) = 1; none for a wish |
+| law | the log likelihood of the example, computed another way |
+| outcomes | all possible outcomes with weights such that sum w p(outcome given x) = 1; none for a criterion |
 
 To add a constraint: subclass `Constraint` (`constraints`) and add a row here. To add a method: subclass `Method`
 (`method`) and add a row here. Every row is tested.

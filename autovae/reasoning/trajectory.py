@@ -5,17 +5,17 @@ r"""Trajectories of HMC: integrator steps, run eagerly or replayed as one CUDA g
 | integrator | drift | g |
 |---|---|---|
 | leapfrog | xi += eps V p | grad log p(xi, evidence) |
-| rotation | (xi, p) turned by eps | grad log p(evidence given xi); unit mass |
+| rotation | (xi, p) rotated by eps | grad log p(evidence given xi); unit mass |
 
-The rotation solves the prior N(0, I) exactly, so that weak evidence costs nothing.
+The rotation solves the prior N(0, I) exactly, so weak evidence causes no integration error.
 
 A step on CUDA is about twenty kernels of a few microseconds each, bound by launch latency. `Fixed` runs the same steps on
-preallocated tensors, so that a step is captured once and replayed: xi, p and g are its state, the factors of the drift and
-the size of the kick are copied in, and nothing synchronises with the host. Random numbers are drawn outside. Evidence that
+preallocated tensors, so a step is captured once and replayed: xi, p and g are its state, the factors of the drift and the
+size of the kick are copied in, and nothing synchronises with the host. Random numbers are drawn outside. Evidence that
 cannot be captured (it reads values or copies from the host) runs eagerly.
 
 Shapes: xi, p, g (chains, dim); step (chains, 1); inverse mass (dim,), or None for 1.
-Not here: acceptance and what is learnt in warm-up (`hmc`, `adaptation`), the gradient itself (`gradient`).
+Not here: acceptance (`hmc`), warm-up (`adaptation`), the gradient (`gradient`).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Trajectory:
 
 
 def _state(xi: Tensor, value: Tensor | None, slope: Tensor) -> State:
-    assert value is not None  # asked for at the end of every trajectory
+    assert value is not None  # always computed at the end of a trajectory
     return State(xi, value - 0.5 * xi.square().sum(-1), slope)
 
 
@@ -127,7 +127,7 @@ Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class Fixed(Trajectory):
-    """The same steps on preallocated tensors, each step replayed from what `record` captured.
+    """The same steps on preallocated tensors, replayed from the capture of `record`.
 
     `state` fixes the shapes. Raises `RuntimeError` with the reason if a step cannot be captured or its replay differs from
     the eager step.
@@ -176,10 +176,10 @@ class Fixed(Trajectory):
             found, expected = (way(self, state, momentum, step, None, 2) for way in (Fixed.follow, Trajectory.follow))
         sides = zip((*vars(found[0]).values(), found[1]), (*vars(expected[0]).values(), expected[1]), strict=True)
         if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) for a, b in sides):
-            raise RuntimeError("the recorded step differs from the plain one: does the evidence draw random numbers?")
+            raise RuntimeError("the captured step differs from the eager one: does the evidence draw random numbers?")
 
 
-_broken: list[torch.cuda.CUDAGraph] = []  # kept alive: the allocator still points to graphs whose capture failed
+_broken: list[torch.cuda.CUDAGraph] = []  # kept alive: the allocator still refers to graphs after a failed capture
 
 
 def as_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
@@ -222,6 +222,6 @@ def _waiting_refused() -> Iterator[None]:
 
 
 def _end_of_a_broken_recording(side: torch.cuda.Stream) -> None:
-    """Reset the default generator, which still counts as captured, by a capture that succeeds."""
+    """Reset the default generator, which a failed capture leaves in capture mode, by a successful capture."""
     with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=side, capture_error_mode="thread_local"):
         torch.zeros((), device=side.device).add_(1)

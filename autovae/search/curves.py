@@ -1,6 +1,6 @@
 """Curves of the finals: how the bound of winner and baseline moves with K and with alpha, as rows of curves.csv.
 
-Computed with the finals, so that the report needs no data; see `metrics.curves` for their definition.
+Computed with the finals, so the report does not need the data; `metrics.curves` defines them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ POINTS, SAMPLES = 64, 500
 
 
 def curve_rows(verdict: Verdict, data: Data) -> list[dict[str, Any]]:
-    """A row a model, K and alpha, on the first validation points."""
+    """One row per model, K and alpha, on the first validation points."""
     finals = {"Winner": verdict.winner}
     if verdict.winner.spec.belief != verdict.baseline.spec.belief:
         finals["Baseline"] = verdict.baseline

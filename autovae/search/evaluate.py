@@ -1,7 +1,7 @@
-"""Evaluate a batch of trials: one population, bits per dimension, and for a failed trial the reason.
+"""Evaluate a batch of trials: train them as one population and score them in bits per dimension.
 
-Every trial of a batch is scored with the same points, K and noise. A training that diverges fails its own trial and no
-other. Not here: which specs are trained (`trials`).
+Every trial of a batch is scored with the same points, K and noise. A diverging training fails only its own trial.
+Not here: which specs are trained (`trials`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Asked = tuple[int, VAESpec]  # a trial's number and its spec
 
 @dataclass
 class Outcome:
-    """The result of one trial: a score (bits per dimension) with its error, or the reason why there is none."""
+    """The result of one trial: a score (bits per dimension) with its error, or the reason for its failure."""
 
     number: int
     spec: VAESpec | None = None
@@ -40,8 +40,8 @@ class Outcome:
     nats: float = math.nan
     reason: str = ""
     also: tuple[float, ...] = ()  # further objectives of the study, in its order
-    rungs: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)  # (epoch, all objectives) on the way
-    pruned_at: int = 0  # the epoch at which it was stopped, 0 if it was not
+    rungs: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)  # (epoch, all objectives) at each rung
+    pruned_at: int = 0  # the epoch at which it was pruned, else 0
     seconds: float = math.nan
     trained: Trained | None = field(default=None, repr=False)
 
@@ -118,7 +118,7 @@ def evaluate(
 
 
 def _is_whole(outcome: Outcome, fit: Trained) -> bool:
-    """Note a fit in its outcome; returns whether it was trained to the end."""
+    """Record a fit in its outcome; returns whether it was trained to the end."""
     outcome.trained = fit
     if fit.diverged:
         epoch = next(int(row["epoch"]) for row in fit.history if row["loss"] != row["loss"])
@@ -131,7 +131,7 @@ def _is_whole(outcome: Outcome, fit: Trained) -> bool:
 
 
 def in_halves(asked: Sequence[Asked], run: Callable[[Sequence[Asked]], list[Outcome]]) -> list[Outcome]:
-    """`run` of a batch, halved while it does not fit into memory; a trial that does not fit by itself fails."""
+    """`run` of a batch, which is halved if it does not fit into memory; a single trial that does not fit fails."""
     try:
         return run(asked)
     except (MemoryError, RuntimeError) as error:

@@ -1,10 +1,10 @@
-"""What a search reports while it runs: progress to a display, events to trackers.
+"""Reports of a running search: progress for a display, events for experiment trackers.
 
     Run(study, on_event=lambda event: print(event.kind, event.values))
     autovae run quickstart --log tensorboard
 
-A listener is any function of an `Event`: one per finished trial and one at the end. LOGGERS maps the name of a tracker to
-a function that makes a listener from the results folder and the study's name; its package is an extra, imported on use.
+A listener is any function of an `Event`; it is called after every finished trial and at the end. LOGGERS maps the name of
+a tracker to a function of (results folder, study name) that returns a listener; its package is an extra, imported on use.
 A listener that fails stops the run.
 """
 
@@ -27,7 +27,7 @@ NUMBERS = ("score", "score_se", "seconds")
 
 @dataclass(frozen=True)
 class Event:
-    """kind "trial": values are the trial's row of trials.csv; kind "end": values are those of summary.json."""
+    """Kind "trial": `values` is the trial's row of trials.csv; kind "end": `values` is summary.json."""
 
     kind: str
     values: Mapping[str, Any]
@@ -39,7 +39,7 @@ OnEvent = Callable[[Event], Any]
 
 @dataclass(frozen=True)
 class Progress:
-    """A phase of a run, how far it is, and the best belief so far."""
+    """The phase of a run, its progress, and the best belief so far."""
 
     phase: str  # "search", "finals", "scores"
     done: int

@@ -1,4 +1,4 @@
-"""Export from a results folder: the saved winner, or any trial, trained again from its spec and seed."""
+"""Export from a results folder: the saved winner, or any trial, retrained from its spec and seed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def export_trial(
 
     folder = Path(results)
     if not (folder / "study.toml").is_file() or not (folder / "trials.journal").is_file():
-        raise ResultsError(f"{folder} is no results folder: it needs study.toml and trials.journal")
+        raise ResultsError(f"{folder} is not a results folder: it needs study.toml and trials.journal")
     results = ResultsFolder(folder)
     study = results.study
     optuna.logging.set_verbosity(optuna.logging.WARNING)

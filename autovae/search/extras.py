@@ -1,9 +1,9 @@
 """Further objectives by name: a study with `score.also` searches for a Pareto front.
 
-parameters   how many weights encoder and decoder have
+parameters   number of weights of encoder and decoder
 kid          kernel inception distance of samples from the prior, on features of a classifier of the data (`fidelity`)
 
-Each takes trained models and their data and gives one number a model; lower is better.
+Each takes trained models and their data and returns one number per model; lower is better.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def folders(kind: str) -> list[Path]:
-    """Where files of a kind ("studies", "search_spaces") are looked for: here, the wheel's copy, the source checkout."""
+    """Folders to search for a kind of file ("studies", "search_spaces"): working folder, wheel, source checkout."""
     places = [Path.cwd() / kind, PACKAGE / kind, PACKAGE.parent / kind]
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
 def known_files(kind: str) -> dict[str, Path]:
-    """Names of the files of a kind, with their paths; the first folder that has a name wins."""
+    """Names of the files of a kind, with their paths; earlier folders take precedence."""
     found: dict[str, Path] = {}
     for folder in folders(kind):
         for path in sorted(folder.glob("*.toml")):
@@ -34,7 +34,7 @@ def known_files(kind: str) -> dict[str, Path]:
 
 
 def find_file(kind: str, name: str | Path) -> Path:
-    """The file of a name or path. Raises `ValueError` naming the nearest known file."""
+    """The file of a name or path. Raises `ValueError` that names the nearest known file."""
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
@@ -62,7 +62,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
-    """`values` as `model`. Raises `ValueError` for the first mistake, in one line, with the nearest known name."""
+    """`values` as `model`. Raises `ValueError` for the first mistake: one line, with the nearest known name."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

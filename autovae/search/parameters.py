@@ -7,10 +7,10 @@ r"""The kinds of parameters in a search space.
 | any setting, with `choices`        | `Choices`  | one of several values                                                   |
 | any setting, with `low` and `high` | `Range`    | a number, whole if both ends are whole; logarithmic or in steps         |
 
-Every kind has the same contract: the settings of VAESpec it decides (`decides`), how a trial chooses (`suggest`), the choice
-that leads to given settings (`params_of`), how many choices there are (`size`) and which (`points`), and its words
-(`describe`). Latents are exchangeable, so a pairing is written in the order of the space's list of pairs:
-two choices that differ by the order of their latents are one belief.
+Every kind has the same contract: which settings of VAESpec it decides (`decides`), how a trial chooses (`suggest`), which
+choice leads to given settings (`params_of`), the number of choices (`size`), their list (`points`), and a description
+(`describe`). Latents are exchangeable: choices that differ only in the order of latents are one belief, written in the
+order of the space's pairs.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ class Parameter(BaseModel):
 
     @abstractmethod
     def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
-        """The sampler's parameters that lead to `settings`; empty if these leave it open or it cannot choose them."""
+        """The sampler's parameters that lead to `settings`; empty if they do not fix it or it cannot choose them."""
 
     @property
     def values(self) -> Sequence[Any] | None:
-        """The sampler's values of a parameter that is one value; None if the range is continuous."""
+        """The values of a parameter with a single value; None if the range is continuous."""
         return None
 
     @property
     def size(self) -> int | None:
-        """How many different choices there are; None if the range is continuous."""
+        """The number of different choices; None if the range is continuous."""
         return None if self.values is None else len(self.values)
 
     def points(self, name: str) -> Iterator[Params]:
-        """Every choice, in the sampler's parameters. Raises `ValueError` if there are infinitely many."""
+        """Every choice, as the sampler's parameters. Raises `ValueError` if there are infinitely many."""
         if self.values is None:
             raise ValueError(f"{name} is continuous ({self.describe()}), so it has no grid; give it a step or choices")
         return ({name: value} for value in self.values)
@@ -75,7 +75,7 @@ class Parameter(BaseModel):
 
     @abstractmethod
     def example(self, name: str) -> Settings:
-        """Some choice, to check that a study and its space fit together."""
+        """An example choice, to check that a study and its space fit together."""
 
 
 class Pairs(Parameter):
@@ -97,7 +97,7 @@ class Pairs(Parameter):
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The pairs a trial may choose. A listed infinite pair is an error; from a product it is left out."""
+        """The pairs a trial may choose. A listed infinite pair is an error; in a product it is skipped."""
         if self.choices is not None:
             pairs = [parse_pair(text) for text in self.choices]
             for q, p in pairs:
@@ -156,14 +156,14 @@ class Pairings(Pairs):
 
     @property
     def count(self) -> int:
-        """How many latents are shared out."""
+        """The number of latents to distribute."""
         if self.latents is None:
-            raise ValueError("how many latents are shared out? give latents here, or latent_dim under [fixed]")
+            raise ValueError("shares need the number of latents: give latents here, or latent_dim under [fixed]")
         return self.latents
 
     @property
     def places(self) -> int:
-        """How many pairs a trial mixes at most, in the encodings that name them."""
+        """The largest number of pairs in a trial, for encodings that name them."""
         return {"two": 2, "three": 3}[self.encoding]
 
     def settings_of(self, counts: Mapping[str, int]) -> Settings:
@@ -191,11 +191,11 @@ class Pairings(Pairs):
 
     @property
     def _most(self) -> int:
-        """The most latents that a later pair takes: an equal share, so that the first pair is the commonest."""
+        """The most latents of a later pair: an equal share, so that the first pair is the most common."""
         return self.count // self.places
 
     def params_of(self, name: str, settings: Mapping[str, Any]) -> Params:
-        """Only pairings of one pair are asked by name: the baseline."""
+        """Supports only pairings of one pair, as for the baseline."""
         text = f"{settings.get('posterior')}|{settings.get('prior')}"
         if text not in self.texts:
             return {}
@@ -208,13 +208,13 @@ class Pairings(Pairs):
 
     @property
     def size(self) -> int | None:
-        """Different beliefs: multisets of pairs, as far as the encoding reaches."""
+        """The number of different beliefs: multisets of pairs within the reach of the encoding."""
         if self.encoding in ("simplex", "per_latent"):
             return math.comb(self.count + len(self.texts) - 1, len(self.texts) - 1)
         return len({tuple(sorted(self._counts(point).items())) for point in self.points("pairing")})
 
     def _counts(self, point: Params) -> dict[str, int]:
-        """How many latents each pair has, in the encodings that name pairs."""
+        """The number of latents of each pair, for encodings that name pairs."""
         later = [int(point[f"n{place}"]) for place in range(2, self.places + 1)]
         counts: Counter[str] = Counter()
         for place, share in enumerate([self.count - sum(later), *later], 1):
@@ -228,7 +228,7 @@ class Pairings(Pairs):
                 yield dict(zip(places, texts, strict=True))
             return
         if self.encoding == "simplex":
-            raise ValueError("encoding 'simplex' has no list of choices for a grid; use 'two', 'three' or 'per_latent'")
+            raise ValueError("encoding 'simplex' is continuous and has no grid; use 'two', 'three' or 'per_latent'")
         pairs = [f"pair{place}" for place in range(1, self.places + 1)]
         shares = [f"n{place}" for place in range(2, self.places + 1)]
         for chosen in itertools.product(self.texts, repeat=self.places):

@@ -1,11 +1,11 @@
 r"""Pruners by name: which members of a batch stop at a rung.
 
-The members of a batch reach a rung (an epoch) together and are judged together. Several objectives rank them by
-non-dominated fronts, and within a front by the first objective. The remaining members are stacked anew.
+The members of a batch reach a rung (an epoch) together and are compared there. Several objectives rank them by
+non-dominated fronts, and within a front by the first objective. The remaining members are stacked again.
 
 halving     the best share `keep` of the batch continues (Jamieson and Talwalkar 2016)
-hyperband   trial n belongs to bracket n mod (r + 1) of r rungs; bracket b is judged first at rung b, so some trials are
-            never judged early (Li et al. 2018); within a bracket the best share continues
+hyperband   trial n belongs to bracket n mod (r + 1) of r rungs; bracket b is first compared at rung b, so some trials are
+            never pruned early (Li et al. 2018); within a bracket the best share continues
 median      members worse than the median of all earlier trials at this rung stop (Golovin et al. 2017), from 5 trials on
 none        nothing stops
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 __all__ = ["PRUNERS", "Rung", "fronts", "ranking"]
 
-LEAST_EARLIER = 5  # trials at a rung before a median means something
+LEAST_EARLIER = 5  # trials at a rung before the median is used
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Rung:
 
 
 def fronts(values: Sequence[tuple[float, ...]]) -> list[int]:
-    """The front of each vector: 0 where no other is at least as good everywhere and better somewhere, and so on.
+    """The non-dominated front of each vector: 0 if no other is at least as good everywhere and better somewhere, etc.
 
     NaN and infinity come last.
     """

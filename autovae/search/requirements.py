@@ -1,4 +1,4 @@
-"""What a study requires of its data and of installed packages, checked before anything is trained."""
+"""Requirements of a study on its data and on installed packages, checked before training."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The results folder of a study: its files, what may not change, and tables that are written atomically.
+"""The results folder of a study: its files, the check that the study is unchanged, and atomic tables.
 
 study.toml          the resolved study with the data's digest: compared on every run
 trials.journal      Optuna's storage, an append-only log: every finished trial survives a kill
-trials.csv          a row a trial, rewritten after every batch
-finals.csv          finalists and baselines, a row a seed
+trials.csv          one row per trial, rewritten after every batch
+finals.csv          finalists and baselines, one row per seed
 curves.csv          the bound of winner and baseline against K and alpha
 summary.json        winner, gain with interval, the verdict in words
 importance.csv      fANOVA of the beliefs
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["DUPLICATE", "FORMAT", "ResultsError", "ResultsFolder", "counted", "differences", "trial_rows"]
 
 FORMAT = 1
-DUPLICATE = "duplicate_of"  # attribute of a trial that repeats a trained belief: the trial it repeats
+DUPLICATE = "duplicate_of"  # attribute of a trial with an already trained belief: the trial that trained it
 
 
 class ResultsError(ValueError):
-    """A results folder that cannot be used: the reason and what to do."""
+    """An unusable results folder: the reason and the remedy."""
 
 
 class ResultsFolder:
@@ -134,7 +134,7 @@ def _cell(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Values that TOML has: no None, tuples as lists."""
+    """Values that TOML supports: no None, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
@@ -200,7 +200,7 @@ def _varied(specs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def trial_rows(trials: Sequence[FrozenTrial], also: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A row a finished trial: number, state, score with error, belief, settings, seed, seconds, reason.
+    """One row per finished trial: number, state, score with error, belief, settings, seed, seconds, reason.
 
     `also` names further objectives; `duplicate_of` is the trial whose training a repeated belief reuses.
     """

@@ -1,13 +1,13 @@
-"""Samplers by name. Every question has a new sampler with its own seed, so that a resumed study asks the same.
+"""Samplers by name. Every trial has a new sampler with its own seed, so a resumed study suggests the same beliefs.
 
 tpe       tree-structured Parzen estimators, all parameters together (Optuna's default)
-gp        a Gaussian process with expected improvement; tenths of a second per question
+gp        a Gaussian process with expected improvement; tenths of a second per trial
 cmaes     covariance matrix adaptation for numbers; choices are drawn at random
 random    independent draws
-grid      every choice of a finite space once, in an order shuffled by the study's seed, then again from the start
+grid      every choice of a finite space once, shuffled by the study's seed; then again from the start
 nsga2, nsga3   genetic algorithms for several objectives; a generation is a batch
 
-A sampler reads the past from the storage and keeps none of it.
+A sampler has no state; it reads earlier trials from the storage.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from autovae.search.space import Space
 __all__ = ["SAMPLERS", "Grid", "Question"]
 
 Sampler = optuna.samplers.BaseSampler
-GRID_LIMIT = 1_000_000  # choices: more than this is no table
+GRID_LIMIT = 1_000_000  # choices: a grid must fit in memory
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a sampler is made from: its own seed, the study's, the space, and sizes."""
+    """The arguments of a sampler: its seed, the study's seed, the space, and sizes."""
 
     seed: int
     study_seed: int
     space: Space
-    startup: int = 10  # random trials before there is anything to model
+    startup: int = 10  # random trials before the model is used
     batch: int = 16
 
 
 class Grid(Sampler):
-    """Trial n takes choice n of a shuffled list of all choices; after the last comes the first again."""
+    """Trial n takes choice n of a shuffled list of all choices, cyclically."""
 
     def __init__(self, space: Space, seed: int) -> None:
         size = space.size

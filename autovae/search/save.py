@@ -51,7 +51,7 @@ def save_verdict(folder: ResultsFolder, study: str, data: Data, verdict: Verdict
 
 
 def _rows(final: Final, rank: int, samples: int) -> list[dict[str, Any]]:
-    """The rows of finals.csv of one final, a row per seed."""
+    """The rows of finals.csv of one final, one per seed."""
     return [
         {
             "rank": rank if final.role == "finalist" else final.role,

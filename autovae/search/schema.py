@@ -1,4 +1,4 @@
-"""`python -m autovae.search.schema` writes search_spaces/schema.json, for editors that check TOML against a schema."""
+"""`python -m autovae.search.schema` writes search_spaces/schema.json, for editors that validate TOML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Search spaces: a TOML file with the beliefs and settings that a trial may choose, and how it chooses.
+r"""Search spaces: TOML files with the beliefs and settings that a trial may choose.
 
     purpose = "All finite pairs of seven families, with three likelihoods"
     extends = "other_space"                # optional: start from another space, override or add below
@@ -19,16 +19,16 @@ r"""Search spaces: a TOML file with the beliefs and settings that a trial may ch
     high = 1e-2
     log = true
 
-    [parameters.depth]                     # hidden = [width] * depth; the pair depth, width in place of hidden
+    [parameters.depth]                     # hidden = [width] * depth; depth and width replace hidden
     low = 1
     high = 3
 
     [fixed]                                # settings of VAESpec that all trials share
     latent_dim = 8
 
-A sampler sees the space as flat, unconditional parameters: a categorical of the finite pairs never suggests an infinite
-one, and importance can be read for posterior and prior apart, whatever the encoding was. `canonical` names a belief once,
-however it was reached. `schema()` is the JSON schema of these files, for editors.
+Samplers see flat, unconditional parameters: a categorical over the finite pairs never suggests an infinite one, and fANOVA
+reports posterior and prior separately under every encoding. `canonical` gives each belief a unique form. `schema()` is the
+JSON schema of these files, for editors.
 Not here: the kinds of parameters (`parameters`), training a spec (`evaluate`), the number of trials (`study`).
 """
 
@@ -52,7 +52,7 @@ from autovae.spec import VAESpec, field_names
 __all__ = ["Space", "SpaceFile", "belief_key", "canonical", "load_space", "schema"]
 
 PAIRED: dict[str, type[Pairs]] = {"pair": Pairs, "pairing": Pairings}
-DERIVED = ("depth", "width")  # together they are `hidden`
+DERIVED = ("depth", "width")  # together they give `hidden`
 NOT_SEARCHED = ("posterior", "prior", "seed", "data_seed")
 
 
@@ -82,7 +82,7 @@ class Space:
         return _with_hidden(settings)
 
     def params_of(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The sampler's parameters that lead to these settings; the sampler chooses those left open."""
+        """The sampler's parameters that lead to these settings; the sampler chooses the others."""
         params: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             params |= parameter.params_of(name, settings)
@@ -102,7 +102,7 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """How many different beliefs there are; None where a range is continuous."""
+        """The number of different beliefs; None if a range is continuous."""
         total = 1
         for parameter in self.parameters.values():
             size = parameter.size
@@ -112,7 +112,7 @@ class Space:
         return total
 
     def replace(self, name: str, parameter: Parameter) -> Space:
-        """This space with another parameter of the same name."""
+        """This space with one parameter replaced."""
         return Space(self.name, self.purpose, {**self.parameters, name: parameter}, self.fixed)
 
     def describe(self) -> list[tuple[str, str]]:
@@ -120,7 +120,7 @@ class Space:
         return [(name, parameter.describe()) for name, parameter in self.parameters.items()]
 
     def example(self) -> Settings:
-        """Some choice, to check that a study and its space fit together."""
+        """An example choice, to check that a study and its space fit together."""
         settings: Settings = {}
         for name, parameter in self.parameters.items():
             settings |= parameter.example(name)
@@ -137,7 +137,7 @@ class Space:
 
 
 def _with_hidden(settings: Settings) -> Settings:
-    """Depth and width, if chosen, as the `hidden` widths that VAESpec knows."""
+    """Depth and width, if chosen, as the `hidden` widths of VAESpec."""
     if "depth" not in settings:
         return settings
     rest = {name: value for name, value in settings.items() if name not in DERIVED}
@@ -145,17 +145,17 @@ def _with_hidden(settings: Settings) -> Settings:
 
 
 def canonical(spec: VAESpec) -> VAESpec:
-    """The one form of a belief: latents in order, settings that the belief does not use at their defaults, and no seed.
+    """The canonical form of a belief: sorted latents, default values for unused settings, and no seed.
 
-    Latents are exchangeable, so a pairing is its counts; a likelihood without a scale has no kind of scale; only ciwae
-    mixes; only mixtures and VampPriors have components. Specs of one canonical form are one belief, trained with other
-    noise: a search need not train it again.
+    Latents are exchangeable, so only the counts of a pairing matter; `scale` is unused without a scale, `mix` outside
+    ciwae, `components` outside mixtures and VampPriors. Specs with the same canonical form are the same belief with other
+    noise, which a search need not train again.
     """
     return spec.replace(**_canonical_values(spec))
 
 
 def belief_key(spec: VAESpec) -> Hashable:
-    """Equal for two specs exactly if they are of one canonical form; builds no other spec."""
+    """Equal for two specs if and only if their canonical forms are equal; does not build another spec."""
     values = {name: getattr(spec, name) for name in field_names()} | _canonical_values(spec)
     return tuple(tuple(value) if isinstance(value, list) else value for value in values.values())
 
@@ -192,7 +192,7 @@ def _parameter(name: str, table: Mapping[str, Any], where: str) -> Parameter:
 
 
 def load_space(name: str | Path, _seen: tuple[str, ...] = ()) -> Space:
-    """The space of a name (search_spaces/NAME.toml) or a path. Raises `ValueError` naming file, place and remedy."""
+    """The space of a name (search_spaces/NAME.toml) or a path. Raises `ValueError` with file, place and remedy."""
     path = find_file("search_spaces", name)
     where = str(path)
     if where in _seen:

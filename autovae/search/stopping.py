@@ -1,14 +1,14 @@
 r"""End a search early once its expected gain is below the noise between seeds.
 
-A forest of trees, fitted to the complete trials, predicts the score f(x) of a choice x; over candidates x drawn from the
-space the expected improvement over the best belief known is
+A random forest, fitted to the complete trials, predicts the score f(x) of a choice x; for candidates x drawn from the space
+the expected improvement over the best known belief is
 
     EI(x) = mean over trees of max(0, f* - f_tree(x)),        f* = the lowest of the forest's own means at the trials
 
 and the noise s is the standard deviation of the matched normal's scores over several seeds. The search ends when
-max EI(x) < s: within the search, a gain below the difference between two seeds is indistinguishable from luck, and the
-finals decide among the best with many seeds. The spread of a forest is no posterior, so this is a rule of thumb; the
-message that ends a search names both numbers.
+max EI(x) < s: a search cannot tell a gain below the difference between two seeds from luck, and the finals compare the
+best with many seeds. The spread of a forest is not a posterior, so this is a rule of thumb; the final message states both
+numbers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The trials of a study in an Optuna storage: asked in batches, told in trial order, each belief trained `repeats` times.
 
-Every question has its own sampler, seeded by the study's seed and the trial's number. Trials that were asked and never told
-are resumed first, so an interrupted search continues as if it had not been. A trial whose belief was trained often enough is
-told the earlier result, and another one is asked. A spec is built once per trial.
+Every trial has its own sampler, seeded by the study's seed and the trial's number. Trials that were asked but not told are
+resumed first, so interruptions do not change a search. If the belief of a trial was already trained `repeats` times, the
+trial takes the earlier result and another one is asked. A spec is built once per trial.
 Not here: training and scoring (`evaluate`), sharing trials among workers (`workers`), the rows of trials.csv (`result`).
 """
 
@@ -30,8 +30,8 @@ from autovae.spec import VAESpec
 
 __all__ = ["Asked", "Batch", "Trials"]
 
-STARTUP = 10  # random trials before a model-based sampler has anything to model
-NOISE = "noise_run"  # attribute of a baseline trained again for the noise between seeds
+STARTUP = 10  # random trials before a model-based sampler uses its model
+NOISE = "noise_run"  # attribute of a baseline trained again to measure the noise between seeds
 EXHAUSTED = 100  # consecutive duplicates that end a search: the space or the sampler has nothing new
 
 
@@ -56,20 +56,20 @@ class Batch:
     asked: list[Asked] = field(default_factory=list)
     followers: list[tuple[optuna.Trial, int]] = field(
         default_factory=list
-    )  # trials that repeat an asked one: its number
+    )  # (trial, number of the trial in this batch with the same belief)
     told: set[int] = field(default_factory=set)
     earlier: dict[int, list[tuple[float, ...]]] = field(default_factory=dict)  # earlier trials' objectives, by rung
-    pace: float = math.nan  # seconds that a trial of the last batch took
+    pace: float = math.nan  # seconds per trial of the last batch
 
     @property
     def running(self) -> list[int]:
-        """The numbers of the trials still to be told."""
+        """The numbers of the trials that are not told yet."""
         numbers = [asked.number for asked in self.asked] + [trial.number for trial, _ in self.followers]
         return [number for number in numbers if number not in self.told]
 
 
 class Trials:
-    """The trials of one study in one storage, where it is called `name`."""
+    """The trials of one study in one storage, under the study name `name`."""
 
     def __init__(self, study: Study, storage: BaseStorage, name: str = "") -> None:
         self.study = study
@@ -108,7 +108,7 @@ class Trials:
         return row
 
     def refresh(self) -> None:
-        """Learn the beliefs of trials that other workers or earlier runs told."""
+        """Read the beliefs of trials that other workers or earlier runs told."""
         for trial in self.finished():
             if trial.number not in self.specs and "spec" in trial.user_attrs:
                 self._learn(trial.number, VAESpec.from_dict(trial.user_attrs["spec"]))
@@ -146,12 +146,12 @@ class Trials:
     def ask(self, count: int, left: Collection[int] = ()) -> Batch:
         """The batch of the unfinished trials `left`, filled up to `count` with new ones.
 
-        A batch is asked whole before any of its trials is told. So a batch with told trials is trained again as it was,
-        because its members were judged against each other at the rungs.
+        All trials of a batch are asked before any is told. A batch with told trials is trained again unchanged, because
+        pruning compared its members with each other.
         """
         batch, members = self._unfinished(left)
         mine = {trial.number for trial in members}
-        beside: dict[Hashable, list[int]] = {}  # trials of this batch, by belief
+        in_batch: dict[Hashable, list[int]] = {}  # trials of this batch, by belief
         duplicates = 0  # in a row
         while members or (not batch.told and len(batch.asked) < count and duplicates < EXHAUSTED):
             trial = members.pop(0) if members else self._new(batch)
@@ -160,7 +160,7 @@ class Trials:
             asked = self._spec_of(trial)
             key = belief_key(asked.spec) if asked.spec else ("refused", trial.number)
             before = [number for number in self._numbers.get(key, []) if number not in mine]
-            here = beside.setdefault(key, [])
+            here = in_batch.setdefault(key, [])
             duplicates += 1
             if NOISE in trial.user_attrs or len(before) + len(here) < self.study.file.repeats:
                 batch.asked.append(asked)
@@ -177,7 +177,7 @@ class Trials:
         return batch
 
     def _unfinished(self, left: Collection[int]) -> tuple[Batch, list[optuna.Trial]]:
-        """The batch that the trials `left` belong to, and its members in order without told duplicates."""
+        """The batch of the trials `left`, and its members in order, without told duplicates."""
         trials = self.all()
         running = [trials[number] for number in sorted(left)]
         if not running:
@@ -211,7 +211,7 @@ class Trials:
             return Asked(trial, None, str(error))
 
     def repeat(self, trial: optuna.Trial, leader: int) -> None:
-        """Tell a duplicate the result of its belief: the mean of the complete runs, or why there is none."""
+        """Tell a duplicate the result of its belief: the mean of the complete runs, or the reason of the failure."""
         trials = self.all()
         first = trials[leader]
         runs = [trials[number] for number in self._numbers[belief_key(self.specs[leader])]]

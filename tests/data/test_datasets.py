@@ -27,11 +27,11 @@ def real(name):
 @pytest.fixture
 def no_mirrors(tmp_path, monkeypatch):
     """No cache, no variable, no network."""
-    import autovae.data.files as files
+    import autovae.data.downloads as downloads
 
     monkeypatch.delenv("AUTOVAE_DATA", raising=False)
-    monkeypatch.setattr(files, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(files, "TIMEOUT", 1.0)
+    monkeypatch.setattr(downloads, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(downloads, "TIMEOUT", 1.0)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -178,7 +178,7 @@ def test_flat_take_and_to():
         ("minst", "unknown data set 'minst': did you mean 'mnist'"),
         ("", "no such file|unknown data set"),
         ("no/such/file.npz", "no/such/file.npz: no such file or folder"),
-        ("x" * 5000, "cannot be looked up|unknown data set"),
+        ("x" * 5000, "cannot be read|unknown data set"),
         ("a\0b", "unknown data set|no such file"),
         (Path("nowhere"), "nowhere: no such file"),
     ],
@@ -195,7 +195,7 @@ def test_settings_are_refused_for_named_sets():
 
 def test_missing_files_are_one_clear_line(no_mirrors, tmp_path):
     for name in ("freyface", "kmnist_partial", "cifar10_partial"):
-        with pytest.raises(DataError, match=r"not offered for download; give .* with --data") as caught:
+        with pytest.raises(DataError, match=r"no download; pass .* with --data") as caught:
             load(name, data_dir=tmp_path)
         assert "\n" not in str(caught.value)
 

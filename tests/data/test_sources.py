@@ -114,7 +114,7 @@ def test_npz_says_what_it_did_not_use(tmp_path):
 def test_single_array_named_npz_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((9, 2)))
     (tmp_path / "a.npy").rename(tmp_path / "a.npz")
-    with pytest.raises(DataError, match=r"rename it to \.npy"):
+    with pytest.raises(DataError, match=r"rename the file to \.npy"):
         load(tmp_path / "a.npz")
 
 

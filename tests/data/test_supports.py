@@ -149,7 +149,7 @@ BAD = {
     "labels as text": (REAL, {"y": np.array(["a"] * 40)}, "encode the labels"),
     "labels nan": (REAL, {"y": np.full(40, np.nan)}, "y with NaN"),
     "mask shape": (REAL, {"mask": np.ones(40)}, r"mask of shape \(40,\), expected \(40, 6\)"),
-    "mask values": (REAL, {"mask": np.full(REAL.shape, 2)}, "other values than 0 and 1"),
+    "mask values": (REAL, {"mask": np.full(REAL.shape, 2)}, "values other than 0 and 1"),
     "mask hides all": (REAL, {"mask": np.zeros(REAL.shape)}, "hides every entry"),
     "length too long": (REAL, {"length": np.full(40, 7)}, r"expected 0\.\.6"),
     "length fractional": (REAL, {"length": np.full(40, 1.5)}, "integers, one per point"),

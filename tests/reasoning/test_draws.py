@@ -91,7 +91,7 @@ def test_too_few_draws_for_diagnostics():
 
 
 def test_energy_fraction_needs_momenta():
-    with pytest.raises(ValueError, match="no momenta"):
+    with pytest.raises(ValueError, match="momenta of HMC"):
         draws_of(normal()).e_bfmi()
     independent = draws_of(normal(), hamiltonian=normal(dim=1)[..., 0])
     torch.testing.assert_close(independent.e_bfmi(), torch.full((4,), 2.0).double(), atol=0.2, rtol=0)

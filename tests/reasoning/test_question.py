@@ -57,7 +57,7 @@ def test_inpainting_looks_at_the_mask_only():
         ({"mask": torch.ones(2, 3)}, "no image"),
         ({"image": torch.zeros(2, 3), "method": "hcm"}, "did you mean 'hmc'"),
         ({"image": torch.zeros(2, 3), "settings": {"chain": 3}}, "HMC does not take these settings"),
-        ({"image": torch.zeros(2, 3), "settings": {"chains": 3}, "method": MGVI()}, "already made"),
+        ({"image": torch.zeros(2, 3), "settings": {"chains": 3}, "method": MGVI()}, "method object"),
         ({"image": torch.zeros(5)}, r"f\(x\) has shape \(2, 3\) and y has shape \(5,\)"),
     ],
 )

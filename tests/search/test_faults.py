@@ -159,7 +159,7 @@ def test_a_disk_that_fills_up_while_workers_write(journal, tmp_path):
         assert journal.stat().st_size <= 6000
         (error,) = zoo.errors()
         assert "cannot write to" in error
-        assert "make room" in error
+        assert "disk space" in error
         told = len(zoo.witnessed("told"))
         assert 0 < told < 20
         zoo.start()

@@ -86,7 +86,7 @@ def test_the_server_restarts_in_the_middle(server, url, tmp_path):
         server.start()
         zoo.wait(90)
         assert len(check(load(url, tmp_path), zoo, 30)) == 30
-        assert "the storage is away" in zoo.log()
+        assert "the storage is unavailable" in zoo.log()
 
 
 def test_nothing_is_written_under_a_lock_that_a_restart_let_go(server, url, tmp_path):
@@ -134,7 +134,7 @@ def test_a_search_trains_on_while_the_server_is_away(server, url, tmp_path, monk
         assert driver.run() == 2
         assert [row["state"] for row in run.trials.rows()] == ["COMPLETE", "COMPLETE"]
     assert {1, 2, 3} <= set(epochs)
-    assert any("the storage is away" in words for words in said)
+    assert any("the storage is unavailable" in words for words in said)
 
 
 def test_the_commands_as_a_cluster_gives_them(url, tmp_path):

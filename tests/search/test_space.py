@@ -109,7 +109,7 @@ def test_depth_and_width_are_hidden(tmp_path):
             '[parameters.pairing]\nchoices = ["normal|normal"]\nencoding = "three"\n[fixed]\nlatent_dim = 2\n',
             "3 pairs cannot",
         ),
-        ('[parameters.pairing]\nchoices = ["normal|normal"]\n', "how many latents"),
+        ('[parameters.pairing]\nchoices = ["normal|normal"]\n', "number of latents"),
         ('[parameters.pairing]\nchoices = ["normal|normal"]\nencoding = "four"\n', "encoding"),
         ("[parameters.depth]\nlow = 1\nhigh = 2\n", "depth and width go together"),
         ("[parameters.learning_rate]\nlow = 1.0\nhigh = 0.1\n", "must be below"),

@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path):
     assert resource is not None
     assert "OSError" in result.stderr
     assert "cannot write to" in result.stderr
-    assert "make room" in result.stderr
+    assert "disk space" in result.stderr
     assert path.read_bytes() == whole
 
 
@@ -244,5 +244,5 @@ def test_patience_tries_again_and_ends():
     assert patiently(away, said.append, 60.0) == 5
     assert len(said) == 2
     calls.clear()
-    with pytest.raises(StorageError, match="has been away"):
+    with pytest.raises(StorageError, match="has been unavailable"):
         patiently(away, said.append, 0.0)

@@ -94,7 +94,7 @@ def test_what_a_dead_worker_saved_on_its_way_is_gone_on_with(path, tmp_path, mon
     told, _, run = work(path, tmp_path / "results", on_progress=lambda p: heard.append((p.phase, p.epoch)))
     assert told == 4
     assert [epoch for phase, epoch in heard if phase == "search" and epoch][:2] == [5, 6]
-    assert "without a word" in run.optuna.trials[0].user_attrs["causes"][0]
+    assert "died (killed" in run.optuna.trials[0].user_attrs["causes"][0]
 
 
 def test_a_worker_of_another_study_file_or_version_is_refused(path, tmp_path, monkeypatch):
@@ -251,7 +251,7 @@ def test_a_disk_that_is_full_ends_the_command_in_one_line(path, tmp_path, room):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )  # fmt: skip
     assert limited.returncode == 2, limited.stderr
-    assert "make room" in limited.stderr.splitlines()[-1]
+    assert "disk space" in limited.stderr.splitlines()[-1]
     assert "Traceback" not in limited.stderr
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr

@@ -155,7 +155,7 @@ def check_takeover(zoo, load, trials):
     assert others.count(lost) == 1
     for number in lost:
         (cause,) = study.trials[number].user_attrs["causes"]
-        assert "without a word" in cause
+        assert "died (killed" in cause
 
 
 def check(study, zoo, trials, failed=0):

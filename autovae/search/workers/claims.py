@@ -1,11 +1,11 @@
 """Claims: which worker trains which running trial, written on the trials themselves.
 
-Alone    a process that has the storage to itself: every running trial is its own, however often it was interrupted.
-Shared   several workers: a trial carries its worker's name. The trials of a dead worker are taken over once, under their
-         own numbers and seeds; a second failure fails the trial with its causes, since a trial that kills two workers would
-         kill all of them. A worker that is stopped hands its trials back, which is not counted as a failure.
+Exclusive   one process owns the storage: every running trial is its own, even after interruptions.
+Shared      several workers: a trial carries its worker's name. The trials of a dead worker are taken over once, with
+            their numbers and seeds; after a second failure the trial fails with its causes, since a trial that kills two
+            workers would kill all of them. A stopped worker releases its trials, which does not count as a failure.
 
-All methods but `alive` are called under the mutex of the trials.
+All methods except `alive` are called under the mutex of the trials.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autovae.search.workers.heartbeat import Heartbeat
 
-__all__ = ["WORKER", "Alone", "Shared"]
+__all__ = ["WORKER", "Exclusive", "Shared"]
 
 RETRIES = 1
-WORKER, CAUSES = "worker", "causes"  # attributes of a trial; WORKER is "" on a trial that was handed back
+WORKER, CAUSES = "worker", "causes"  # attributes of a trial; WORKER is "" on a released trial
 
 
-class Alone:
-    """The storage has no other worker. Same methods as `Shared`."""
+class Exclusive:
+    """One process owns the storage. Same methods as `Shared`."""
 
     id = "alone"
 
@@ -52,14 +52,14 @@ class Alone:
 
 
 class Shared:
-    """Claims of the worker `name`; restarted under that name it is another worker, with another `id`."""
+    """Claims of the worker `name`; a restart under the same name is another worker with a new `id`."""
 
     def __init__(self, study: optuna.Study, heartbeat: Heartbeat, name: str, say: Callable[[str], Any]) -> None:
         self.study, self.heartbeat, self.say = study, heartbeat, say
         self.name, self.id = name or f"{socket.gethostname()}-{os.getpid()}", ""
 
     def alive(self) -> contextlib.AbstractContextManager[None]:
-        """This worker lives until the block ends."""
+        """Keep the heartbeat of this worker for the length of a `with` block."""
         return self.heartbeat.beat(self.id)
 
     def register(self) -> None:
@@ -70,7 +70,7 @@ class Shared:
         self.id = f"{self.name}.{starts}"
 
     def split(self, running: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """(trials that other workers train, trials free to be trained); fails those that failed too often."""
+        """(trials of other workers, free trials); trials with too many failures fail."""
         orphans = [trial for trial in running if self._is_orphan(trial)]
         numbers = {trial.number for trial in orphans}
         free = [trial for trial in orphans if not self._fails(trial)]
@@ -98,19 +98,19 @@ class Shared:
         self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
     def _is_orphan(self, trial: FrozenTrial) -> bool:
-        """Handed back, left by a dead worker, or never claimed because its worker died while asking."""
+        """Whether a trial was released, left by a dead worker, or never claimed because its worker died while asking."""
         worker = trial.user_attrs.get(WORKER)
         return not worker or worker == self.id or self.heartbeat.is_dead(worker)
 
     def _causes(self, trial: FrozenTrial) -> list[str]:
-        """Why workers failed on a trial, each once, including a worker that died on it just now."""
+        """Why workers failed on a trial, each cause once, including the death of its present worker."""
         worker = trial.user_attrs.get(WORKER)
         gone = worker not in (None, "", self.id)
-        died = [f"worker {worker} ended without a word (killed, or out of memory)"] if gone else []
+        died = [f"worker {worker} died (killed, or out of memory)"] if gone else []
         return list(dict.fromkeys([*trial.user_attrs.get(CAUSES, []), *died]))
 
     def _fails(self, trial: FrozenTrial) -> bool:
-        """Fail an orphan that was taken over often enough; returns whether it was."""
+        """Fail an orphan with too many failures; returns whether it did."""
         causes = self._causes(trial)
         if len(causes) <= RETRIES:
             return False

@@ -1,14 +1,14 @@
 """The driver: the loop of every worker. Ask a batch, train it, tell it, until the study has its trials; then conclude.
 
-A lone run is one worker on a storage of its own; `run --workers N` and `autovae worker` run the same loop on a shared
-storage. The list of trials is only changed under the mutex of the storage:
+A single run is one worker with its own storage; `run --workers N` and `autovae worker` run the same loop on a shared
+storage. Trials are only changed under the mutex of the storage:
 
-    take    the unfinished trials of a batch without a living worker; else new ones, as many as the study still lacks
-    train   outside the mutex, for as long as it takes
-    tell    trials still claimed by this worker; one that was taken for dead and comes back drops its outcomes
+    take    the unfinished trials of a dead worker's batch; else as many new trials as the study still needs
+    train   outside the mutex
+    tell    the trials that this worker still owns; a worker that was declared dead by mistake drops its outcomes
 
-A `Search` asks, trains and tells (`search.run.Run` is one); nothing here imports torch.
-Not here: which worker trains which trial (`claims`), noticing a death (`heartbeat`).
+A `Search` (`search.run.Run`) asks, trains and tells; this file does not import torch.
+Not here: which worker trains which trial (`claims`), detection of dead workers (`heartbeat`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from autovae.search.workers.claims import WORKER, Alone, Shared
+from autovae.search.workers.claims import WORKER, Exclusive, Shared
 from autovae.search.workers.storage import TRIALS, StudyStorage, patiently
 
 __all__ = ["BATCH", "CONCLUDED", "Driver", "Search"]
@@ -33,7 +33,7 @@ BATCH = "batch"  # attribute of a trial: the first trial of its batch
 class Search(Protocol):
     """What a driver needs of a study."""
 
-    target: int  # finished trials that the study shall have in all
+    target: int  # total number of finished trials
     batch: int  # trials trained together
 
     @property
@@ -43,10 +43,10 @@ class Search(Protocol):
         """The finished trials that count towards the target."""
 
     def ask(self, left: Sequence[FrozenTrial], count: int) -> Sequence[int]:
-        """Resume the running trials `left`, filled up to `count` with new ones; the numbers of all that now run."""
+        """Resume the running trials `left`, filled up to `count` with new ones; returns the numbers of all of them."""
 
     def train(self) -> None:
-        """Train the batch asked last."""
+        """Train the last batch."""
 
     def tell(self, numbers: Sequence[int]) -> None:
         """Tell the outcomes of the trials in `numbers`, in trial order."""
@@ -56,7 +56,7 @@ class Search(Protocol):
 
 
 class Driver:
-    """One worker. `name` tells workers of a shared storage apart, `expected` is how many share the remaining trials."""
+    """One worker. `name` identifies it in a shared storage, `expected` workers share the remaining trials."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Driver:
     ) -> None:
         self.search, self.storage, self.say, self.poll, self.expected = search, storage, say, poll, expected
         heartbeat = storage.heartbeat_of(search.optuna) if storage.heartbeat_of else None
-        self.claims: Alone | Shared = Shared(search.optuna, heartbeat, name, say) if heartbeat else Alone()
+        self.claims: Exclusive | Shared = Shared(search.optuna, heartbeat, name, say) if heartbeat else Exclusive()
         self.ended = ""  # why the search ended before its target, once it is known
         self.patiently(self._register)
 
     def patiently(self, action: Callable[[], Any]) -> Any:
-        """The result of `action`, repeated while the storage is away."""
+        """The result of `action`, retried while the storage is unavailable."""
         return patiently(action, self.say, self.storage.patience)
 
     def _register(self) -> None:
@@ -82,7 +82,7 @@ class Driver:
             self.claims.register()
 
     def run(self) -> int:
-        """Work until no worker has anything left to do. Returns how many trials this one told."""
+        """Work until the study needs no further trials. Returns the number of trials told by this worker."""
         told = 0
         with self.claims.alive():
             self.say(f"worker {self.claims.id} joins")
@@ -90,7 +90,7 @@ class Driver:
                 if numbers:
                     told += self._work(numbers)
                 else:
-                    time.sleep(self.poll)  # others still train; if one of them dies, its trials are taken over
+                    time.sleep(self.poll)  # other workers are training; if one dies, take over its trials
             self.say(f"worker {self.claims.id} leaves: nothing is left to do; it told {told} trials")
         return told
 
@@ -111,17 +111,17 @@ class Driver:
         return len(told)
 
     def _take(self) -> Sequence[int] | None:
-        """Numbers of trials to train; none if there are none now; None if there will be none."""
+        """Numbers of trials to train; empty if there are none at present, None if the search is over."""
         with self.storage.mutex(TRIALS):
             trials = self.search.optuna.get_trials(deepcopy=False)
             busy, free = self.claims.split([t for t in trials if t.state == TrialState.RUNNING])
             left = [t for t in free if t.user_attrs.get(BATCH) in (free[0].user_attrs.get(BATCH), None)]
-            room = self.search.target - len(self.search.finished()) - len(busy) - len(free) + len(left)
-            if not left and (room <= 0 or self._is_over()):
+            missing = self.search.target - len(self.search.finished()) - len(busy) - len(free) + len(left)
+            if not left and (missing <= 0 or self._is_over()):
                 return [] if busy else None
             workers = len({t.user_attrs.get(WORKER) for t in busy}) + 1
-            share = min(self.search.batch, math.ceil(room / max(workers, self.expected)))
-            # a batch that was ever claimed was asked whole, and is trained as it was
+            share = min(self.search.batch, math.ceil(missing / max(workers, self.expected)))
+            # a batch that was claimed before is complete and is trained unchanged
             numbers = self.search.ask(left, 0 if any(WORKER in t.user_attrs for t in left) else share)
             if numbers:
                 self.claims.claim(self._trials(numbers))
@@ -132,7 +132,7 @@ class Driver:
         return [trials[number] for number in numbers]
 
     def _is_over(self) -> bool:
-        """Whether the search ends before its target; the reason is kept in the study for all workers."""
+        """Whether the search ends before its target; stores the reason in the study for all workers."""
         stored = self.search.optuna.user_attrs.get(ENDED)
         self.ended = stored or self.search.ended()
         if self.ended and not stored:
@@ -153,18 +153,18 @@ class Driver:
         return mine
 
     def _hand_back(self, numbers: Sequence[int], cause: str) -> None:
-        """Leave trials to other workers. If that cannot be written, they notice when the heartbeat stops."""
+        """Release trials to other workers. If the write fails, they take over once the heartbeat stops."""
         try:
             with self.storage.mutex(TRIALS):
                 self.claims.hand_back(self._still_mine(numbers), cause)
         except Exception as error:
-            self.say(f"could not hand the trials back ({type(error).__name__}); other workers take them over")
+            self.say(f"could not release the trials ({type(error).__name__}); other workers will take them over")
 
     def conclude(self, action: Callable[[], Any], again: bool = False, default: int | None = None) -> bool:
-        """Do `action` once for the finished trials as they are, by one worker; returns whether this one did it.
+        """Run `action` once for the present finished trials, by one worker; returns whether this one did.
 
-        `again` repeats a conclusion whose files are missing here. `default` is the count at the conclusion where the study
-        does not say: lone runs of earlier versions did not store it.
+        `again` repeats it if its files are missing here. `default` is the number of trials at the last conclusion if the
+        study does not record it, as in single runs of earlier versions.
         """
         lock = self.storage.mutex("conclusion")
         if not self.patiently(lambda: lock.acquire(False)):

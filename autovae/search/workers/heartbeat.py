@@ -1,11 +1,11 @@
-"""Heartbeats: how one worker knows whether another still lives.
+"""Heartbeats: how workers detect that another one died.
 
 FileHeartbeat      one host: a locked file per worker. The operating system releases the lock when the process ends, so a
-                   death is seen at once and a suspended worker is not taken for dead.
-StorageHeartbeat   many hosts: a counter per worker in the storage, raised every `interval` seconds. A worker is dead when an
-                   observer has seen its counter unchanged for `grace` seconds of the observer's own monotonic clock. Clocks
-                   are never compared, so a wrong clock does no harm. A failed beat (the storage is away) restarts the
-                   observer's watch, since no other worker could beat either.
+                   death is detected at once, and a suspended worker does not count as dead.
+StorageHeartbeat   many hosts: a counter per worker in the storage, incremented every `interval` seconds. A worker is dead
+                   if an observer sees its counter unchanged for `grace` seconds of the observer's monotonic clock. Clocks
+                   of hosts are never compared. If the observer's own beat fails (storage unavailable), it starts
+                   counting again, since no other worker could beat either.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FileHeartbeat:
 
 
 class StorageHeartbeat:
-    """Counters in a study's attributes; `clock` is monotonic."""
+    """Counters in the attributes of a study; `clock` is monotonic."""
 
     def __init__(
         self, study: Any, interval: float = 10.0, grace: float = 60.0, clock: Callable[[], float] = time.monotonic
@@ -81,7 +81,7 @@ class StorageHeartbeat:
                 count += 1
                 try:
                     self._write(name, count)
-                except Exception:  # the storage is away; the next beat tries again
+                except Exception:  # the storage is unavailable; the next beat tries again
                     self._seen = {}
 
         thread = threading.Thread(target=beat, name=f"heartbeat {name}", daemon=True)

@@ -1,9 +1,9 @@
-"""The journal: Optuna's storage of a study on one host, an append-only file of one JSON record per line.
+"""The journal: Optuna's storage of a study on one host, an append-only file with one JSON record per line.
 
-Two faults break Optuna's own file backend: a process killed while it holds the lock (the others wait for half a minute),
-and a record written in part, by a kill or a full disk (the next record is appended to the torn one, and the file becomes
-unreadable). Here the operating system locks the file itself and releases the lock with its holder; the next writer cuts
-off a torn tail, which no process has ever read.
+Two faults break Optuna's file backend: a process killed while holding the lock (the others wait for half a minute), and a
+partial record after a kill or on a full disk (the next record is appended to it, and the file becomes unreadable). Here the
+operating system locks the file and releases the lock when the process ends; the next writer truncates a partial record,
+which no process has read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Journal(JournalFileBackend):
                 file.truncate(end)  # all or nothing
                 raise OSError(
                     error.errno,
-                    f"cannot write to {self.path}: {error.strerror}; earlier trials are kept: make room, then run "
+                    f"cannot write to {self.path}: {error.strerror}; earlier trials are kept: free disk space, then run "
                     "the same command again",
                 ) from None
 
@@ -59,12 +59,12 @@ class Journal(JournalFileBackend):
                 number += 1
         except json.JSONDecodeError:
             raise ValueError(
-                f"{self.path}, line {number + 1} is no record; restore the file from a copy, or use --results with "
+                f"{self.path}, line {number + 1} is not a record; restore the file from a copy, or use --results with "
                 "another folder"
             ) from None
 
     def _whole(self, file: Any) -> int:
-        """Where the last whole record ends. What follows must be part of a record, and is cut off."""
+        """The end of the last complete record. A partial record after it is truncated."""
         end = file.seek(0, os.SEEK_END)
         while end:
             start = _line_start(file, end - 1)
@@ -74,13 +74,13 @@ class Journal(JournalFileBackend):
                 return int(end)
             torn = line.strip(b"\0\n")  # a power cut may leave zeros
             if not (torn.startswith(OPENING) or OPENING.startswith(torn)):
-                raise ValueError(f"{self.path} is no journal of Optuna; give another file")
+                raise ValueError(f"{self.path} is not an Optuna journal; give another file")
             end = start
         return 0
 
 
 def _line_start(file: Any, end: int) -> int:
-    """Where the line begins that ends before `end`."""
+    """The start of the line that ends before `end`."""
     while end:
         start = max(0, end - BLOCK)
         file.seek(start)
@@ -92,12 +92,12 @@ def _line_start(file: Any, end: int) -> int:
 
 
 def open_journal(path: str | os.PathLike[str]) -> JournalStorage:
-    """The storage of a journal file, created if absent. Raises `ValueError` if the file is no journal."""
+    """The storage of a journal file, created if absent. Raises `ValueError` if the file is not a journal."""
     try:
         return JournalStorage(Journal(path))
     except OSError as error:
         raise ValueError(f"cannot open the journal {path}: {error.strerror or error}") from None
     except (KeyError, TypeError, AttributeError, IndexError, AssertionError):
         raise ValueError(
-            f"{path} is no journal of Optuna; give another file, or use --results with another folder"
+            f"{path} is not an Optuna journal; give another file, or use --results with another folder"
         ) from None

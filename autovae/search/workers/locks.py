@@ -1,10 +1,10 @@
-"""Locks that die with their holder: a killed process leaves none behind, and no clock is read.
+"""Locks that are released when their process ends, even if it is killed; no clock is read.
 
 FileLock        a lock of the operating system (flock) on a file: processes of one host, or of one NFSv4 file system
 AdvisoryLock    a lock of the PostgreSQL server on a number, held by a connection: processes of many hosts
 
-Both are context managers; `acquire(wait=False)` returns whether the lock was free. A restarting server drops its locks
-without telling their holders: `AdvisoryLock.guard` checks within the transaction that wants to write.
+Both are context managers; `acquire(wait=False)` returns whether the lock was free. A restarting server silently drops its
+locks: `AdvisoryLock.guard` checks within the writing transaction.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Lock(Protocol):
 
 
 class FileLock:
-    """Exclusive, or shared with other holders that ask for `shared`.
+    """Exclusive, or with `shared` shared among all holders that set it.
 
     `note` is written to the file for processes that find the lock taken. A `temporary` file is deleted with its lock.
     """
@@ -51,7 +51,7 @@ class FileLock:
                     os.truncate(file, 0)
                     os.pwrite(file, self.note.encode(), 0)
                 return True
-            os.close(file)  # its last holder deleted it in the meantime
+            os.close(file)  # the previous holder has deleted it
         return False
 
     def _is_still_there(self, file: int) -> bool:
@@ -91,7 +91,7 @@ class FileLock:
             self._file = None
 
     def holder(self) -> str:
-        """The note of the holder, or of the last one."""
+        """The note of the present or previous holder."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
             return self.path.read_text().strip()
         return ""
@@ -105,7 +105,7 @@ class FileLock:
 
 
 class AdvisoryLock:
-    """A PostgreSQL advisory lock. A restarting server drops it, so actions under it must be repeatable."""
+    """A PostgreSQL advisory lock. A restarting server drops it, so actions under it must be safe to repeat."""
 
     def __init__(self, engine: Any, key: int) -> None:
         self.engine, self.key = engine, key
@@ -132,9 +132,9 @@ class AdvisoryLock:
         return True
 
     def guard(self, connection: Any) -> None:
-        """Raise `LockLost` if the holder begins a transaction and the server does not know the lock.
+        """Raise `LockLost` if the holder begins a transaction and the server no longer has the lock.
 
-        Checked at the beginning it holds to the end: a server that goes down takes the transaction with it.
+        Checking at the beginning is enough: a server that goes down aborts the transaction.
         """
         from sqlalchemy import text
 
@@ -156,7 +156,7 @@ class AdvisoryLock:
         try:
             connection.execute(text("select pg_advisory_unlock(:key)"), {"key": self.key})
             connection.close()
-        except Exception:  # a connection that is gone holds no lock
+        except Exception:  # a lost connection has no lock to release
             with contextlib.suppress(Exception):
                 connection.invalidate()
                 connection.close()

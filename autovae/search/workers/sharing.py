@@ -1,6 +1,6 @@
-"""A study in a storage outside its results folder: all workers agree on it, and its trials are brought home in the end.
+"""A study in an external storage: workers agree on it, and its trials are copied to the results folder at the end.
 
-The worker that concludes the study copies the trials into the results folder's own journal, so that report and export
+The worker that concludes the study copies the trials into the journal of the results folder, so that report and export
 need only the folder.
 """
 
@@ -22,13 +22,13 @@ from autovae.search.workers.storage import StorageError
 
 __all__ = ["agree", "bring_home", "check_home"]
 
-COPY = "copy_of"  # attribute of a study that was brought home: the storage it came from
+COPY = "copy_of"  # attribute of a copied study: its original storage
 
 
 def agree(study: optuna.Study, about: dict[str, Any]) -> None:
-    """Check that this worker's study file, data and version are the storage's; the first worker writes them down.
+    """Check this worker's study file, data and version against the storage; the first worker records them.
 
-    Called under the mutex. Raises `StorageError` naming what differs.
+    Called under the mutex. Raises `StorageError` that lists the differences.
     """
     stored = study.user_attrs.get("autovae")
     if stored is None:
@@ -36,8 +36,8 @@ def agree(study: optuna.Study, about: dict[str, Any]) -> None:
         return
     if stored.get("version") != about["version"]:
         raise StorageError(
-            f"this is autovae {about['version']}, and the study {study.study_name} in the storage was begun with "
-            f"{stored.get('version')}; install the same version for all workers, or begin anew under another name"
+            f"this is autovae {about['version']}, but the study {study.study_name} in the storage was started with "
+            f"{stored.get('version')}; install the same version for all workers, or start again under another name"
         )
     changes = list(differences(with_old_defaults(stored.get("study") or {}), about["study"]))
     if changes:
@@ -49,7 +49,7 @@ def agree(study: optuna.Study, about: dict[str, Any]) -> None:
 
 
 def check_home(journal: Path, study: str) -> None:
-    """Refuse to replace a journal that is no copy: it holds the trials of another search."""
+    """Refuse to replace a journal that is not a copy: it contains the trials of another search."""
     if not journal.is_file():
         return
     with contextlib.suppress(KeyError):

@@ -1,4 +1,4 @@
-r"""Storages by URL: where the trials of a study are kept.
+r"""Storages of trials by URL.
 
 | `--storage`                                  | for                                                                     |
 |----------------------------------------------|-------------------------------------------------------------------------|
@@ -39,13 +39,13 @@ __all__ = ["TRIALS", "StorageError", "StudyStorage", "masked", "open_storage", "
 
 T = TypeVar("T")
 CONNECT = 10  # seconds until a server is called unreachable
-PATIENCE = 600.0  # seconds for which a running worker waits for a storage that is away
+PATIENCE = 600.0  # seconds for which a running worker waits for an unavailable storage
 TRIALS = "trials"  # the purpose of the mutex under which trials are changed
-AWAY = {"OperationalError", "InterfaceError", "RpcError"}  # of sqlalchemy and grpc, by name: they need not be loaded
+AWAY = {"OperationalError", "InterfaceError", "RpcError"}  # of sqlalchemy and grpc; names, to avoid importing them
 
 
 class StorageError(ValueError):
-    """A storage that cannot be used: the reason and what to do."""
+    """An unusable storage: the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class StudyStorage:
     shown: str
     optuna: BaseStorage
     mutex: Callable[[str], Lock] = lambda _: threading.Lock()  # by purpose: one lock per purpose for all workers
-    heartbeat_of: Callable[[Study], Heartbeat] | None = None  # None: this process has the storage to itself
-    in_use: FileLock | None = field(default=None, repr=False)  # held while open
-    patience: float = 0.0  # seconds for which a worker waits for a server that is away
+    heartbeat_of: Callable[[Study], Heartbeat] | None = None  # None: exclusive to this process
+    in_use: FileLock | None = field(default=None, repr=False)  # locked while open
+    patience: float = 0.0  # seconds for which a worker waits for an unavailable server
 
     def close(self) -> None:
         if self.in_use is not None:
@@ -86,9 +86,9 @@ def scheme_of(where: str | Path) -> str:
 
 
 def open_storage(where: str | Path, folder: Path, study: str, workers: int = 1) -> StudyStorage:
-    """The storage at a path or URL, for so many workers of `study` with its results in `folder`.
+    """The storage at a path or URL, for `workers` workers of `study` with its results in `folder`.
 
-    Raises `StorageError` if it cannot be reached, is in use, or does not serve so many workers.
+    Raises `StorageError` if it is unreachable, in use, or does not support this many workers.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return KINDS[scheme_of(where)](str(where), folder, study, workers)
@@ -178,7 +178,7 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> StudyStor
     password = re.match(r"[^:]+://[^:/@\s]*:([^?\s]*)@", where)
     try:
         if password and re.search("[@/]", password[1]):
-            raise ValueError  # part of the password would be read as the host, and shown
+            raise ValueError  # part of the password would be parsed as the host, and shown
         url = make_url(re.sub(r"^[^:]+://", "postgresql+psycopg://", where))
     except (ArgumentError, ValueError):
         raise StorageError(
@@ -205,7 +205,7 @@ def _postgresql(where: str, folder: Path, study: str, workers: int) -> StudyStor
     except SQLAlchemyError as error:
         raise _unreachable(shown, error, url.password) from None
     trials = lock(f"{study}/{TRIALS}")
-    # Optuna reconnects by itself after a restart, and would then write without the lock that the restart dropped
+    # After a restart Optuna reconnects automatically; without this guard it would write without the lost lock.
     listen(backend.engine, "begin", trials.guard)
     return StudyStorage(
         "postgresql",
@@ -251,13 +251,13 @@ KINDS: dict[str, Callable[[str, Path, str, int], StudyStorage]] = {
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether an error means that a server is, or was, gone for now."""
+    """Whether an error means that the server is temporarily unavailable."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, (optuna.exceptions.StorageInternalError, LockLost)) or bool(names & AWAY)
 
 
 def patiently(action: Callable[[], T], say: Callable[[str], Any], patience: float) -> T:
-    """The result of `action`, repeated while the storage is away. The action must be repeatable."""
+    """The result of `action`, retried while the storage is unavailable. It must be safe to repeat."""
     began, pause = time.monotonic(), 0.1
     while True:
         try:
@@ -267,9 +267,9 @@ def patiently(action: Callable[[], T], say: Callable[[str], Any], patience: floa
                 raise
             if time.monotonic() - began >= patience:
                 raise StorageError(
-                    f"the storage has been away for {patience:.0f} s: {_root(error)[:300]}; finished trials are kept: "
-                    "run the same command again when it is back"
+                    f"the storage has been unavailable for {patience:.0f} s: {_root(error)[:300]}; finished trials are "
+                    "kept: run the same command again when it is back"
                 ) from None
-            say(f"the storage is away ({_root(error)[:200]}); trying again in {pause:.1f} s")
+            say(f"the storage is unavailable ({_root(error)[:200]}); trying again in {pause:.1f} s")
             time.sleep(pause)
             pause = min(2 * pause, 10.0)

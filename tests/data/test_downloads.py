@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
-from autovae.data import files
+from autovae.data import downloads
+from autovae.data.downloads import File, fetch, locate
 from autovae.data.errors import DataError
-from autovae.data.files import File, fetch, locate
 
 CONTENT = b"eight rows of nothing"
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -16,8 +16,8 @@ PLAIN = File("a.gz", SHA)
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("AUTOVAE_DATA", raising=False)
-    monkeypatch.setattr(files, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(files, "TIMEOUT", 1.0)
+    monkeypatch.setattr(downloads, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(downloads, "TIMEOUT", 1.0)
 
 
 def put(path, content=CONTENT):

@@ -1,8 +1,8 @@
-"""Find the files of named data sets on this machine, or download them; either way check what they hold.
+"""Find the files of named data sets on this machine or download them, and verify their checksums.
 
-A file is looked for in <dir>/<folder>/ and <dir>/, where dir is `data_dir` or else the environment variable
-AUTOVAE_DATA and folder is the data set's, then in the user cache; what is in none of them is downloaded to the cache
-from the first mirror that answers. Wherever it comes from, its SHA-256 must be the stated one.
+A file is searched for in <dir>/<folder>/ and <dir>/, where <dir> is `data_dir`, else the environment variable
+AUTOVAE_DATA, and <folder> is the data set's; then in the user cache. A missing file is downloaded to the cache from the
+first mirror that responds. Its SHA-256 must always match.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from autovae.data.errors import DataError
 
 __all__ = ["File", "fetch", "locate"]
 
-TIMEOUT = 20.0  # seconds without an answer after which a mirror counts as unreachable
+TIMEOUT = 20.0  # seconds until a mirror that does not respond counts as unreachable
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a data set; `urls` are its mirrors, none for a file that is not offered for download."""
+    """One file of a data set; `urls` are its mirrors, empty if it has no download."""
 
     name: str
     sha256: str
@@ -34,7 +34,7 @@ class File:
 
 
 def folders(folder: str, data_dir: str | Path | None) -> list[Path]:
-    """Where files of a data set may lie, in order; the last one is the user cache, where downloads go."""
+    """The folders to search for a data set, in order; the last one is the user cache, which takes downloads."""
     root = data_dir or os.environ.get("AUTOVAE_DATA") or None
     given = [] if root is None else [Path(root).expanduser() / folder, Path(root).expanduser()]
     return [*given, cache_folder() / folder]
@@ -47,7 +47,7 @@ def cache_folder() -> Path:
 
 
 def locate(file: File, folder: str, data_dir: str | Path | None = None) -> Path | None:
-    """The first place that has the file; its content is not looked at."""
+    """The first folder that has the file, whatever its content."""
     return next((place / file.name for place in folders(folder, data_dir) if (place / file.name).is_file()), None)
 
 
@@ -66,7 +66,7 @@ def _checked(path: Path, file: File, name: str) -> Path:
     if got != file.sha256:
         raise DataError(
             f"{path}: got sha256 {got}, expected {file.sha256} of {name}; the file is truncated, altered or of another "
-            f"data set: remove it, or put the right one into a folder {name}/ under the one given with --data"
+            f"data set: remove it, or put the right one into the folder {name}/ under --data"
         )
     return path
 
@@ -86,12 +86,12 @@ def _reason(error: Exception, file: File) -> str:
 
 
 def fetch(file: File, folder: str, data_dir: str | Path | None = None) -> Path:
-    """The path of a file with the right checksum: found, or else downloaded to the user cache."""
+    """The path of a verified file, downloaded to the user cache if it is not found locally."""
     found = locate(file, folder, data_dir)
     if found is not None:
         return _checked(found, file, folder)
     *given, target = folders(folder, data_dir)
-    failures = [] if file.urls else ["it is not offered for download"]
+    failures = [] if file.urls else ["it has no download"]
     if file.urls:
         import pooch
     for url in file.urls:
@@ -107,5 +107,5 @@ def fetch(file: File, folder: str, data_dir: str | Path | None = None) -> Path:
     searched = ", ".join(str(place) for place in [*given, target])
     raise DataError(
         f"{folder}: {file.name} is not in {searched}; {'; '.join(failures)}; "
-        f"give a folder that holds {folder}/{file.name} with --data, or set AUTOVAE_DATA"
+        f"pass the folder that contains {folder}/{file.name} with --data, or set AUTOVAE_DATA"
     )
