@@ -79,12 +79,15 @@ def finals_of(folder: str | Path) -> dict[str, tuple[Final, str]]:
             f"{folder} has no finished finals: it needs summary.json and finals.csv; run the study to its end"
         )
     baseline, learned = VAESpec.from_dict(summary["baseline"]), folder_named(path, "learned_priors").name
-    models = [("1", "finalist", "winners/1", VAESpec.from_dict(summary["winner"])), (*["baseline"] * 3, baseline)]
+    models: list[tuple[str, str, str, VAESpec]] = [
+        ("1", "finalist", "winners/1", VAESpec.from_dict(summary["winner"])),
+        ("baseline", "baseline", "baseline", baseline),
+    ]
     for name in summary.get("gain_over_learned_priors") or {}:
         models.append((name, name, f"{learned}/{name}", baseline.replace(learned_prior=name)))
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    found = {}
+    found: dict[str, tuple[Final, str]] = {}
     for rank, role, place, spec in models:
         own = [row for row in rows if row["rank"] == rank]
         bits = [float(row["validation"]) for row in own]
