@@ -234,7 +234,7 @@ class VAESpec:
         what = f"regulariser = {self.regulariser!r}"
         if self.alpha != 1 or BOUNDS[self.bound].grouped or self.rival or self.posterior_flow:
             raise ValueError(
-                f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
+                f"{what} replaces the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
                 f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, rival {self.rival!r}, posterior_flow "
                 f"{self.posterior_flow}"
             )
