@@ -1,4 +1,4 @@
-r"""Contracts: what every row of a table must obey, as functions that a test of your own may call.
+r"""Contracts that every row of a table must obey, as functions for your own tests.
 
     check_family("my_family")           its maps, law and divergences agree with each other
     check_likelihood("my_head")         masses sum to one; sample, mean and density agree with them
@@ -6,8 +6,8 @@ r"""Contracts: what every row of a table must obey, as functions that a test of 
     check_constraint(constraint, prior) a density of xi: shape, dtype, gradient, power, one by one as in a batch
     check_network("my_network")         shapes, gradients, several members as one
 
-Each raises `AssertionError` with the law that is broken. The package's own tests run them over its tables, so being in
-a table is being tested. All take a second or so, in float64.
+Each raises `AssertionError` that names the broken law. The package's tests run them over its tables, so every row is
+tested. All take about a second, in float64.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def check_constraint(constraint: Constraint, prior: PriorModule) -> None:
     _law(value.shape == (5,), f"{kind}: got a log density of shape {tuple(value.shape)} for five points, expected (5,)")
     _law(value.dtype == DOUBLE, f"{kind}: the log density keeps the dtype of xi")
     _law(value.isfinite(), f"{kind}: the log density is finite")
-    alone = torch.cat([posterior.log_prob(row[None]) for row in xi])
-    _close(alone.detach(), value.detach(), f"{kind}: one by one as in a batch", 1e-9)
+    single = torch.cat([posterior.log_prob(row[None]) for row in xi])
+    _close(single.detach(), value.detach(), f"{kind}: one by one as in a batch", 1e-9)
     (slope,) = torch.autograd.grad(value.sum(), xi)
     direction = torch.randn(xi.shape, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Docstrings as Markdown: what reads well in an editor and would be run together on a page is set as lists.
+"""Docstrings as Markdown: aligned lines, which Markdown would join into a paragraph, become lists.
 
 A paragraph of lines such as
 
@@ -6,7 +6,7 @@ A paragraph of lines such as
     rounds    of drawing and moving; at most so many,
               fewer where nothing moves
 
-becomes a definition list; lines such as "Not here: ..." and "References: ..." stand apart; a name with a star,
+becomes a definition list; lines such as "Not here: ..." and "References: ..." become paragraphs; a name with a star,
 `(K, *batch)`, does not start an emphasis.
 """
 

@@ -1,13 +1,13 @@
-"""Executed pages: what a page shows was run when the page was built, and its blocks are run as tests.
+"""Executed pages: code blocks run when a page is built, and as tests.
 
-| fence | what is done with it |
+| fence | effect |
 |---|---|
-| `python` | run, in one namespace a page, in one empty folder a page; what it prints is shown below it |
-| `sh run` | every line that starts with `autovae ` is run by the command line itself; what it prints is shown below |
-| `sh` | shown; its `autovae` lines are parsed as commands, so that no page names an option that does not exist |
+| `python` | run in one namespace and one empty folder per page; its output is shown below |
+| `sh run` | runs every line that starts with `autovae ` by the command line; its output is shown below |
+| `sh` | shown; its `autovae` lines are parsed, so that no page names an option that does not exist |
 | `toml file=NAME` | written to NAME in the page's folder |
 | `commands` | the help of every command, each under its heading, with a list of its arguments and options |
-| `math` | TeX, set as MathML: no script, no font, nothing from the network; so is what stands between $` and `$ |
+| `math` | TeX as MathML, without scripts, fonts or network; so is TeX between $` and `$ |
 
 More words after the language: `quiet` shows no output, `shows=NAME.png` shows a picture that the block wrote,
 `slow` leaves the block, and with it the page, out of the quick tests.
@@ -36,7 +36,7 @@ TOKEN = "autovaemath{}end"
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block of a page: language, words after it, code, and where it stands in the text."""
+    """One fenced block of a page: language, words after it, code, and its position in the text."""
 
     language: str
     words: tuple[str, ...]
@@ -54,7 +54,7 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The arguments of every `autovae` line of a shell block; a backslash goes on in the next line."""
+        """The arguments of every `autovae` line of a shell block; a backslash continues a line."""
         lines = self.code.replace("\\\n", " ").splitlines()
         return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("autovae ")]
 
@@ -234,7 +234,7 @@ def _shown(block: Block, printed: str, folder: Path, page: Any, config: Any, fil
 
 
 def wrapped(line: str, width: int = 108) -> str:
-    """A long line of prose in several; a row of a table as it is."""
+    """Wrap a long line of prose; leave rows of tables unchanged."""
     if len(line) <= width or len(re.findall(r"\S {3,}(?=\S)", line)) > 2:
         return line
     return textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

@@ -264,7 +264,7 @@ def standardised(
 def _tensors(values: dict[str, Tensor | float]) -> dict[str, Tensor]:
     """Tensors of one floating dtype, that of the tensors among them."""
     try:
-        # Numbers become float64 first: as_tensor(0.1) is float32 and would lose digits beside a float64 loc.
+        # Numbers become float64 first: as_tensor(0.1) is float32 and would lose the digits of a float64 loc.
         tensors = {
             n: v if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64) for n, v in values.items()
         }

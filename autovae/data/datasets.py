@@ -159,7 +159,7 @@ def load(
     """Load a data set from a name, a path (.npz, .npy, a folder of images), an array, a tensor or a torch Dataset.
 
     `seed` splits the user's own data; named sets have a fixed split. `y`, `mask` (1 = observed), `length`, `levels` and
-    `support` complete an array, and override the values in a file. A `Data` is returned as it is.
+    `support` complete an array, and override the values in a file. A `Data` is returned unchanged.
     Raises `DataError`, with a message of one line, for unusable data.
     """
     told = {"y": y, "mask": mask, "length": length, "levels": levels, "support": support}

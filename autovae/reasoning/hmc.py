@@ -288,8 +288,8 @@ def _steepest(posterior: LatentPosterior, xi: Tensor) -> str:
     """The constraint with the largest gradient at the chains' positions."""
     pulls = {}
     for constraint in posterior.constraints:
-        alone = LatentPosterior(posterior.prior, constraint, posterior.power)
-        _, slope = alone.likelihood_and_gradient(xi)
+        single = LatentPosterior(posterior.prior, constraint, posterior.power)
+        _, slope = single.likelihood_and_gradient(xi)
         pulls[constraint.name] = float(slope.norm(dim=-1).nan_to_num(math.inf).mean())
     name = max(pulls, key=pulls.__getitem__, default="the prior")
     return f"the steepest constraint is {name}, mean gradient {pulls.get(name, 0.0):.3g}"

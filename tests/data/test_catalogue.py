@@ -55,7 +55,6 @@ def test_a_named_file_without_its_arrays_is_refused(tmp_path):
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_entry_states_what_a_user_asks(name):
     entry = DATASETS[name]
-    assert entry.name == name
     assert entry.support in ("binary", "unit")
     assert entry.licence
     assert entry.origin

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from autovae.data.catalogue import DATASETS, catalogue
-from autovae.data.datasets import Data, DataError, load, names
+from autovae.data.datasets import DataError, load
 
 RNG = np.random.default_rng(2)
 GREY = RNG.integers(0, 256, (100, 3, 2), dtype=np.uint8)
@@ -60,12 +60,6 @@ def test_caltech_is_upright_with_dark_objects():
     x = real("caltech101_silhouettes").train.x.double()
     assert x[:, 10:18, 10:18].mean() < 0.2
     assert x[:, 0].mean() > 0.9
-
-
-def test_partial_sets_say_so():
-    assert "7,011" in DATASETS["kmnist_partial"].split
-    assert "20,000-image subset" in DATASETS["cifar10_partial"].split
-    assert "PARTIAL" in real("kmnist_partial").describe()
 
 
 def test_digits_need_no_file(no_mirrors):
@@ -165,7 +159,6 @@ def test_describe_is_one_line_and_says_the_split():
 
 def test_flat_take_and_to():
     data = load(GREY, mask=np.ones(GREY.shape)).to("cpu")
-    assert isinstance(data, Data)
     assert data.train.flat.shape == (70, 6)
     assert data.train.flat_mask.shape == (70, 6)
     assert torch.equal(data.train.take(torch.tensor([3, 1])).x, data.train.x[[3, 1]])
@@ -204,10 +197,3 @@ def test_data_modules_import_no_heavy_packages():
     heavy = "{'pandas', 'optuna', 'pydantic', 'sklearn', 'pooch', 'PIL', 'scipy'}"
     code = f"import sys, autovae.data.batches; print({heavy} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
-
-
-def test_names_are_the_table():
-    assert names() == list(DATASETS)
-    rows = catalogue()
-    assert [row["name"] for row in rows] == names()
-    assert rows[0]["where"] == "built in"

@@ -114,7 +114,7 @@ def test_a_step_that_is_another_every_time_is_not_recorded():
     noisy = Criterion(lambda x: (x * torch.randn_like(x)).sum(-1))
     posterior = LatentPosterior(bent_question().prior, noisy)
     way = Trajectory(INTEGRATORS["leapfrog"], likelihood_gradient(posterior))
-    with pytest.raises(RuntimeError, match="differs from the plain one"):
+    with pytest.raises(RuntimeError, match="differs from the eager one"):
         Fixed(way.integrator, way.gradient, way.at(torch.randn(6, 3).double()), in_place)
 
 

@@ -78,7 +78,7 @@ def test_a_spec_round_trips_and_says_its_regulariser() -> None:
         ({"regulariser": "renyi", "regulariser_order": float("nan")}, "in \\(0, 1\\)"),
         ({"regulariser": "renyi", "alpha": 0.0}, "alpha = 1"),
         ({"regulariser": "jeffreys", "learned_prior": "mixture"}, "without learned_prior"),
-        ({"regulariser": "jeffreys", "estimator": "stl"}, "leave it out"),
+        ({"regulariser": "jeffreys", "estimator": "stl"}, "leave the estimator out"),
         ({"regulariser": "renyi", "posterior": "logistic"}, "closed form for normal.normal"),
         ({"regulariser": "jeffreys", "posterior": "normal", "prior": "cauchy"}, "infinite"),
         ({"regulariser": "jeffreys", "posterior": "uniform", "prior": "uniform"}, "conditional"),

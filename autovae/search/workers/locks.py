@@ -140,11 +140,11 @@ class AdvisoryLock:
 
         if self._thread != threading.get_ident():
             return
-        held = text(
+        query = text(
             "select count(*) from pg_locks where locktype = 'advisory' and pid = :pid and pg_postmaster_start_time() = :began"
         )
         pid, began = self._holder
-        if not connection.execute(held, {"pid": pid, "began": began}).scalar():
+        if not connection.execute(query, {"pid": pid, "began": began}).scalar():
             raise LockLost("the server restarted and dropped the lock on the trials")
 
     def release(self) -> None:
