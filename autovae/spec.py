@@ -240,15 +240,9 @@ class VAESpec:
         what = f"regulariser = {self.regulariser!r}"
         if self.alpha != 1 or BOUNDS[self.bound].grouped or self.learned_prior or self.posterior_flow:
             raise ValueError(
-<<<<<<< HEAD
-                f"{what} stands in place of the KL in closed form: set alpha = 1 and bound = 'vr', without learned_prior and "
+                f"{what} replaces the KL in closed form: set alpha = 1 and bound = 'vr', without learned_prior and "
                 f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, learned_prior {self.learned_prior!r}, "
                 f"posterior_flow {self.posterior_flow}"
-=======
-                f"{what} replaces the KL in closed form: set alpha = 1 and bound = 'vr', without rival and "
-                f"posterior_flow; got alpha {self.alpha:g}, bound {self.bound!r}, rival {self.rival!r}, posterior_flow "
-                f"{self.posterior_flow}"
->>>>>>> english
             )
         if self.estimator not in (None, "pathwise"):
             raise ValueError(
