@@ -41,8 +41,8 @@ def export_trial(
     folder = Path(results)
     if not (folder / "study.toml").is_file() or not (folder / "trials.journal").is_file():
         raise ResultsError(f"{folder} is no results folder: it needs study.toml and trials.journal")
-    results = ResultsFolder(folder)
-    study = results.study
+    opened = ResultsFolder(folder)
+    study = opened.study
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_journal(folder / "trials.journal")
     trials = optuna.load_study(study_name=study["name"], storage=storage).get_trials(deepcopy=False)
@@ -52,7 +52,7 @@ def export_trial(
             f"{folder} has no trial {number} with a spec; trials are 0 to {len(trials) - 1}, see trials.csv"
         )
     target = _empty(Path(to))
-    data = results.data(data_dir)
+    data = opened.data(data_dir)
     trained = fit(VAESpec.from_dict(known[0].user_attrs["spec"]), data, device=device)
     about = {
         "study": study["name"],

@@ -79,7 +79,10 @@ def finals_of(folder: str | Path) -> dict[str, tuple[Final, str]]:
             f"{folder} has no finished finals: it needs summary.json and finals.csv; run the study to its end"
         )
     baseline, learned = VAESpec.from_dict(summary["baseline"]), folder_named(path, "learned_priors").name
-    models = [("1", "finalist", "winners/1", VAESpec.from_dict(summary["winner"])), (*["baseline"] * 3, baseline)]
+    models = [
+        ("1", "finalist", "winners/1", VAESpec.from_dict(summary["winner"])),
+        ("baseline", "baseline", "baseline", baseline),
+    ]
     for name in summary.get("gain_over_learned_priors") or {}:
         models.append((name, name, f"{learned}/{name}", baseline.replace(learned_prior=name)))
     with table.open(encoding="utf-8", newline="") as file:
