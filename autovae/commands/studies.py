@@ -216,7 +216,7 @@ def compare(
 def export(
     folder: Annotated[Path, typer.Argument(help="results/STUDY")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write the prior to.")],
-    trial: Annotated[int | None, typer.Option("--trial", help="Retrain this trial and export it.")] = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="Train this trial again and export it.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write the decoder as decoder.onnx (extra onnx).")] = False,
     data: DataDir = None,
     device: Device = None,
