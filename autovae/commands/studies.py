@@ -160,7 +160,7 @@ def report(folder: Annotated[Path, typer.Argument(help="results/STUDY")], json: 
 
     if not (folder / "study.toml").is_file():
         raise ValueError(
-            f"{folder} is no results folder: it has no study.toml; expected a folder such as results/quickstart"
+            f"{folder} is not a results folder: it has no study.toml; expected a folder such as results/quickstart"
         )
     path = build_report(folder)
     emit({"report": path}) if json else typer.echo(str(path))
