@@ -34,17 +34,17 @@ class Formula:
         return Markup(convert(self.latex, display="block", xmlns="").replace(' xmlns=""', ""))
 
 
-def objective_formula(spec: Mapping[str, Any]) -> Formula:
-    """The bound that training maximises, with this spec's numbers in it."""
+def objective_formula(spec: Mapping[str, Any], support: str = "unit") -> Formula:
+    """The bound that training on data of this support maximises, with this spec's numbers in it."""
     checked = VAESpec.from_dict(spec)
     formula = bound_of(checked).formula(checked)
-    return Formula(formula.latex, formula.text, [*formula.letters, *_letters(spec)])
+    return Formula(formula.latex, formula.text, [*formula.letters, *_letters(spec, checked.objective_on(support))])
 
 
-def _letters(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _letters(spec: Mapping[str, Any], objective: str) -> list[tuple[str, str]]:
     likelihood = str(spec.get("likelihood", ""))
     head = LIKELIHOODS.get(likelihood)
-    if spec.get("objective") == "mass":
+    if objective == "mass":
         what = "the log probability of the bin that each level owns"
     elif head is not None and head.trains_on == "levels":
         what = "of the levels themselves"

@@ -40,3 +40,16 @@ def test_the_score_says_its_k_points_and_levels():
     words = " ".join(f"{a} {b}" for a, b in formula.letters)
     for part in ("16 in the search", "200 in the finals", "1,000", "17 levels", "64"):
         assert part in words
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "support", "words"),
+    [
+        ("normal", "unit", "the bin that each level owns"),
+        ("normal", "real", "dequantised"),
+        ("bernoulli", "unit", "levels themselves"),
+    ],
+)
+def test_the_letters_say_what_training_followed(likelihood, support, words):
+    formula = objective_formula(VAESpec(likelihood=likelihood).to_dict(), support)
+    assert any(words in meaning for letter, meaning in formula.letters if letter == "p(x|z)")

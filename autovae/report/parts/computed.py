@@ -20,7 +20,7 @@ def computed_part(content: Content) -> dict[str, Any]:
     gap = summary.get("bound_gap")
     grey_bernoulli = any(row.get("likelihood") == "bernoulli" for row in record.trials) and levels and levels != 2
     return {
-        "objective": objective_formula(winner) if winner else None,
+        "objective": objective_formula(winner, _support(content)) if winner else None,
         "differences": _differences(winner, summary.get("baseline") or {}) if winner else "",
         "score": score_formula(record.study, summary, _features(content)),
         "levels": levels,
@@ -34,6 +34,11 @@ def computed_part(content: Content) -> dict[str, Any]:
 def _differences(winner: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
     names = [name for name in baseline if name not in ("seed", "data_seed") and baseline[name] != winner.get(name)]
     return ", ".join(words(f"{name} {baseline[name]}") for name in names) or "the same"
+
+
+def _support(content: Content) -> str:
+    """The support of the data, known from a saved model; grey levels if there is none."""
+    return next((model.vae.domain.support for model in content.models.values()), "unit")
 
 
 def _features(content: Content) -> int | None:
