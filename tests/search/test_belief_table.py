@@ -75,6 +75,7 @@ def test_specs_from_the_log_and_from_the_table_are_the_same(results, tmp_path):
     assert len(logged) == 4
 
 
+@pytest.mark.slow
 def test_trials_are_measured_as_the_models_they_were(results, features):
     rows = measure_beliefs(results, points=60)
     beliefs, floor = rows[:-1], rows[-1]

@@ -108,6 +108,7 @@ def test_beliefs_of_all_kinds_are_fitted_in_one_call():
         assert trained.reconstruct(trained.data.test.x[:3]).shape == (3, 8, 8)
 
 
+@pytest.mark.slow
 def test_learned_priors_raise_the_bound_where_latents_are_clustered():
     data = clusters()
     base = VAESpec(
