@@ -6,8 +6,8 @@ is measured on test, once, for winner and baselines only. The bound's looseness 
 
 The best matched normal that a search happened to find may have another order alpha, likelihood, kind of scale, network or
 rate than the winner, and a gain over it would not be the pair's. So each finalist's *twin*, the matched normal that shares
-all else with it, is trained as well, and the baseline is the best of them on validation: what is claimed is claimed of the
-pair, and never more than its own twin allows.
+all else with it, is trained as well. The baseline is the best of all these on validation, so that no gain measured there is
+larger than the one over the finalist's own twin; it may differ from the winner in more than the pair.
 
 A study may ask for learned priors as further baselines (VampPrior, flow, mixture): the matched normal of each of these
 networks with its prior learned, over the same seeds and epochs; the best of a kind on validation is measured on test.
